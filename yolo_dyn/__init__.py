@@ -1,0 +1,38 @@
+"""Dynamic convolution for Ultralytics YOLO: install it beside Ultralytics, and the stock commands know its layers.
+
+Importing this package does not import torch: it only installs the start-up hook (see `startup.py`). The public names
+below are imported when they are first used.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+from yolo_dyn import startup
+
+if TYPE_CHECKING:
+    from yolo_dyn.errors import YoloDynError as YoloDynError
+    from yolo_dyn.integration import integrate as integrate
+    from yolo_dyn.registry import register as register
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "YoloDynError": "yolo_dyn.errors",
+    "integrate": "yolo_dyn.integration",
+    "register": "yolo_dyn.registry",
+}
+
+__all__ = ["YoloDynError", "integrate", "register"]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_PUBLIC[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_PUBLIC})
+
+
+startup.install()

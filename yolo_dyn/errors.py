@@ -1,0 +1,19 @@
+"""The errors this package raises about its input: one clear message, never a traceback for the user of a command."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class YoloDynError(ValueError):
+    """Bad input. The message names the file, row, key or argument, what was found and what is accepted."""
+
+
+class MissingFileError(YoloDynError, FileNotFoundError):
+    """A file that was asked for and is not there."""
+
+
+def nearest(found: str, accepted: Iterable[str]) -> str:
+    """Return ``"; did you mean 'X'?"`` for the accepted word closest to `found`, or an empty string."""
+    by_case = {word.lower(): word for word in accepted}
+    close = difflib.get_close_matches(found.lower(), by_case, n=1)
+    return f"; did you mean {by_case[close[0]]!r}?" if close else ""

@@ -1,0 +1,46 @@
+"""Find the model and data YAMLs that come with the package, by bare name, from any folder."""
+
+import re
+from pathlib import Path
+
+FOLDERS = ("models_yaml", "datasets")
+_PACKAGE = Path(__file__).resolve().parent
+_SCALED = re.compile(r"(yolo(?:e-)?v?\d+)[nslmx]")
+
+
+def bundled_folder(name: str) -> Path:
+    """Return the folder `models_yaml` or `datasets`: inside an installed package, beside it in a checkout."""
+    inside = _PACKAGE / name
+    return inside if inside.is_dir() else _PACKAGE.parent / name
+
+
+def bundled_names() -> list[str]:
+    """Names of all YAML files that come with the package."""
+    return sorted(file.name for folder in FOLDERS for file in bundled_folder(folder).glob("*.yaml"))
+
+
+def unscaled(name: str) -> str:
+    """Drop the scale letter, as Ultralytics does: yolov8n-sgdm.yaml is read from yolov8-sgdm.yaml."""
+    return _SCALED.sub(r"\1", name, count=1)
+
+
+def find_yaml(name: str | Path) -> Path | None:
+    """Find a YAML beside its scaled name, or among those that come with the package.
+
+    Ultralytics takes the scale letter out of the whole path, which breaks in a folder named ``run2s``; here it is taken
+    out of the file name alone.
+
+    Args:
+        name: a bare name, or a path; ``models_yaml/`` and ``datasets/`` also name the bundled folders.
+
+    Returns:
+        The file, or None.
+    """
+    path = Path(name)
+    if path.suffix not in (".yaml", ".yml"):
+        return None
+    candidates = [path, path.with_name(unscaled(path.name))]
+    if path.parent == Path() or str(path.parent) in FOLDERS:
+        folders = FOLDERS if path.parent == Path() else (str(path.parent),)
+        candidates += [bundled_folder(folder) / file.name for folder in folders for file in tuple(candidates)]
+    return next((file for file in candidates if file.is_file()), None)

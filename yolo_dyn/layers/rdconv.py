@@ -1,0 +1,125 @@
+"""Razor Dynamic Convolution (RDConv) of "SGDM: Static-Guided Dynamic Module Make Stronger Visual Models", Sec. 3.3.
+
+The paper shows the module as a figure and leaves these open; we chose:
+- the razor and the cheap operation are convolution, BatchNorm and SiLU (1x1, and 3x3 depthwise), as in GhostNet;
+- BatchNorm and SiLU follow the dynamic convolution, since a mixture of kernels has no fixed gain;
+- the strip convolutions of the spatial branch are depthwise and their two outputs are added before one sigmoid. Dense
+  strips would also meet the abstract's +0.19 M on YOLOv8n, but then YOLOv8s would miss the paper's 11.8 M;
+- both attentions look at the razored features (Eq. 6), not at the layer's input.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from yolo_dyn.layers.attention import KernelAttention
+from yolo_dyn.layers.blocks import ConvNormAct
+from yolo_dyn.layers.functional import conv_per_sample, fold_batchnorm, init_kernels, mix_kernels
+
+
+class SpatialStrips(nn.Module):
+    """Spatial branch: means over H and W, a strip convolution along each, one sigmoid (SGDM Fig. 2a).
+
+    Shape:
+        ``[B, C, H, W]`` -> weight in (0, 1), ``[B, C, H', W']``.
+    """
+
+    def __init__(self, channels: int, strip_size: int, stride: int, padding: int):
+        super().__init__()
+        self.row = nn.Conv2d(channels, channels, (1, strip_size), (1, stride), (0, padding), groups=channels)
+        self.col = nn.Conv2d(channels, channels, (strip_size, 1), (stride, 1), (padding, 0), groups=channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        row = self.row(x.mean(2, keepdim=True))  # [B, C, 1, W']
+        col = self.col(x.mean(3, keepdim=True))  # [B, C, H', 1]
+        return torch.sigmoid(row + col)
+
+
+class RDConv(nn.Module):
+    """Convolve a few intrinsic channels dynamically and derive the others from them by a cheap operation.
+
+    Args:
+        in_channels, out_channels, kernel_size, stride, dilation, groups: as in ``nn.Conv2d``. `groups` divides the
+            intrinsic channels.
+        padding: as in ``nn.Conv2d``; ``None`` keeps the size at stride 1.
+        bias: must be ``False``; every part ends in a BatchNorm, which carries it.
+        ratio: razor ratio r, the share of output channels that are intrinsic, in (0, 1).
+        num_experts: number of expert kernels, K.
+        strip_size: length of the spatial branch's strips, odd.
+
+    Shape:
+        ``[B, C_in, H, W]`` -> ``[B, C_out, H', W']``.
+
+    Raises:
+        ValueError: for an argument outside its range; the message names it.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 3,
+        stride: int = 1,
+        padding: int | None = None,
+        dilation: int = 1,
+        groups: int = 1,
+        bias: bool = False,
+        *,
+        ratio: float = 0.5,
+        num_experts: int = 4,
+        strip_size: int = 15,
+    ):
+        super().__init__()
+        span = dilation * (kernel_size - 1)
+        padding = span // 2 if padding is None else padding
+        intrinsic = min(max(1, round(ratio * out_channels)), out_channels - 1)
+        strip_padding = strip_size // 2 + padding - span // 2  # gives the spatial weight the convolution's output size
+        for wrong, message in (
+            (bias, "bias must be False: every part of RDConv ends in a BatchNorm"),
+            (out_channels < 2, f"out_channels must be at least 2, got {out_channels}"),
+            (not 0 < ratio < 1, f"ratio must lie in (0, 1), got {ratio}"),
+            (kernel_size < 1 or kernel_size % 2 == 0, f"kernel_size must be odd, got {kernel_size}"),
+            (num_experts < 1, f"num_experts must be at least 1, got {num_experts}"),
+            (strip_size < 1 or strip_size % 2 == 0, f"strip_size must be odd, got {strip_size}"),
+            (strip_padding < 0, f"strip_size {strip_size} is too short for padding {padding}, dilation {dilation}"),
+            (intrinsic % groups, f"groups must divide the {intrinsic} intrinsic channels, got {groups}"),
+        ):
+            if wrong:
+                raise ValueError(message)
+
+        self.out_channels, self.intrinsic, self.kernel_size = out_channels, intrinsic, kernel_size
+        self.stride, self.padding, self.dilation, self.groups = stride, padding, dilation, groups
+        self.razor = ConvNormAct(in_channels, intrinsic)
+        self.attention = KernelAttention(intrinsic, num_experts)
+        self.weight = nn.Parameter(
+            torch.empty(num_experts * intrinsic, intrinsic // groups, kernel_size, kernel_size)  # [K*c_r, c_r, k, k]
+        )
+        init_kernels(self.weight)
+        self.bias: nn.Parameter | None = None  # takes the folded BatchNorm's shift at evaluation
+        self.norm: nn.Module = nn.BatchNorm2d(intrinsic)
+        self.act = nn.SiLU()
+        self.spatial = SpatialStrips(intrinsic, strip_size, stride, strip_padding)
+        maps = math.ceil((out_channels - intrinsic) / intrinsic)
+        self.cheap = ConvNormAct(intrinsic, maps * intrinsic, (3, 3), groups=intrinsic)
+
+    def forward(self, x: Tensor, guide: Tensor | None = None) -> Tensor:
+        """`guide`, ``[c_r, c_r/groups, k, k]``, multiplies the mixed kernel (SGDM Eq. 10)."""
+        x = self.razor(x)  # [B, c_r, H, W], the intrinsic features (Eq. 6)
+        attention = torch.sigmoid(self.attention(x))  # [B, K] (Eq. 5)
+        kernel = mix_kernels(self.weight, attention)  # [B, c_r, c_r/groups, k, k] (Eq. 2)
+        if guide is not None:
+            kernel = kernel * guide
+        y = conv_per_sample(x, kernel, self.bias, self.stride, self.padding, self.dilation, self.groups)
+        y = self.act(self.norm(y)) * self.spatial(x)
+        return torch.cat([y, self.cheap(y)], 1)[:, : self.out_channels]  # (Eq. 7)
+
+    @torch.no_grad()
+    def fuse(self, guide: Tensor | None = None) -> None:
+        """Fold the BatchNorms, and a guide that is constant at evaluation, into the kernels, once."""
+        self.razor.fuse()
+        self.cheap.fuse()
+        if isinstance(self.norm, nn.BatchNorm2d):
+            weight = self.weight if guide is None else self.weight * guide.repeat(len(self.weight) // len(guide), 1, 1, 1)
+            self.weight, self.bias = fold_batchnorm(weight, self.norm)
+            self.norm = nn.Identity()

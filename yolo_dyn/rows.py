@@ -1,0 +1,118 @@
+"""One row of a model YAML: ``[from, repeats, Name, [c2, *args, {keyword: value}]]``, checked and built."""
+
+import ast
+import contextlib
+import inspect
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from yolo_dyn import registry
+from yolo_dyn.errors import YoloDynError, nearest
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row that names a registered layer."""
+
+    file: str  # the model YAML, for messages
+    index: int  # counted through backbone and head, as in Ultralytics' own tables
+    source: int | list[int]  # "from"
+    repeats: int
+    name: str
+    args: list[Any]  # positional arguments, c2 first
+    options: dict[str, Any]  # keyword arguments
+
+    @classmethod
+    def read(cls, raw: list[Any], index: int, file: str, nc: int | None) -> "Row":
+        """Check one raw row of the YAML.
+
+        Raises:
+            YoloDynError: naming the file, the row and what is wrong with it.
+        """
+        source, repeats, name, args = raw
+        row = cls(file, index, source, repeats, name, [], {})
+        sources = source if isinstance(source, list) else [source]
+        if not sources or not all(isinstance(f, int) and (f < index if f >= 0 else -f <= max(index, 1)) for f in sources):
+            raise row.error(f"from {source!r} names no earlier row")
+        if not isinstance(repeats, int) or repeats < 1:
+            raise row.error(f"repeats must be a positive integer, got {repeats!r}")
+        if not isinstance(args, list):
+            raise row.error(f"arguments must be a list [c2, ...], got {args!r}")
+        *positional, last = [*args, None] if not (args and isinstance(args[-1], dict)) else args
+        row.args.extend(_value(arg, nc) for arg in positional)
+        row.options.update({key: _value(value, nc) for key, value in (last or {}).items()})
+        if row.declares_channels:
+            if repeats != 1:
+                raise row.error(f"repeats must be 1 for a layer that declares out_channels, got {repeats}")
+            return row
+        if isinstance(source, list):
+            raise row.error(f"takes one input, got from {source}; only a class that declares out_channels takes several")
+        if not row.args or not isinstance(row.args[0], int) or row.args[0] < 1:
+            found = repr(row.args[0]) if row.args else "nothing"
+            raise row.error(f"the first argument must be c2, the output channels, a positive integer; got {found}")
+        return row
+
+    @property
+    def layer(self) -> type[nn.Module]:
+        layer = registry.get(self.name)
+        assert layer is not None, self.name
+        return layer
+
+    @property
+    def declares_channels(self) -> bool:
+        """Whether the class tells its output channels itself, and so may take several inputs."""
+        return hasattr(self.layer, "out_channels") and callable(self.layer.out_channels)
+
+    def error(self, message: str) -> YoloDynError:
+        return YoloDynError(f"{self.file}, row {self.index} ({self.name}): {message}")
+
+    def out_channels(self, in_channels: int | list[int]) -> int:
+        """Ask a class that declares it for its output channels."""
+        c2 = self.layer.out_channels(in_channels, self.args)  # type: ignore[operator]
+        if not isinstance(c2, int) or c2 < 1:
+            raise self.error(f"out_channels must return a positive integer, got {c2!r}")
+        return c2
+
+    def build(self, in_channels: int | list[int], out_channels: int, repeats: int = 1) -> nn.Module:
+        """Build the layer, `repeats` times in sequence: the first takes c1 -> c2 and the stride, the others keep both.
+
+        Raises:
+            YoloDynError: where the arguments do not fit the layer.
+        """
+        if self.declares_channels:
+            return self._construct(False, in_channels, *self.args, **self.options)
+        first = self._construct(False, in_channels, out_channels, *self.args[1:], **self.options)
+        if repeats == 1:
+            return first
+        others = [
+            self._construct(True, out_channels, out_channels, *self.args[1:], **self.options)
+            for _ in range(repeats - 1)
+        ]
+        return nn.Sequential(first, *others)
+
+    def _construct(self, unit_stride: bool, *args: Any, **options: Any) -> nn.Module:
+        signature = inspect.signature(self.layer)
+        try:
+            bound = signature.bind(*args, **options)
+        except TypeError as error:
+            accepted = [name for name in signature.parameters][0 if self.declares_channels else 2 :]
+            unknown = next((key for key in options if key not in signature.parameters), "")
+            raise self.error(f"{error}; accepted: {', '.join(accepted)}{nearest(unknown, accepted)}") from error
+        for stride in {"stride", "s"} & bound.arguments.keys() if unit_stride else ():
+            bound.arguments[stride] = 1
+        try:
+            return self.layer(*bound.args, **bound.kwargs)
+        except (TypeError, ValueError) as error:
+            raise self.error(str(error)) from error
+
+
+def _value(arg: Any, nc: int | None) -> Any:
+    """Read a string as Ultralytics does: ``nc`` is the number of classes, a Python literal its value."""
+    if isinstance(arg, str):
+        if arg == "nc":
+            return nc
+        with contextlib.suppress(ValueError, SyntaxError):
+            return ast.literal_eval(arg)
+    return arg
