@@ -4,11 +4,9 @@ Importing this package does not import torch: it only installs the start-up hook
 below are imported when they are first used.
 """
 
-import importlib
-from typing import TYPE_CHECKING
-
 from yolo_dyn import startup
 
+TYPE_CHECKING = False  # type checkers take it for typing's own, whose import would cost more than the whole start-up
 if TYPE_CHECKING:
     from yolo_dyn.errors import YoloDynError as YoloDynError
     from yolo_dyn.integration import integrate as integrate
@@ -28,6 +26,8 @@ __all__ = ["YoloDynError", "integrate", "register"]
 def __getattr__(name: str) -> object:
     if name not in _PUBLIC:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
     return getattr(importlib.import_module(_PUBLIC[name]), name)
 
 

@@ -91,6 +91,26 @@ def _excepthook(kind: type[BaseException], error: BaseException, trace: Any) -> 
     sys.__excepthook__(kind, error, trace)
 
 
+# what Ultralytics brings -----------------------------------------------------------------------------------------------
+
+
+def detection_heads() -> list[str]:
+    """YAML names of Detect and its relatives: a layer can be inserted before each of their inputs."""
+    import ultralytics.nn.tasks as tasks
+
+    kinds = vars(tasks).items()
+    return sorted(name for name, kind in kinds if inspect.isclass(kind) and issubclass(kind, tasks.Detect))
+
+
+def stock_yaml(model: str) -> Path:
+    """Find a model YAML, by bare name or path, with or without its scale letter."""
+    from ultralytics.utils.checks import check_yaml
+
+    if Path(model).suffix not in (".yaml", ".yml"):
+        raise YoloDynError(f"model must name a YAML file, got {model!r}")
+    return Path(check_yaml(model, hard=False) or check_yaml(files.unscaled(model)))
+
+
 # building from YAML ----------------------------------------------------------------------------------------------------
 
 

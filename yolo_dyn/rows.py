@@ -3,6 +3,8 @@
 import ast
 import contextlib
 import inspect
+import types
+import typing
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,12 +102,29 @@ class Row:
             accepted = [name for name in signature.parameters][0 if self.declares_channels else 2 :]
             unknown = next((key for key in options if key not in signature.parameters), "")
             raise self.error(f"{error}; accepted: {', '.join(accepted)}{nearest(unknown, accepted)}") from error
+        hints = typing.get_type_hints(self.layer.__init__)
         for stride in {"stride", "s"} & bound.arguments.keys() if unit_stride else ():
             bound.arguments[stride] = 1
+        for name, value in bound.arguments.items():
+            if not _fits(value, hints.get(name)):
+                raise self.error(f"{name} must be {_describe(hints[name])}, got {value!r}")
         try:
             return self.layer(*bound.args, **bound.kwargs)
         except (TypeError, ValueError) as error:
             raise self.error(str(error)) from error
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value from a YAML fits an annotation; only plain types are judged, everything else is let through."""
+    options = typing.get_args(hint) if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union else (hint,)
+    if not set(options) <= {int, float, bool, str, type(None)}:
+        return True
+    allowed = {*options, *({int} if float in options else ())}
+    return type(value) in allowed
+
+
+def _describe(hint: Any) -> str:
+    return getattr(hint, "__name__", str(hint))
 
 
 def _value(arg: Any, nc: int | None) -> Any:
