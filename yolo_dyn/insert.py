@@ -61,7 +61,9 @@ def insert(model: dict[str, Any], layer: str, arguments: dict[str, Any] | None =
         YoloDynError: for an unknown layer or argument, or a YAML without such a head.
     """
     arguments = arguments or {}
-    _check_layer(layer, arguments)
+    if registry.get(layer) is None:
+        known = registry.names()
+        raise YoloDynError(f"unknown layer {layer!r}{nearest(layer, known)} (known: {', '.join(known)})")
     rows = [*model.get("backbone", []), *model.get("head", [])]
     heads = detection_heads()
     if not rows or rows[-1][2] not in heads:
@@ -70,21 +72,14 @@ def insert(model: dict[str, Any], layer: str, arguments: dict[str, Any] | None =
     *body, (sources, repeats, head, head_args) = rows
     inserted = []
     for source in sources:
-        index = source % (len(body)) if source < 0 else source
+        index = source % len(body)
         row = [index, 1, layer, [_channels(rows, index, name), *([arguments] if arguments else [])]]
-        Row.read(row, len(body), name, model.get("nc"))
         inserted.append(row)
+        Row.read(row, len(body), name, model.get("nc")).build(64, 64)  # raises for arguments that do not fit the layer
     numbers = list(range(len(body), len(body) + len(inserted)))
     backbone = model["backbone"]
     neck = [*body[len(backbone) :], *inserted, [numbers, repeats, head, head_args]]
     return _write({**model, "backbone": backbone, "head": neck}, layer, arguments, name)
-
-
-def _check_layer(layer: str, arguments: dict[str, Any]) -> None:
-    known = registry.get(layer)
-    if known is None:
-        raise YoloDynError(f"unknown layer {layer!r}{nearest(layer, registry.names())} (known: {', '.join(registry.names())})")
-    Row("insert", 0, -1, 1, layer, [64], arguments).build(64, 64)  # raises for arguments that do not fit
 
 
 def _channels(rows: list[Any], index: int, name: str) -> Any:

@@ -80,6 +80,8 @@ class SGDM(nn.Module):
             (in_channels != out_channels, f"SGDM keeps the channels: got {in_channels} in and {out_channels} out"),
             (not 0 < ratio <= 1 / 3, f"ratio must lie in (0, 1/3], got {ratio}"),
             (g < 2, f"ratio {ratio} of {in_channels} channels leaves {g} for a branch, at least 2 are needed"),
+            (kernel_size < 1 or kernel_size % 2 == 0, f"kernel_size must be odd, got {kernel_size}"),
+            (not 0 < razor_ratio < 1, f"razor_ratio must lie in (0, 1), got {razor_ratio}"),
             (static_size < 1 or static_size % 2 == 0, f"static_size must be odd, got {static_size}"),
             (guide not in GUIDES, f"guide must be one of {', '.join(GUIDES)}, got {guide!r}"),
             (

@@ -1,0 +1,112 @@
+"""The slow, obvious oracles: float64, one sample and one output value at a time, straight from the equations."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from yolo_dyn.layers import SGDM, RDConv
+
+
+def conv2d(x: Tensor, weight: Tensor, stride: int = 1, padding: tuple[int, int] = (0, 0), groups: int = 1) -> Tensor:
+    """One sample ``[C_in, H, W]``, kernels ``[C_out, C_in/groups, kH, kW]``, as a sum over the taps of Eq. 1."""
+    c_out, c_in, kh, kw = weight.shape
+    x = nn.functional.pad(x, (padding[1], padding[1], padding[0], padding[0]))
+    height, width = ((size - k) // stride + 1 for size, k in zip(x.shape[1:], (kh, kw), strict=True))
+    y = torch.zeros(c_out, height, width, dtype=x.dtype)
+    for o in range(c_out):
+        first = o // (c_out // groups) * c_in
+        for c in range(c_in):
+            for i in range(kh):
+                for j in range(kw):
+                    taps = x[first + c, i : i + stride * height : stride, j : j + stride * width : stride]
+                    y[o] += weight[o, c, i, j] * taps[:height, :width]
+    return y
+
+
+def norm(x: Tensor, bn: nn.BatchNorm2d) -> Tensor:
+    """Evaluation-time BatchNorm of one sample."""
+    return torch.stack(
+        [
+            (x[c] - bn.running_mean[c]) / math.sqrt(bn.running_var[c] + bn.eps) * bn.weight[c] + bn.bias[c]
+            for c in range(len(x))
+        ]
+    )
+
+
+def silu(x: Tensor) -> Tensor:
+    return x / (1 + torch.exp(-x))
+
+
+def sigmoid(x: Tensor) -> Tensor:
+    return 1 / (1 + torch.exp(-x))
+
+
+def conv_norm_act(x: Tensor, block: nn.Sequential) -> Tensor:
+    conv = block[0]
+    padding = tuple(k // 2 for k in conv.kernel_size)
+    return silu(norm(conv2d(x, conv.weight, padding=padding, groups=conv.groups), block[1]))
+
+
+def rdconv(x: Tensor, layer: RDConv, guide: Tensor | None = None) -> Tensor:
+    """RDConv at evaluation for a batch, in float64. `layer` must be in float64."""
+    k = layer.kernel_size
+    out = []
+    for sample in x:
+        intrinsic = conv_norm_act(sample, layer.razor)
+        pooled = intrinsic.flatten(1).sum(1) / intrinsic[0].numel()
+        hidden = silu(layer.attention.squeeze.weight @ pooled + layer.attention.squeeze.bias)
+        attention = sigmoid(layer.attention.expand.weight @ hidden + layer.attention.expand.bias)
+        experts = layer.weight.view(len(attention), layer.intrinsic, -1, k, k)
+        kernel = torch.zeros_like(experts[0])
+        for share, expert in zip(attention, experts, strict=True):
+            kernel += share * expert
+        if guide is not None:
+            kernel = kernel * guide
+        y = conv2d(intrinsic, kernel, layer.stride, (layer.padding, layer.padding), layer.groups)
+        y = silu(norm(y, layer.norm))
+
+        row, col = layer.spatial.row, layer.spatial.col
+        weight = torch.zeros_like(y)
+        for c in range(layer.intrinsic):
+            over_h = intrinsic[c].sum(0) / intrinsic.shape[1]  # [W]
+            over_w = intrinsic[c].sum(1) / intrinsic.shape[2]  # [H]
+            across = conv2d(over_h[None, None], row.weight[c : c + 1], padding=(0, row.padding[1]))[0, 0]
+            down = conv2d(over_w[None, :, None], col.weight[c : c + 1], padding=(col.padding[0], 0))[0, :, 0]
+            across, down = across[:: layer.stride] + row.bias[c], down[:: layer.stride] + col.bias[c]
+            for i in range(y.shape[1]):
+                for j in range(y.shape[2]):
+                    weight[c, i, j] = sigmoid(across[j] + down[i])
+        y = y * weight
+        out.append(torch.cat([y, conv_norm_act(y, layer.cheap)])[: layer.out_channels])
+    return torch.stack(out)
+
+
+def guide(layer: SGDM) -> Tensor:
+    """Eq. 10: reshape both strips to the dynamic kernel, add them, average neighbouring channels, scale."""
+    strips_h, strips_w = layer.static_h[0].weight, layer.static_w[0].weight
+    g, k, c_r = len(strips_h), layer.dynamic.kernel_size, layer.dynamic.intrinsic
+    square = strips_h.reshape(g, g, k, k) + strips_w.reshape(g, g, k, k)
+
+    def neighbours(i: int) -> range:  # torch's adaptive bins
+        return range(i * g // c_r, -(-(i + 1) * g // c_r))
+
+    out = torch.zeros(c_r, c_r, k, k, dtype=square.dtype)
+    for o in range(c_r):
+        for i in range(c_r):
+            group = [square[a, b] for a in neighbours(o) for b in neighbours(i)]
+            out[o, i] = sum(group) / len(group)
+    return layer.guide_scale * out
+
+
+def sgdm(x: Tensor, layer: SGDM) -> Tensor:
+    """SGDM at evaluation for a batch, in float64."""
+    g = layer.split[0]
+    rd, h, w, identity = x[:, :g], x[:, g : 2 * g], x[:, 2 * g : 3 * g], x[:, 3 * g :]
+    parts = [
+        rdconv(rd, layer.dynamic, guide(layer) if layer.guide == "average" else None),
+        torch.stack([conv_norm_act(sample, layer.static_h) for sample in h]),
+        torch.stack([conv_norm_act(sample, layer.static_w) for sample in w]),
+        identity,
+    ]
+    return torch.cat(parts, 1)

@@ -1,0 +1,103 @@
+"""The `yolo-dyn` command: a table of names to functions, whose keyword arguments are the command's keys."""
+
+import importlib
+import inspect
+import sys
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from yolo_dyn.errors import YoloDynError, nearest
+
+
+@dataclass(frozen=True)
+class Command:
+    """Where a command's function is, and one example. The function is imported when the command runs."""
+
+    module: str
+    function: str
+    example: str
+
+    def load(self) -> Callable[..., Any]:
+        return getattr(importlib.import_module(self.module), self.function)
+
+
+COMMANDS = {
+    "insert": Command("yolo_dyn.insert", "insert_file", "yolo-dyn insert model=yolov8.yaml layer=SGDM ratio=0.2"),
+    "info": Command("yolo_dyn.study.profile", "info", "yolo-dyn info model=yolov8n-sgdm.yaml"),
+    "bench": Command("yolo_dyn.deploy.latency", "bench", "yolo-dyn bench model=yolov8n.yaml,yolov8n-sgdm.yaml imgsz=640"),
+    "demo": Command("yolo_dyn.demo", "demo", "yolo-dyn demo"),
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command; return 0, or 2 after one line that says what was wrong with the input."""
+    name, *words = (sys.argv[1:] if argv is None else argv) or ["help"]
+    try:
+        if name in ("help", "-h", "--help"):
+            print(usage())
+        elif name in COMMANDS:
+            function = COMMANDS[name].load()
+            result = function(**parse(function, words, COMMANDS[name].example))
+            if result is not None and not isinstance(result, dict):
+                print(result)
+        else:
+            raise YoloDynError(f"unknown command {name!r}{nearest(name, COMMANDS)} (commands: help, {', '.join(COMMANDS)})")
+    except YoloDynError as error:
+        print(f"yolo-dyn: error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def usage() -> str:
+    """All commands with what they do and one example each."""
+    lines = ["yolo-dyn COMMAND key=value ...", ""]
+    for name, command in COMMANDS.items():
+        summary = (inspect.getdoc(command.load()) or "").splitlines()[0]
+        lines += [f"  {name:<12}{summary}", f"  {'':<12}  {command.example}"]
+    return "\n".join(lines)
+
+
+def parse(function: Callable[..., Any], words: list[str], example: str) -> dict[str, Any]:
+    """Read ``key=value`` words for a function, each value by the type of its argument.
+
+    Raises:
+        YoloDynError: naming an unknown or missing key, or a value of the wrong type.
+    """
+    parameters = inspect.signature(function).parameters
+    open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    known = [key for key, p in parameters.items() if p.kind is not p.VAR_KEYWORD]
+    hints = typing.get_type_hints(function)
+    values = {}
+    for word in words:
+        key, equals, text = word.partition("=")
+        if not equals:
+            raise YoloDynError(f"expected key=value, got {word!r}; for example: {example}")
+        if key not in known and not open_ended:
+            raise YoloDynError(f"unknown key {key!r}{nearest(key, known)} (keys: {', '.join(known)})")
+        values[key] = _read(key, text, hints.get(key, Any) if key in known else Any)
+    missing = [key for key in known if parameters[key].default is inspect.Parameter.empty and key not in values]
+    if missing:
+        raise YoloDynError(f"missing key {missing[0]!r}; for example: {example}")
+    return values
+
+
+def _read(key: str, text: str, hint: Any) -> Any:
+    if hint is Any:
+        import yaml
+
+        return yaml.safe_load(text)
+    if hint == list[str]:
+        return [part for part in text.split(",") if part]
+    if hint is bool:
+        if text.lower() not in ("true", "false"):
+            raise YoloDynError(f"{key} must be True or False, got {text!r}")
+        return text.lower() == "true"
+    for kind in (int, float):
+        if hint is kind:
+            try:
+                return kind(text)
+            except ValueError:
+                raise YoloDynError(f"{key} must be {'an integer' if kind is int else 'a number'}, got {text!r}") from None
+    return text

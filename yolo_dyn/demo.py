@@ -1,0 +1,87 @@
+"""The main job on the embedded data set: train, validate, predict, export, and check the export."""
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from yolo_dyn.errors import YoloDynError
+from yolo_dyn.integration import dataset, integrate
+
+MODEL, DATA, IMGSZ = "yolov8n-sgdm.yaml", "shapes.yaml", 192
+AP50_EXPECTED = 0.30  # a working installation passes it with room; without learning it stays near zero
+PICTURES = 12
+# A short training from scratch on a CPU: hardly any warm-up, and no mosaic, since there is no time to leave it again.
+RECIPE: dict[str, Any] = {
+    "optimizer": "AdamW",
+    "lr0": 0.002,
+    "cos_lr": True,
+    "warmup_epochs": 0.5,
+    "mosaic": 0.0,
+    "batch": 16,
+    "seed": 0,
+}
+
+
+def demo(epochs: int = 8, out: str = "runs/demo") -> None:
+    """Train yolov8n-sgdm on the embedded data set, validate, predict, export to ONNX and check the export.
+
+    Args:
+        epochs: passes over the 800 training images.
+        out: folder for the results.
+
+    Raises:
+        YoloDynError: where AP50 stays under what a working installation reaches, or the ONNX file disagrees with torch.
+    """
+    integrate()
+    from ultralytics import YOLO
+
+    folder = Path(out).resolve()
+    common: dict[str, Any] = {"imgsz": IMGSZ, "device": "cpu", "project": str(folder), "exist_ok": True}
+    model = YOLO(MODEL)
+    model.train(data=DATA, epochs=epochs, name="train", val=False, plots=False, **RECIPE, **common)
+    best = folder / "train" / "weights" / "best.pt"
+
+    metrics = YOLO(best).val(data=DATA, name="val", **common)
+    images = sorted(Path(dataset(DATA)["val"]).glob("*.bmp"))[:PICTURES]
+    picture = folder / "predictions.jpg"
+    cv2.imwrite(str(picture), _grid([result.plot() for result in YOLO(best).predict(images, verbose=False, **common)]))
+    onnx = Path(YOLO(best).export(format="onnx", imgsz=IMGSZ, device="cpu"))
+    boxes, scores = _disagreement(best, onnx, images)
+
+    print(
+        f"\nAP50 {metrics.box.map50:.3f}, AP {metrics.box.map:.3f} on the validation images (expected: AP50 >= {AP50_EXPECTED})"
+        f"\nONNX against torch on {PICTURES} images: boxes within {boxes:.1e} px, class scores within {scores:.1e}"
+        f"\n\n  weights      {best}\n  training     {folder / 'train' / 'results.csv'}\n  validation   {folder / 'val'}"
+        f"\n  predictions  {picture}\n  ONNX         {onnx}"
+    )
+    if metrics.box.map50 < AP50_EXPECTED:
+        raise YoloDynError(f"AP50 {metrics.box.map50:.3f} is below {AP50_EXPECTED}: something is wrong with this installation")
+    if boxes > 1e-2 or scores > 1e-4:
+        raise YoloDynError("the ONNX file disagrees with torch: boxes must agree within 1e-2 px, scores within 1e-4")
+
+
+def _grid(tiles: list[Any], columns: int = 4) -> Any:
+    rows = [np.hstack(tiles[i : i + columns]) for i in range(0, len(tiles), columns)]
+    return np.vstack(rows)
+
+
+def _disagreement(weights: Path, onnx: Path, images: list[Path]) -> tuple[float, float]:
+    """Largest difference between torch and onnxruntime on the same images: boxes in pixels, class scores."""
+    import onnxruntime
+    from ultralytics import YOLO
+
+    model = YOLO(weights).model.eval()
+    session = onnxruntime.InferenceSession(onnx, providers=["CPUExecutionProvider"])
+    difference = torch.zeros(2)
+    for image in images:
+        pixels = cv2.imread(str(image))[..., ::-1].transpose(2, 0, 1)[None] / np.float32(255)  # [1, 3, H, W], RGB
+        with torch.no_grad():
+            expected: Tensor = model(torch.from_numpy(pixels.copy()))[0]  # [1, 4 + classes, anchors]
+        found = torch.from_numpy(session.run(None, {session.get_inputs()[0].name: pixels})[0])
+        error = (expected - found).abs()[0]
+        difference = torch.maximum(difference, torch.stack([error[:4].max(), error[4:].max()]))
+    return difference[0].item(), difference[1].item()

@@ -1,0 +1,131 @@
+"""Latency of models, measured in turn (A B A B ...), so that a machine whose speed drifts favours none."""
+
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from yolo_dyn.errors import YoloDynError
+from yolo_dyn.integration import load_model, train_args
+
+
+def bench(
+    model: list[str],
+    imgsz: int = 640,
+    batch: int = 1,
+    train: bool = False,
+    rounds: int = 0,
+    device: str = "",
+    out: str = "",
+) -> dict[str, Any]:
+    """Time models in turn and print median, 95th percentile and the ratio to the first.
+
+    Inference is timed as the stock predictor runs it: fused, channels_last on a CPU. A training step is forward, loss,
+    backward and an SGD update on random boxes.
+
+    Args:
+        model: model YAMLs or checkpoints; the first is what the others are compared with.
+        imgsz: height and width of the images in pixels.
+        batch: images a call.
+        train: time a training step instead of inference.
+        rounds: times that each model is run; 40 for inference and 6 for training by default.
+        device: torch device; a GPU where there is one, else the CPU.
+        out: JSON file to write.
+
+    Returns:
+        What is written to `out`: the machine, the settings, and for each model its times in milliseconds.
+    """
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    rounds = rounds or (6 if train else 40)
+    if out and not Path(out).absolute().parent.is_dir():
+        raise YoloDynError(f"the folder of out={out} does not exist")
+    steps = [(_training_step if train else _inference)(load_model(name), imgsz, batch, device) for name in model]
+    warmup = 1 if train else 5
+    times = _in_turn(steps, rounds, warmup, torch.cuda.synchronize if device.startswith("cuda") else lambda: None)
+
+    what = "training step" if train else "inference, fused"
+    machine = f"{torch.cuda.get_device_name() if device.startswith('cuda') else platform.machine()}"
+    threads = torch.get_num_threads()
+    print(f"{what}, batch {batch}, {imgsz} px, {device} ({machine}, {threads} threads), {rounds} rounds in turn\n")
+    print(f"{'model':<32}{'median ms':>12}{'p95 ms':>12}{'ratio':>10}")
+    results = []
+    for name, series in zip(model, times, strict=True):
+        ratio = statistics.median(t / first for t, first in zip(series, times[0], strict=True))
+        p95 = sorted(series)[min(len(series) - 1, round(0.95 * len(series)))]
+        results.append({"model": name, "median_ms": statistics.median(series), "p95_ms": p95, "ratio": ratio, "ms": series})
+        print(f"{name:<32}{statistics.median(series):>12.2f}{p95:>12.2f}{ratio:>10.3f}")
+    print(f"\nratio: median over the rounds of a model's time to that of {model[0]} in the same round")
+    report = {
+        "what": what,
+        "imgsz": imgsz,
+        "batch": batch,
+        "device": device,
+        "machine": machine,
+        "threads": threads,
+        "torch": torch.__version__,
+        "models": results,
+    }
+    if out:
+        Path(out).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        print(f"written to {out}")
+    return report
+
+
+def _in_turn(
+    steps: list[Callable[[], Any]], rounds: int, warmup: int, synchronize: Callable[[], None]
+) -> list[list[float]]:
+    """Run the steps in turn; milliseconds of each, ``[step][round]``."""
+    times: list[list[float]] = [[] for _ in steps]
+    for turn in range(warmup + rounds):
+        for step, series in zip(steps, times, strict=True):
+            synchronize()
+            start = time.perf_counter()
+            step()
+            synchronize()
+            if turn >= warmup:
+                series.append((time.perf_counter() - start) * 1e3)
+    return times
+
+
+def _inference(model: nn.Module, imgsz: int, batch: int, device: str) -> Callable[[], Any]:
+    layout = torch.channels_last if device == "cpu" else torch.contiguous_format
+    model = model.fuse(verbose=False).eval().to(device).to(memory_format=layout)  # type: ignore[operator]
+    channels = next(model.parameters()).shape[1]
+    images = torch.rand(batch, channels, imgsz, imgsz, device=device).to(memory_format=layout)
+
+    def step() -> None:
+        with torch.inference_mode():
+            model(images)
+
+    return step
+
+
+def _training_step(model: nn.Module, imgsz: int, batch: int, device: str) -> Callable[[], Any]:
+    layout = torch.contiguous_format if device == "cpu" else torch.channels_last  # as the stock trainer has it
+    model = model.train().to(device).to(memory_format=layout)
+    for p in model.parameters():
+        p.requires_grad_(p.is_floating_point())
+    model.args = train_args()  # type: ignore[assignment]
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9)
+    boxes = 8 * batch
+    generator = torch.Generator().manual_seed(0)
+    target = {
+        "img": torch.rand(batch, next(model.parameters()).shape[1], imgsz, imgsz, generator=generator).to(device),
+        "batch_idx": torch.arange(boxes, device=device) % batch,
+        "cls": torch.zeros(boxes, 1, device=device),
+        "bboxes": (torch.rand(boxes, 4, generator=generator) * 0.25 + 0.375).to(device),  # centre and size, fractions
+    }
+
+    def step() -> None:
+        loss, _ = model(target)
+        optimizer.zero_grad()
+        loss.sum().backward()
+        optimizer.step()
+
+    return step

@@ -1,0 +1,1 @@
+"""Studies of models: what they cost, what they gain."""
