@@ -1,10 +1,11 @@
 """What the tests share: real photos where there are any, a tiny data set, and the stock command in a fresh process."""
 
+import logging
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,18 @@ def photos() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real photos at {folder}: set YOLO_DYN_DATA")
     return folder
+
+
+@pytest.fixture
+def log() -> Iterator[list[str]]:
+    """What Ultralytics logs during a test."""
+    messages: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: messages.append(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.getLogger("ultralytics")
+    logger.addHandler(handler)
+    yield messages
+    logger.removeHandler(handler)
 
 
 @pytest.fixture(scope="session")

@@ -137,6 +137,11 @@ def dataset(data: str) -> dict[str, Any]:
     return check_det_dataset(data)
 
 
+def image_channels(model: nn.Module) -> int:
+    """Channels of the images a model takes; its first parameter tells where it was not built from a YAML."""
+    return getattr(model, "yaml", {}).get("channels", next(model.parameters()).shape[1])
+
+
 def train_args() -> Any:
     """Ultralytics' default training arguments, which its losses read."""
     from ultralytics.cfg import get_cfg
@@ -345,20 +350,31 @@ def _get_flops(stock: Callable) -> Callable:
     def get_flops(model: nn.Module, imgsz: int | list[int] = 640) -> float:
         if not _has_registered(model):
             return stock(model, imgsz)
-        import thop
-        from thop.profile import functional_hooks
         from ultralytics.utils.torch_utils import unwrap_model
 
         model = unwrap_model(model)
-        p = next(model.parameters())
         size = imgsz if isinstance(imgsz, (list, tuple)) else (imgsz, imgsz)
-        image = torch.empty((1, p.shape[1], *size), device=p.device, dtype=p.dtype)
-        # thop sees an nn.Conv2d, but not the functional convolution of a dynamic layer. It would also extrapolate from
-        # a small image, which is wrong for a layer whose mixing costs the same at any size: measure at full size.
-        functional_hooks[F.conv2d] = lambda args, kwargs, y: y.numel() * args[1][0].numel()
+        p = next(model.parameters())
+        image = torch.empty((1, image_channels(model), *size), device=p.device, dtype=p.dtype)
         try:
-            return thop.profile(model, inputs=[image], verbose=False)[0] * 2 / 1e9
-        finally:
-            del functional_hooks[F.conv2d]
+            return _thop_gflops(model, image)
+        except Exception:  # like the stock function: a summary without this number is better than none
+            return 0.0
 
     return get_flops
+
+
+def _thop_gflops(model: nn.Module, image: torch.Tensor) -> float:
+    """Count with Ultralytics' own counter, and let it see functional convolutions.
+
+    thop sees an ``nn.Conv2d``, but not the functional convolution of a dynamic layer. As the stock function calls it, it
+    also extrapolates from a small image, which is wrong for a layer whose mixing costs the same at any size.
+    """
+    import thop
+    from thop.profile import functional_hooks
+
+    functional_hooks[F.conv2d] = lambda args, kwargs, y: y.numel() * args[1][0].numel()
+    try:
+        return thop.profile(model, inputs=[image], verbose=False)[0] * 2 / 1e9
+    finally:
+        del functional_hooks[F.conv2d]

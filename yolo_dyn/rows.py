@@ -72,7 +72,10 @@ class Row:
 
     def out_channels(self, in_channels: int | list[int]) -> int:
         """Ask a class that declares it for its output channels."""
-        c2 = self.layer.out_channels(in_channels, self.args)  # type: ignore[operator]
+        try:
+            c2 = self.layer.out_channels(in_channels, self.args)  # type: ignore[operator]
+        except (TypeError, ValueError) as error:
+            raise self.error(str(error)) from error
         if not isinstance(c2, int) or c2 < 1:
             raise self.error(f"out_channels must return a positive integer, got {c2!r}")
         return c2

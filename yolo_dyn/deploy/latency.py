@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from yolo_dyn.errors import YoloDynError
-from yolo_dyn.integration import load_model, train_args
+from yolo_dyn.integration import image_channels, load_model, train_args
 
 
 def bench(
@@ -96,8 +96,7 @@ def _in_turn(
 def _inference(model: nn.Module, imgsz: int, batch: int, device: str) -> Callable[[], Any]:
     layout = torch.channels_last if device == "cpu" else torch.contiguous_format
     model = model.fuse(verbose=False).eval().to(device).to(memory_format=layout)  # type: ignore[operator]
-    channels = next(model.parameters()).shape[1]
-    images = torch.rand(batch, channels, imgsz, imgsz, device=device).to(memory_format=layout)
+    images = torch.rand(batch, image_channels(model), imgsz, imgsz, device=device).to(memory_format=layout)
 
     def step() -> None:
         with torch.inference_mode():
@@ -116,7 +115,7 @@ def _training_step(model: nn.Module, imgsz: int, batch: int, device: str) -> Cal
     boxes = 8 * batch
     generator = torch.Generator().manual_seed(0)
     target = {
-        "img": torch.rand(batch, next(model.parameters()).shape[1], imgsz, imgsz, generator=generator).to(device),
+        "img": torch.rand(batch, image_channels(model), imgsz, imgsz, generator=generator).to(device),
         "batch_idx": torch.arange(boxes, device=device) % batch,
         "cls": torch.zeros(boxes, 1, device=device),
         "bboxes": (torch.rand(boxes, 4, generator=generator) * 0.25 + 0.375).to(device),  # centre and size, fractions

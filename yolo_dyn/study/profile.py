@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from yolo_dyn import registry
 from yolo_dyn.errors import YoloDynError
-from yolo_dyn.integration import load_model
+from yolo_dyn.integration import image_channels, load_model
 
 # SGDM paper, Table 2 (Table 5 for the older YOLOv5 code): baseline -> with SGDM, millions of parameters and GFLOPs
 PAPER = {
@@ -45,7 +45,7 @@ def profile(model: nn.Module, imgsz: int = 640) -> list[Cost]:
     rows = model.model
     assert isinstance(rows, nn.Sequential)
     p = next(model.parameters())
-    image = torch.zeros(1, p.shape[1], imgsz, imgsz, device=p.device, dtype=p.dtype)
+    image = torch.zeros(1, image_channels(model), imgsz, imgsz, device=p.device, dtype=p.dtype)
     was_training = model.training
     model.eval()
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
