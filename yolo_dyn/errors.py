@@ -15,5 +15,5 @@ class MissingFileError(YoloDynError, FileNotFoundError):
 def nearest(found: str, accepted: Iterable[str]) -> str:
     """Return ``"; did you mean 'X'?"`` for the accepted word closest to `found`, or an empty string."""
     by_case = {word.lower(): word for word in accepted}
-    close = difflib.get_close_matches(found.lower(), by_case, n=1)
+    close = difflib.get_close_matches(found.lower(), by_case, n=1, cutoff=0.7)
     return f"; did you mean {by_case[close[0]]!r}?" if close else ""

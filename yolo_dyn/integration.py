@@ -276,7 +276,7 @@ def _check_file(stock: Callable) -> Callable:
             ours = files.find_yaml(file)
             if ours is None and Path(file).suffix in (".yaml", ".yml"):
                 names = files.bundled_names()
-                hint = nearest(Path(file).name, names)
+                hint = nearest(str(file), names)
                 raise MissingFileError(f"{error}{hint} (yolo_dyn brings {', '.join(names)})") from error
             if ours is None:
                 raise

@@ -1,0 +1,74 @@
+"""The `yolo-dyn` command."""
+
+import json
+
+import pytest
+
+from yolo_dyn import cli
+
+
+def test_help_names_every_command_with_an_example(capsys):
+    for words in ([], ["help"], ["--help"]):
+        assert cli.main(words) == 0
+        text = capsys.readouterr().out
+        assert all(name in text and command.example in text for name, command in cli.COMMANDS.items())
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["inser"], "unknown command 'inser'; did you mean 'insert'? (commands: help, insert, info, bench, demo)"),
+        (["info", "modle=x.yaml"], "unknown key 'modle'; did you mean 'model'? (keys: model, base, imgsz)"),
+        (["info", "yolov8n.yaml"], "expected key=value, got 'yolov8n.yaml'; for example: yolo-dyn info"),
+        (["info"], "missing key 'model'; for example: yolo-dyn info"),
+        (["info", "model=x.yaml", "imgsz=big"], "imgsz must be an integer, got 'big'"),
+        (["info", "model=nowhere.yaml"], "'nowhere.yaml' does not exist"),
+        (["info", "model=nowhere.pt"], "model 'nowhere.pt' does not exist"),
+        (["info", "model=x.onnx"], "model must be a .yaml or a .pt file, got 'x.onnx'"),
+        (["bench", "model=yolov8n.yaml", "train=maybe"], "train must be True or False, got 'maybe'"),
+        (["bench", "model=yolov8n.yaml", "out=missing/out.json"], "the folder of out=missing/out.json does not exist"),
+        (["insert", "model=yolov8.yaml", "layer=SGDN"], "unknown layer 'SGDN'; did you mean 'SGDM'?"),
+    ],
+    ids=" ".join,
+)
+def test_bad_input_is_one_line(words, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(words) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("yolo-dyn: error: ")
+    assert message in error
+    assert len(error.splitlines()) == 1
+
+
+def test_insert_reads_the_layers_arguments(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["insert", "model=yolov8n-seg.yaml", "layer=SGDM", "ratio=0.2", "strip_size=11", "guide=none"]) == 0
+    assert capsys.readouterr().out.strip() == "yolov8-seg-sgdm.yaml"
+    text = (tmp_path / "yolov8-seg-sgdm.yaml").read_text()
+    assert "[15, 1, SGDM, [256, {ratio: 0.2, strip_size: 11, guide: none}]] # 22" in text
+    assert "[[22, 23, 24], 1, Segment, [nc, 32, 256]] # 25" in text
+
+
+def test_info_prints_ours_the_stock_models_and_the_papers(capsys):
+    assert cli.main(["info", "model=yolov8n-sgdm.yaml"]) == 0
+    text = capsys.readouterr().out
+    lines = {line.split()[0]: line.split()[1:] for line in text.splitlines() if line.strip()}
+    assert lines["yolov8n-sgdm.yaml"] == ["3,308,564", "8.950"]
+    assert lines["yolov8n.yaml"] == ["3,157,200", "8.744"]
+    assert lines["increment"] == ["+151,364", "+0.206"]
+    assert "3.1 -> 3.3 M" in text
+    assert lines["22"] == ["SGDM", "7,536", "0.069", "*"]
+
+
+@pytest.mark.parametrize("train", ["False", "True"])
+def test_bench_times_models_in_turn(train, capsys, tmp_path):
+    out = tmp_path / "bench.json"
+    words = ["model=yolov8n.yaml,yolov8n-sgdm.yaml", "imgsz=64", "batch=2", "rounds=3", f"train={train}", f"out={out}"]
+    assert cli.main(["bench", *words, "device=cpu"]) == 0
+    report = json.loads(out.read_text())
+    assert [m["model"] for m in report["models"]] == ["yolov8n.yaml", "yolov8n-sgdm.yaml"]
+    assert report["models"][0]["ratio"] == 1
+    for m in report["models"]:
+        assert len(m["ms"]) == 3
+        assert min(m["ms"]) <= m["median_ms"] <= m["p95_ms"] <= max(m["ms"])
+    assert f"{report['models'][1]['ratio']:.3f}" in capsys.readouterr().out

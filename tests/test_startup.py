@@ -1,0 +1,108 @@
+"""The start-up hook: what a fresh interpreter knows, what it costs, how it is turned off, what stays untouched."""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+BUILD = "from ultralytics import YOLO; print(type(YOLO('yolov8n-sgdm.yaml').model.model[22]).__name__)"
+STOCK_MODELS = """
+import copy, hashlib, json, logging, sys
+from pathlib import Path
+import torch, ultralytics
+from ultralytics.nn import tasks
+from ultralytics.utils import LOGGER
+LOGGER.setLevel(logging.ERROR)
+built = {}
+for file in sorted((Path(ultralytics.__file__).parent / "cfg" / "models").rglob("*.yaml")):
+    d = ultralytics.utils.YAML.load(file)
+    for row in d["backbone"]:
+        if row[2] == "TorchVision":
+            row[3][2] = None  # its pretrained weights would have to be downloaded
+    for scale in d.get("scales") or [""]:
+        with torch.device("meta"):
+            model, save = tasks.parse_model({**copy.deepcopy(d), "scale": scale, "yaml_file": str(file)}, 3, verbose=False)
+        keys = [(key, list(value.shape)) for key, value in model.state_dict().items()]
+        built[file.stem + scale] = hashlib.sha256(json.dumps([keys, save]).encode()).hexdigest()
+print(json.dumps(built))
+"""
+
+
+def python(*words: str, cwd: Path, **environment: str) -> str:
+    done = subprocess.run(
+        [sys.executable, *words], cwd=cwd, env={**os.environ, **environment}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+def test_a_process_that_never_imports_yolo_dyn_builds_our_models(tmp_path):
+    """What multi-GPU training starts for each GPU is such a process."""
+    assert python("-c", BUILD, cwd=tmp_path).split()[-1] == "SGDM"
+
+
+def test_a_worker_process_unpickles_and_trains_our_model(tmp_path, tiny):
+    """The file that multi-GPU training starts its workers from, run by hand: it never imports yolo_dyn."""
+    script = f"""
+import subprocess, sys
+from ultralytics.models.yolo.detect import DetectionTrainer
+from ultralytics.utils.dist import generate_ddp_file
+args = dict(model="yolov8n-sgdm.yaml", data={str(tiny)!r}, imgsz=64, epochs=1, batch=8, workers=0, device="cpu", plots=False)
+trainer = DetectionTrainer(overrides={{**args, "project": {str(tmp_path)!r}, "name": "worker"}})
+file = generate_ddp_file(trainer)
+assert "yolo_dyn" not in open(file).read()
+sys.exit(subprocess.run([sys.executable, file]).returncode)
+"""
+    python("-c", script, cwd=tmp_path)
+    assert (tmp_path / "worker" / "weights" / "last.pt").is_file()
+
+
+def test_switched_off(tmp_path):
+    script = "import yolo_dyn, ultralytics.nn.tasks as t; print(hasattr(t.parse_model, '_yolo_dyn'))"
+    assert python("-c", script, cwd=tmp_path).split()[-1] == "True"
+    assert python("-c", script, cwd=tmp_path, YOLO_DYN_AUTOREGISTER="0").split()[-1] == "False"
+    explicit = f"import yolo_dyn; yolo_dyn.integrate(); {BUILD}"
+    assert python("-c", explicit, cwd=tmp_path, YOLO_DYN_AUTOREGISTER="0").split()[-1] == "SGDM"
+
+
+@pytest.mark.parametrize("order", ["import yolo_dyn, ultralytics", "import ultralytics.nn.tasks, yolo_dyn"])
+def test_importing_does_what_the_hook_does(tmp_path, order):
+    """`-I -S` reads no .pth file, as a `--target` installation, PYTHONPATH or a frozen program does not."""
+    paths = [str(ROOT), *(p for p in sys.path if p.endswith("site-packages"))]
+    script = f"import sys; sys.path[:0] = {paths!r}; assert 'yolo_dyn' not in sys.modules; {order}; {BUILD}"
+    assert python("-I", "-S", "-c", script, cwd=tmp_path).split()[-1] == "SGDM"
+
+
+def test_the_hook_is_idempotent_and_imports_the_standard_library_only(tmp_path):
+    line = (ROOT / "yolo_dyn.pth").read_text()
+    script = f"""
+import sys
+exec({line!r}); exec({line!r})
+print(sum(type(f).__name__ == "IntegrateOnImport" for f in sys.meta_path))
+print(sorted({{m.split(".")[0] for m in sys.modules}} - set(sys.stdlib_module_names)))
+"""
+    count, modules = python("-c", script, cwd=tmp_path).splitlines()[-2:]
+    assert count == "1"
+    assert not {"torch", "ultralytics", "numpy", "yaml"} & set(json.loads(modules.replace("'", '"')))
+    assert len(line.splitlines()) == 1
+
+
+def test_the_hook_costs_under_5_ms_of_start_up(tmp_path):
+    """Python's own account of the import, the median of several starts."""
+    times = []
+    for _ in range(7):
+        done = subprocess.run([sys.executable, "-X", "importtime", "-c", ""], capture_output=True, text=True, cwd=tmp_path)
+        row = next(line for line in done.stderr.splitlines() if line.split("|")[-1].strip() == "yolo_dyn")
+        times.append(int(row.split("|")[1]))
+    assert statistics.median(times) < 5000, times
+
+
+def test_stock_models_build_identically_with_the_hook_on_and_off(tmp_path):
+    on, off = (json.loads(python("-c", STOCK_MODELS, cwd=tmp_path, YOLO_DYN_AUTOREGISTER=flag)) for flag in ("1", "0"))
+    assert len(on) > 150
+    assert on == off
