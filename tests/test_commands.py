@@ -32,7 +32,15 @@ def project(tmp_path_factory) -> Path:
 def trained(project, tiny, command) -> Path:
     """Train three epochs, kill the process after the first, resume: the weights of the finished run."""
     run = project / "runs" / "train"
-    words = ["train", "model=models/yolov8n-mine.yaml", f"data={tiny}", "epochs=3", f"project={run.parent}", "name=train", *SMALL]
+    words = [
+        "train",
+        "model=models/yolov8n-mine.yaml",
+        f"data={tiny}",
+        "epochs=3",
+        f"project={run.parent}",
+        "name=train",
+        *SMALL,
+    ]
     log = (project / "train.log").open("w")
     process = subprocess.Popen(
         [str(Path(sys.executable).with_name("yolo")), *words], cwd=project, env=dict(os.environ), stdout=log, stderr=log
@@ -71,7 +79,14 @@ def test_val(trained, tiny, project, command, safe):
 def test_predict_and_track(trained, tiny, project, command):
     images = tiny.parent / "images" / "val"
     for mode in ("predict", "track"):
-        words = (f"source={images}", "save_txt=True", "conf=0.001", f"project={project / 'runs'}", f"name={mode}", "device=cpu")
+        words = (
+            f"source={images}",
+            "save_txt=True",
+            "conf=0.001",
+            f"project={project / 'runs'}",
+            f"name={mode}",
+            "device=cpu",
+        )
         command("yolo", mode, f"model={trained}", "imgsz=64", *words, cwd=project.parent)
         assert len(list((project / "runs" / mode).glob("*.jpg"))) == 4
 
@@ -119,7 +134,9 @@ def test_a_registered_class_of_the_users_own_is_loaded_under_restriction(project
     (project / "own.py").write_text(
         "import yolo_dyn\nfrom torch import nn\n@yolo_dyn.register\nclass OwnConv(nn.Conv2d): ...\n"
     )
-    (project / "yolov8-own.yaml").write_text((ROOT / "models_yaml" / "yolov8-sgdm.yaml").read_text().replace("SGDM, [256]", "OwnConv, [256, 1]"))
+    (project / "yolov8-own.yaml").write_text(
+        (ROOT / "models_yaml" / "yolov8-sgdm.yaml").read_text().replace("SGDM, [256]", "OwnConv, [256, 1]")
+    )
     script = """
 import own
 from ultralytics import YOLO

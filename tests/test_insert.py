@@ -53,7 +53,9 @@ def test_every_stock_yaml_with_a_head(name):
 def test_inserting_into_an_inserted_model():
     once = yaml.safe_load(insert(CONTENT["yolov8"], "SGDM"))
     twice = yaml.safe_load(insert(once, "RDConv", {"num_experts": 2}))
-    assert twice["head"][-4:-1] == [[22 + i, 1, "RDConv", [c, {"num_experts": 2}]] for i, c in enumerate((256, 512, 1024))]
+    assert twice["head"][-4:-1] == [
+        [22 + i, 1, "RDConv", [c, {"num_experts": 2}]] for i, c in enumerate((256, 512, 1024))
+    ]
 
 
 @pytest.mark.parametrize(
@@ -62,7 +64,12 @@ def test_inserting_into_an_inserted_model():
         ("yolov8.yaml", "SGMD", {}, "unknown layer 'SGMD'; did you mean 'SGDM'"),
         ("yolov8.yaml", "SGDM", {"ratoi": 0.2}, "yolov8.yaml, row 22 .SGDM.: .*'ratoi'.*did you mean 'ratio'"),
         ("yolov8.yaml", "SGDM", {"ratio": 2}, "ratio must lie in"),
-        ("yolov8-cls.yaml", "SGDM", {}, "yolov8-cls.yaml has no head to insert before: its last row is Classify; accepted: Detect"),
+        (
+            "yolov8-cls.yaml",
+            "SGDM",
+            {},
+            "yolov8-cls.yaml has no head to insert before: its last row is Classify; accepted: Detect",
+        ),
         ("nowhere.yaml", "SGDM", {}, "'nowhere.yaml' does not exist"),
         ("yolov8n.pt", "SGDM", {}, "model must name a YAML file, got 'yolov8n.pt'"),
     ],

@@ -33,7 +33,9 @@ def PlainConv():  # noqa: N802
     class PlainConv(nn.Conv2d):
         """A convolution with stock argument names, to see what arrives."""
 
-        def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 1, stride: int = 1, extra: float = 0.0):
+        def __init__(
+            self, in_channels: int, out_channels: int, kernel_size: int = 1, stride: int = 1, extra: float = 0.0
+        ):
             super().__init__(in_channels, out_channels, kernel_size, stride, kernel_size // 2)
             self.extra = extra
 
@@ -105,7 +107,10 @@ def test_a_row_is_scaled_and_counted_as_the_stock_parser_does():
     model = model_of([row], scale="n")
     layers = model.model[2]
     assert [type(m) for m in layers] == [PlainConv] * 2  # 4 repeats at depth 0.5
-    assert [(m.in_channels, m.out_channels, m.stride[0]) for m in layers] == [(16, 16, 2), (16, 16, 1)]  # max_channels 64
+    assert [(m.in_channels, m.out_channels, m.stride[0]) for m in layers] == [
+        (16, 16, 2),
+        (16, 16, 1),
+    ]  # max_channels 64
     assert all(m.kernel_size == (3, 3) and m.extra == 2.5 for m in layers)
     assert (layers.i, layers.f, layers.type) == (2, -1, "integration_layers.PlainConv")
     assert layers.np == sum(p.numel() for p in layers.parameters())
@@ -126,7 +131,9 @@ def test_several_inputs_where_the_class_declares_its_channels():
 
 
 def test_several_inputs_with_unequal_channels_are_refused():
-    with pytest.raises(YoloDynError, match=r"small.yaml, row 3 \(WeightedSum\): inputs must have equal channels, got \[64, 32\]"):
+    with pytest.raises(
+        YoloDynError, match=r"small.yaml, row 3 \(WeightedSum\): inputs must have equal channels, got \[64, 32\]"
+    ):
         model_of([[-1, 1, "Conv", [32, 3, 1]], [[1, 2], 1, "WeightedSum", []]])
 
 
@@ -233,7 +240,9 @@ def test_a_checkpoint_rebuilds_and_reloads(sgdm_model, tmp_path):
     model.save(tmp_path / "model.pt")
     loaded = YOLO(tmp_path / "model.pt").model.eval()
     x = torch.rand(1, 3, 64, 64)
-    assert torch.equal(loaded.float()(x)[0], sgdm_model.half().float()(x)[0]) or torch.equal(loaded(x)[0], sgdm_model(x)[0])
+    assert torch.equal(loaded.float()(x)[0], sgdm_model.half().float()(x)[0]) or torch.equal(
+        loaded(x)[0], sgdm_model(x)[0]
+    )
     rebuilt = tasks.DetectionModel(loaded.yaml, verbose=False)
     rebuilt.load_state_dict(loaded.state_dict())
     assert torch.equal(rebuilt.eval()(x)[0], loaded(x)[0])
@@ -247,8 +256,12 @@ def test_weights_of_a_stock_model_transfer_with_the_head(log):
     total = len(model.state_dict())
     assert f"Transferred {total - ours}/{total} items from pretrained weights" in log
     for i in range(22):
-        assert all(torch.equal(a, b) for a, b in zip(stock.model[i].parameters(), model.model[i].parameters(), strict=True))
-    assert all(torch.equal(a, b) for a, b in zip(stock.model[22].parameters(), model.model[25].parameters(), strict=True))
+        assert all(
+            torch.equal(a, b) for a, b in zip(stock.model[i].parameters(), model.model[i].parameters(), strict=True)
+        )
+    assert all(
+        torch.equal(a, b) for a, b in zip(stock.model[22].parameters(), model.model[25].parameters(), strict=True)
+    )
     back = YOLO("yolov8n.yaml").model
     back.load(model)  # and the way back
     assert all(torch.equal(a, b) for a, b in zip(stock.parameters(), back.parameters(), strict=True))
@@ -329,7 +342,9 @@ def test_whole_model_traces_and_exports(sgdm_model):
 
 def test_an_unvalidated_ultralytics_is_named_when_a_layer_is_asked_for(monkeypatch):
     monkeypatch.setattr(ultralytics, "__version__", "9.0.0")
-    with pytest.raises(YoloDynError, match=rf"yolo-dyn {yolo_dyn.__version__} .* {integration.VALIDATED[0]} to .*found 9.0.0"):
+    with pytest.raises(
+        YoloDynError, match=rf"yolo-dyn {yolo_dyn.__version__} .* {integration.VALIDATED[0]} to .*found 9.0.0"
+    ):
         YOLO("yolov8n-sgdm.yaml")
     assert YOLO("yolov8n.yaml").model is not None
 

@@ -26,7 +26,12 @@ def randomise(model: nn.Module) -> nn.Module:
     generator = torch.Generator().manual_seed(1)
     for m in model.modules():
         if isinstance(m, nn.BatchNorm2d):
-            for tensor, low, high in ((m.running_mean, -0.3, 0.3), (m.running_var, 0.5, 2), (m.weight, 0.5, 2), (m.bias, -0.3, 0.3)):
+            for tensor, low, high in (
+                (m.running_mean, -0.3, 0.3),
+                (m.running_var, 0.5, 2),
+                (m.weight, 0.5, 2),
+                (m.bias, -0.3, 0.3),
+            ):
                 tensor.data.copy_(torch.rand(tensor.shape, generator=generator) * (high - low) + low)
     return model
 
@@ -66,7 +71,9 @@ def test_rdconv_options_equal_the_oracle(options):
     assert layer(x).shape == plain(x.float()).shape
 
 
-@pytest.mark.parametrize("options", [{"ratio": 1 / 3}, {"kernel_size": 1}, {"kernel_size": 5}, {"razor_ratio": 0.25}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{"ratio": 1 / 3}, {"kernel_size": 1}, {"kernel_size": 5}, {"razor_ratio": 0.25}], ids=str
+)
 def test_sgdm_options_equal_the_oracle(options):
     layer = randomise(build("SGDM", 24, **options)).double().eval()
     x = torch.randn(2, 24, 6, 9, dtype=torch.float64)

@@ -30,7 +30,9 @@ def test_every_byte_is_the_same_everywhere(folder):
 
 
 def test_an_image_depends_on_its_split_and_number_alone():
-    script = "import sys; from yolo_dyn import shapes; sys.stdout.buffer.write(shapes.draw_image('val', 7)[0].tobytes())"
+    script = (
+        "import sys; from yolo_dyn import shapes; sys.stdout.buffer.write(shapes.draw_image('val', 7)[0].tobytes())"
+    )
     elsewhere = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True).stdout
     assert shapes.draw_image("val", 7)[0].tobytes() == elsewhere
     assert shapes.draw_image("val", 7)[0].tobytes() != shapes.draw_image("train", 7)[0].tobytes()

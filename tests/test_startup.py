@@ -35,7 +35,12 @@ print(json.dumps(built))
 
 def python(*words: str, cwd: Path, **environment: str) -> str:
     done = subprocess.run(
-        [sys.executable, *words], cwd=cwd, env={**os.environ, **environment}, capture_output=True, text=True, check=False
+        [sys.executable, *words],
+        cwd=cwd,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout
@@ -96,7 +101,9 @@ def test_the_hook_costs_under_5_ms_of_start_up(tmp_path):
     """Python's own account of the import, the median of several starts."""
     times = []
     for _ in range(7):
-        done = subprocess.run([sys.executable, "-X", "importtime", "-c", ""], capture_output=True, text=True, cwd=tmp_path)
+        done = subprocess.run(
+            [sys.executable, "-X", "importtime", "-c", ""], capture_output=True, text=True, cwd=tmp_path
+        )
         row = next(line for line in done.stderr.splitlines() if line.split("|")[-1].strip() == "yolo_dyn")
         times.append(int(row.split("|")[1]))
     assert statistics.median(times) < 5000, times

@@ -26,7 +26,9 @@ class Command:
 COMMANDS = {
     "insert": Command("yolo_dyn.insert", "insert_file", "yolo-dyn insert model=yolov8.yaml layer=SGDM ratio=0.2"),
     "info": Command("yolo_dyn.study.profile", "info", "yolo-dyn info model=yolov8n-sgdm.yaml"),
-    "bench": Command("yolo_dyn.deploy.latency", "bench", "yolo-dyn bench model=yolov8n.yaml,yolov8n-sgdm.yaml imgsz=640"),
+    "bench": Command(
+        "yolo_dyn.deploy.latency", "bench", "yolo-dyn bench model=yolov8n.yaml,yolov8n-sgdm.yaml imgsz=640"
+    ),
     "demo": Command("yolo_dyn.demo", "demo", "yolo-dyn demo"),
 }
 
@@ -43,7 +45,9 @@ def main(argv: list[str] | None = None) -> int:
             if result is not None and not isinstance(result, dict):
                 print(result)
         else:
-            raise YoloDynError(f"unknown command {name!r}{nearest(name, COMMANDS)} (commands: help, {', '.join(COMMANDS)})")
+            raise YoloDynError(
+                f"unknown command {name!r}{nearest(name, COMMANDS)} (commands: help, {', '.join(COMMANDS)})"
+            )
     except YoloDynError as error:
         print(f"yolo-dyn: error: {error}", file=sys.stderr)
         return 2
@@ -99,5 +103,7 @@ def _read(key: str, text: str, hint: Any) -> Any:
             try:
                 return kind(text)
             except ValueError:
-                raise YoloDynError(f"{key} must be {'an integer' if kind is int else 'a number'}, got {text!r}") from None
+                raise YoloDynError(
+                    f"{key} must be {'an integer' if kind is int else 'a number'}, got {text!r}"
+                ) from None
     return text

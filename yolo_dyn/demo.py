@@ -59,7 +59,9 @@ def demo(epochs: int = 8, out: str = "runs/demo") -> None:
         f"\n  predictions  {picture}\n  ONNX         {onnx}"
     )
     if metrics.box.map50 < AP50_EXPECTED:
-        raise YoloDynError(f"AP50 {metrics.box.map50:.3f} is below {AP50_EXPECTED}: something is wrong with this installation")
+        raise YoloDynError(
+            f"AP50 {metrics.box.map50:.3f} is below {AP50_EXPECTED}: something is wrong with this installation"
+        )
     if boxes > 1e-2 or scores > 1e-4:
         raise YoloDynError("the ONNX file disagrees with torch: boxes must agree within 1e-2 px, scores within 1e-4")
 

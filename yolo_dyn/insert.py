@@ -14,9 +14,7 @@ from yolo_dyn.integration import detection_heads, stock_yaml
 from yolo_dyn.rows import Row
 
 
-def insert_file(
-    model: str, layer: str, out: str | None = None, exist_ok: bool = False, **arguments: Any
-) -> Path:
+def insert_file(model: str, layer: str, out: str | None = None, exist_ok: bool = False, **arguments: Any) -> Path:
     """Write the YAML of a model with a layer before each input of its detection head.
 
     Args:
@@ -88,7 +86,9 @@ def _channels(rows: list[Any], index: int, name: str) -> Any:
     if module in ("nn.Upsample", "nn.Identity"):
         return _channels(rows, source + index if source < 0 else source, name)
     if not args or not isinstance(args[0], int) or isinstance(args[0], bool):
-        raise YoloDynError(f"{name}, row {index} ({module}): an input of the head whose channels do not stand in its row")
+        raise YoloDynError(
+            f"{name}, row {index} ({module}): an input of the head whose channels do not stand in its row"
+        )
     return args[0]
 
 

@@ -179,19 +179,25 @@ def _registered_rows(d: dict[str, Any]) -> list[Row]:
                 raise YoloDynError(f"{file}, row {index}: the registered name {name!r} is taken by Ultralytics' {name}")
             rows.append(Row.read(raw, index, file, d.get("nc")))
         elif not stock:
-            modules = [key for key, value in vars(tasks).items() if inspect.isclass(value) and issubclass(value, nn.Module)]
+            modules = [
+                key for key, value in vars(tasks).items() if inspect.isclass(value) and issubclass(value, nn.Module)
+            ]
             known = ", ".join(registry.names())
             hint = nearest(name, [*registry.names(), *modules])
             raise YoloDynError(f"{file}, row {index}: unknown layer {name!r}{hint} (yolo_dyn knows {known})")
     return rows
 
 
-def _build(stock: Callable, d: dict[str, Any], ch: int, verbose: bool, rows: list[Row]) -> tuple[nn.Sequential, list[int]]:
+def _build(
+    stock: Callable, d: dict[str, Any], ch: int, verbose: bool, rows: list[Row]
+) -> tuple[nn.Sequential, list[int]]:
     """Let the stock parser build hosts in the rows' places, then replace each host by its layer."""
     hosted = {**d, "backbone": list(d["backbone"]), "head": list(d["head"])}
     inputs: dict[int, int | list[int]] = {}
     for row in rows:
-        section, at = ("backbone", row.index) if row.index < len(d["backbone"]) else ("head", row.index - len(d["backbone"]))
+        section, at = (
+            ("backbone", row.index) if row.index < len(d["backbone"]) else ("head", row.index - len(d["backbone"]))
+        )
         if row.declares_channels:
             inputs[row.index] = _input_channels(stock, hosted, ch, row)
             host = [-1, 1, "Index", [row.out_channels(inputs[row.index]), 0]]  # its channels are taken as they are
@@ -289,7 +295,9 @@ def _check_file(stock: Callable) -> Callable:
 def _torch_safe_load(stock: Callable) -> Callable:
     def torch_safe_load(*args: Any, **kwargs: Any) -> Any:
         if hasattr(torch.serialization, "add_safe_globals"):  # only a restricted load asks for them
-            own = [kind for module in vars(layers).values() if inspect.ismodule(module) for kind in vars(module).values()]
+            own = [
+                kind for module in vars(layers).values() if inspect.ismodule(module) for kind in vars(module).values()
+            ]
             own = [kind for kind in own if inspect.isclass(kind) and issubclass(kind, nn.Module)]
             torch.serialization.add_safe_globals([*own, *registry.all_layers().values()])
         return stock(*args, **kwargs)

@@ -82,7 +82,9 @@ def get(name: str) -> type[nn.Module] | None:
         try:
             layer = point.load()
         except Exception as error:  # another package's import may fail in any way
-            raise YoloDynError(f"the layer {name!r}, declared as {point.value!r}, cannot be imported: {error}") from error
+            raise YoloDynError(
+                f"the layer {name!r}, declared as {point.value!r}, cannot be imported: {error}"
+            ) from error
         register(layer, name)
     return _LAYERS.get(name)
 

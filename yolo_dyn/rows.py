@@ -36,7 +36,9 @@ class Row:
         source, repeats, name, args = raw
         row = cls(file, index, source, repeats, name, [], {})
         sources = source if isinstance(source, list) else [source]
-        if not sources or not all(isinstance(f, int) and (f < index if f >= 0 else -f <= max(index, 1)) for f in sources):
+        if not sources or not all(
+            isinstance(f, int) and (f < index if f >= 0 else -f <= max(index, 1)) for f in sources
+        ):
             raise row.error(f"from {source!r} names no earlier row")
         if not isinstance(repeats, int) or repeats < 1:
             raise row.error(f"repeats must be a positive integer, got {repeats!r}")
@@ -50,7 +52,9 @@ class Row:
                 raise row.error(f"repeats must be 1 for a layer that declares out_channels, got {repeats}")
             return row
         if isinstance(source, list):
-            raise row.error(f"takes one input, got from {source}; only a class that declares out_channels takes several")
+            raise row.error(
+                f"takes one input, got from {source}; only a class that declares out_channels takes several"
+            )
         if not row.args or not isinstance(row.args[0], int) or row.args[0] < 1:
             found = repr(row.args[0]) if row.args else "nothing"
             raise row.error(f"the first argument must be c2, the output channels, a positive integer; got {found}")
@@ -119,7 +123,11 @@ class Row:
 
 def _fits(value: Any, hint: Any) -> bool:
     """Whether a value from a YAML fits an annotation; only plain types are judged, everything else is let through."""
-    options = typing.get_args(hint) if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union else (hint,)
+    options = (
+        typing.get_args(hint)
+        if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union
+        else (hint,)
+    )
     if not set(options) <= {int, float, bool, str, type(None)}:
         return True
     allowed = {*options, *({int} if float in options else ())}

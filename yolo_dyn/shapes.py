@@ -28,7 +28,9 @@ _UNIT = 1024  # fixed-point one
 _TURNS = 64  # rotations a full turn is divided into
 _COS = [round(_UNIT * math.cos(2 * math.pi * i / _TURNS)) for i in range(_TURNS)]
 _SIN = [round(_UNIT * math.sin(2 * math.pi * i / _TURNS)) for i in range(_TURNS)]
-_STAR = [(round(_UNIT * math.cos(a)), round(_UNIT * math.sin(a))) for a in (math.pi * (0.5 + 0.4 * i) for i in range(5))]
+_STAR = [
+    (round(_UNIT * math.cos(a)), round(_UNIT * math.sin(a))) for a in (math.pi * (0.5 + 0.4 * i) for i in range(5))
+]
 
 Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
@@ -100,7 +102,9 @@ def draw_image(split: str, index: int) -> tuple[NDArray[np.uint8], list[str]]:
         name = NAMES[_between(rng, 0, len(NAMES) - 1)]
         coverage = _coverage(rng, name)  # [H, W], 0 .. 4 fine pixels
         mask = coverage >= _FINE
-        if int(mask.sum()) < 30 or any((seen & ~mask).sum() * 2 < area for seen, area in zip(visible, areas, strict=True)):
+        if int(mask.sum()) < 30 or any(
+            (seen & ~mask).sum() * 2 < area for seen, area in zip(visible, areas, strict=True)
+        ):
             continue  # too little of it in the image, or it would hide more than half of an earlier shape
         visible = [seen & ~mask for seen in visible] + [mask]
         areas.append(int(mask.sum()))
@@ -187,4 +191,6 @@ def _box(mask: Mask) -> str:
     """Centre and size of a mask's box, in fractions of the image."""
     edges = [(np.flatnonzero(mask.any(axis))[[0, -1]] + (0, 1)).tolist() for axis in (0, 1)]
     (x1, x2), (y1, y2) = edges
-    return " ".join(f"{value:.6f}" for value in ((x1 + x2) / 2 / SIZE, (y1 + y2) / 2 / SIZE, (x2 - x1) / SIZE, (y2 - y1) / SIZE))
+    return " ".join(
+        f"{value:.6f}" for value in ((x1 + x2) / 2 / SIZE, (y1 + y2) / 2 / SIZE, (x2 - x1) / SIZE, (y2 - y1) / SIZE)
+    )

@@ -58,7 +58,9 @@ def bench(
     for name, series in zip(model, times, strict=True):
         ratio = statistics.median(t / first for t, first in zip(series, times[0], strict=True))
         p95 = sorted(series)[min(len(series) - 1, round(0.95 * len(series)))]
-        results.append({"model": name, "median_ms": statistics.median(series), "p95_ms": p95, "ratio": ratio, "ms": series})
+        results.append(
+            {"model": name, "median_ms": statistics.median(series), "p95_ms": p95, "ratio": ratio, "ms": series}
+        )
         print(f"{name:<32}{statistics.median(series):>12.2f}{p95:>12.2f}{ratio:>10.3f}")
     print(f"\nratio: median over the rounds of a model's time to that of {model[0]} in the same round")
     report = {
@@ -112,11 +114,11 @@ def _training_step(model: nn.Module, imgsz: int, batch: int, device: str) -> Cal
         p.requires_grad_(p.is_floating_point())
     model.args = train_args()  # type: ignore[assignment]
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9)
-    boxes = 8 * batch
+    boxes = 8 * batch  # eight an image
     generator = torch.Generator().manual_seed(0)
     target = {
         "img": torch.rand(batch, image_channels(model), imgsz, imgsz, generator=generator).to(device),
-        "batch_idx": torch.arange(boxes, device=device) % batch,
+        "batch_idx": torch.arange(batch, device=device).repeat_interleave(8),  # in order, as the loss needs them
         "cls": torch.zeros(boxes, 1, device=device),
         "bboxes": (torch.rand(boxes, 4, generator=generator) * 0.25 + 0.375).to(device),  # centre and size, fractions
     }

@@ -120,6 +120,8 @@ class RDConv(nn.Module):
         self.razor.fuse()
         self.cheap.fuse()
         if isinstance(self.norm, nn.BatchNorm2d):
-            weight = self.weight if guide is None else self.weight * guide.repeat(len(self.weight) // len(guide), 1, 1, 1)
+            weight = (
+                self.weight if guide is None else self.weight * guide.repeat(len(self.weight) // len(guide), 1, 1, 1)
+            )
             self.weight, self.bias = fold_batchnorm(weight, self.norm)
             self.norm = nn.Identity()
