@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-# before Ultralytics is first imported, and seen by child processes: settings of this run alone, nothing from the network
+# Before Ultralytics is first imported, and seen by child processes: own settings, and nothing from the network.
 os.environ["YOLO_CONFIG_DIR"] = tempfile.mkdtemp(prefix="yolo-dyn-tests-")
 os.environ.setdefault("YOLO_AUTOINSTALL", "false")
 os.environ.setdefault("YOLO_OFFLINE", "true")

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from yolo_dyn.layers import SGDM, RDConv
+from yolo_dyn.layers.blocks import ConvNorm
 
 
 def conv2d(x: Tensor, weight: Tensor, stride: int = 1, padding: tuple[int, int] = (0, 0), groups: int = 1) -> Tensor:
@@ -42,10 +43,9 @@ def sigmoid(x: Tensor) -> Tensor:
     return 1 / (1 + torch.exp(-x))
 
 
-def conv_norm_act(x: Tensor, block: nn.Sequential) -> Tensor:
-    conv = block[0]
-    padding = tuple(k // 2 for k in conv.kernel_size)
-    return silu(norm(conv2d(x, conv.weight, padding=padding, groups=conv.groups), block[1]))
+def conv_norm(x: Tensor, block: ConvNorm) -> Tensor:
+    padding = tuple(k // 2 for k in block.kernel_size)
+    return norm(conv2d(x, block.weight, padding=padding, groups=block.groups), block.norm)
 
 
 def rdconv(x: Tensor, layer: RDConv, guide: Tensor | None = None) -> Tensor:
@@ -53,7 +53,7 @@ def rdconv(x: Tensor, layer: RDConv, guide: Tensor | None = None) -> Tensor:
     k = layer.kernel_size
     out = []
     for sample in x:
-        intrinsic = conv_norm_act(sample, layer.razor)
+        intrinsic = silu(conv_norm(sample, layer.razor))
         pooled = intrinsic.flatten(1).sum(1) / intrinsic[0].numel()
         hidden = silu(layer.attention.squeeze.weight @ pooled + layer.attention.squeeze.bias)
         attention = sigmoid(layer.attention.expand.weight @ hidden + layer.attention.expand.bias)
@@ -64,9 +64,9 @@ def rdconv(x: Tensor, layer: RDConv, guide: Tensor | None = None) -> Tensor:
         if guide is not None:
             kernel = kernel * guide
         y = conv2d(intrinsic, kernel, layer.stride, (layer.padding, layer.padding), layer.groups)
-        y = silu(norm(y, layer.norm))
+        y = norm(y, layer.norm)
 
-        row, col = layer.spatial.row, layer.spatial.col
+        row, col = layer.conv_w, layer.conv_h
         weight = torch.zeros_like(y)
         for c in range(layer.intrinsic):
             over_h = intrinsic[c].sum(0) / intrinsic.shape[1]  # [W]
@@ -76,15 +76,15 @@ def rdconv(x: Tensor, layer: RDConv, guide: Tensor | None = None) -> Tensor:
             across, down = across[:: layer.stride] + row.bias[c], down[:: layer.stride] + col.bias[c]
             for i in range(y.shape[1]):
                 for j in range(y.shape[2]):
-                    weight[c, i, j] = sigmoid(across[j] + down[i])
+                    weight[c, i, j] = sigmoid(across[j]) * sigmoid(down[i])
         y = y * weight
-        out.append(torch.cat([y, conv_norm_act(y, layer.cheap)])[: layer.out_channels])
+        out.append(torch.cat([y, conv_norm(y, layer.cheap)])[: layer.out_channels])
     return torch.stack(out)
 
 
 def guide(layer: SGDM) -> Tensor:
     """Eq. 10: reshape both strips to the dynamic kernel, add them, average neighbouring channels, scale."""
-    strips_h, strips_w = layer.static_h[0].weight, layer.static_w[0].weight
+    strips_h, strips_w = layer.static_h.weight, layer.static_w.weight
     g, k, c_r = len(strips_h), layer.dynamic.kernel_size, layer.dynamic.intrinsic
     square = strips_h.reshape(g, g, k, k) + strips_w.reshape(g, g, k, k)
 
@@ -105,8 +105,8 @@ def sgdm(x: Tensor, layer: SGDM) -> Tensor:
     rd, h, w, identity = x[:, :g], x[:, g : 2 * g], x[:, 2 * g : 3 * g], x[:, 3 * g :]
     parts = [
         rdconv(rd, layer.dynamic, guide(layer) if layer.guide == "average" else None),
-        torch.stack([conv_norm_act(sample, layer.static_h) for sample in h]),
-        torch.stack([conv_norm_act(sample, layer.static_w) for sample in w]),
+        torch.stack([conv_norm(sample, layer.static_h) for sample in h]),
+        torch.stack([conv_norm(sample, layer.static_w) for sample in w]),
         identity,
     ]
     return torch.cat(parts, 1)

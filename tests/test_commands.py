@@ -1,4 +1,4 @@
-"""The stock `yolo` command on our models, each time in a fresh process, from a folder that Ultralytics' own rules trip over."""
+"""The stock `yolo` command on our models, in fresh processes, from a folder whose name trips up Ultralytics' rules."""
 
 import csv
 import os

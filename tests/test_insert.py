@@ -12,8 +12,8 @@ from ultralytics.nn import tasks
 
 from yolo_dyn import YoloDynError
 from yolo_dyn.insert import insert, insert_file
-from yolo_dyn.integration import detection_heads
 from yolo_dyn.layers import SGDM
+from yolo_dyn.stock import detection_heads
 
 STOCK = {file.stem: file for file in sorted((Path(ultralytics.__file__).parent / "cfg" / "models").rglob("*.yaml"))}
 CONTENT = {name: yaml.safe_load(file.read_text()) for name, file in STOCK.items()}
@@ -88,5 +88,5 @@ def test_an_existing_file_is_kept_unless_asked(tmp_path):
     assert out.read_text() == "mine"
     insert_file("yolov8.yaml", "SGDM", out=str(out), exist_ok=True)
     assert "SGDM" in out.read_text()
-    with pytest.raises(YoloDynError, match="the folder .* does not exist"):
+    with pytest.raises(YoloDynError, match=r"the folder .* does not exist"):
         insert_file("yolov8.yaml", "SGDM", out=str(tmp_path / "missing" / "out.yaml"))

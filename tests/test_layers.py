@@ -1,4 +1,4 @@
-"""Every registered layer: against its oracle where it has one, and in every situation that training and inference bring."""
+"""Every registered layer: against its oracle, and in every situation that training and inference bring."""
 
 import copy
 import inspect

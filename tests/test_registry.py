@@ -37,7 +37,7 @@ def test_a_taken_name_is_refused_but_a_class_defined_anew_is_not():
     yolo_dyn.register(define())
     newer = yolo_dyn.register(define())
     assert registry.get("Again") is newer
-    with pytest.raises(YoloDynError, match="the layer name 'SGDM' is taken by yolo_dyn.layers.sgdm.SGDM"):
+    with pytest.raises(YoloDynError, match=r"the layer name 'SGDM' is taken by yolo_dyn.layers.sgdm.SGDM"):
         yolo_dyn.register(newer, "SGDM")
 
 
@@ -66,6 +66,7 @@ def test_every_public_layer_is_registered():
 
 
 def test_layers_need_torch_alone():
-    script = "import sys, yolo_dyn.layers; print([m for m in sys.modules if m.split('.')[0] in ('ultralytics', 'cv2', 'yaml')])"
+    forbidden = ("ultralytics", "cv2", "yaml")
+    script = f"import sys, yolo_dyn.layers; print([m for m in sys.modules if m.split('.')[0] in {forbidden}])"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -25,8 +25,9 @@ for file in sorted((Path(ultralytics.__file__).parent / "cfg" / "models").rglob(
         if row[2] == "TorchVision":
             row[3][2] = None  # its pretrained weights would have to be downloaded
     for scale in d.get("scales") or [""]:
+        d["scale"], d["yaml_file"] = scale, str(file)
         with torch.device("meta"):
-            model, save = tasks.parse_model({**copy.deepcopy(d), "scale": scale, "yaml_file": str(file)}, 3, verbose=False)
+            model, save = tasks.parse_model(copy.deepcopy(d), 3, verbose=False)
         keys = [(key, list(value.shape)) for key, value in model.state_dict().items()]
         built[file.stem + scale] = hashlib.sha256(json.dumps([keys, save]).encode()).hexdigest()
 print(json.dumps(built))
@@ -57,7 +58,7 @@ def test_a_worker_process_unpickles_and_trains_our_model(tmp_path, tiny):
 import subprocess, sys
 from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.utils.dist import generate_ddp_file
-args = dict(model="yolov8n-sgdm.yaml", data={str(tiny)!r}, imgsz=64, epochs=1, batch=8, workers=0, device="cpu", plots=False)
+args = dict(model="yolov8n-sgdm.yaml", data={str(tiny)!r}, imgsz=64, epochs=1, batch=8, workers=0, device="cpu")
 trainer = DetectionTrainer(overrides={{**args, "project": {str(tmp_path)!r}, "name": "worker"}})
 file = generate_ddp_file(trainer)
 assert "yolo_dyn" not in open(file).read()

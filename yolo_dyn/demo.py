@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from yolo_dyn.errors import YoloDynError
-from yolo_dyn.integration import dataset, integrate
+from yolo_dyn.integration import integrate
+from yolo_dyn.stock import dataset
 
 MODEL, DATA, IMGSZ = "yolov8n-sgdm.yaml", "shapes.yaml", 192
 AP50_EXPECTED = 0.30  # a working installation passes it with room; without learning it stays near zero
@@ -53,7 +54,8 @@ def demo(epochs: int = 8, out: str = "runs/demo") -> None:
     boxes, scores = _disagreement(best, onnx, images)
 
     print(
-        f"\nAP50 {metrics.box.map50:.3f}, AP {metrics.box.map:.3f} on the validation images (expected: AP50 >= {AP50_EXPECTED})"
+        f"\nAP50 {metrics.box.map50:.3f}, AP {metrics.box.map:.3f} on the validation images"
+        f" (expected: AP50 >= {AP50_EXPECTED})"
         f"\nONNX against torch on {PICTURES} images: boxes within {boxes:.1e} px, class scores within {scores:.1e}"
         f"\n\n  weights      {best}\n  training     {folder / 'train' / 'results.csv'}\n  validation   {folder / 'val'}"
         f"\n  predictions  {picture}\n  ONNX         {onnx}"
@@ -80,9 +82,11 @@ def _disagreement(weights: Path, onnx: Path, images: list[Path]) -> tuple[float,
     session = onnxruntime.InferenceSession(onnx, providers=["CPUExecutionProvider"])
     difference = torch.zeros(2)
     for image in images:
-        pixels = cv2.imread(str(image))[..., ::-1].transpose(2, 0, 1)[None] / np.float32(255)  # [1, 3, H, W], RGB
+        pixels = (
+            np.ascontiguousarray(cv2.imread(str(image)), np.float32)[..., ::-1].transpose(2, 0, 1)[None] / 255
+        )  # [1, 3, H, W], RGB
         with torch.no_grad():
-            expected: Tensor = model(torch.from_numpy(pixels.copy()))[0]  # [1, 4 + classes, anchors]
+            expected: Tensor = model(torch.from_numpy(pixels))[0]  # [1, 4 + classes, anchors]
         found = torch.from_numpy(session.run(None, {session.get_inputs()[0].name: pixels})[0])
         error = (expected - found).abs()[0]
         difference = torch.maximum(difference, torch.stack([error[:4].max(), error[4:].max()]))

@@ -1,6 +1,5 @@
 """Plug-and-play: put a registered layer before each input of the head of any Ultralytics model YAML."""
 
-import inspect
 import os
 from pathlib import Path
 from typing import Any
@@ -9,9 +8,8 @@ import yaml
 
 from yolo_dyn import registry
 from yolo_dyn.errors import MissingFileError, YoloDynError, nearest
-from yolo_dyn.files import unscaled
-from yolo_dyn.integration import detection_heads, stock_yaml
 from yolo_dyn.rows import Row
+from yolo_dyn.stock import detection_heads, stock_yaml
 
 
 def insert_file(model: str, layer: str, out: str | None = None, exist_ok: bool = False, **arguments: Any) -> Path:
@@ -46,8 +44,8 @@ def insert_file(model: str, layer: str, out: str | None = None, exist_ok: bool =
 def insert(model: dict[str, Any], layer: str, arguments: dict[str, Any] | None = None, name: str = "model.yaml") -> str:
     """Return the text of a model YAML with a layer before each input of its detection head.
 
-    The rows go after the last row of the neck. So all rows of the backbone and the neck keep their numbers, and with them
-    the names by which the weights of a stock checkpoint are found.
+    The rows go after the last row of the neck. So all rows of the backbone and the neck keep their numbers, and with
+    them the names by which the weights of a stock checkpoint are found.
 
     Args:
         model: the YAML's content.

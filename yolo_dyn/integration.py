@@ -58,7 +58,7 @@ def _replace(owner: Any, name: str, wrap: Callable[[Callable], Callable]) -> Non
             setattr(module, name, wrapped)
 
 
-# versions and errors ---------------------------------------------------------------------------------------------------
+# versions and errors -------------------------------------------------------------------------------------------------
 
 
 def _is_validated() -> bool:
@@ -91,65 +91,7 @@ def _excepthook(kind: type[BaseException], error: BaseException, trace: Any) -> 
     sys.__excepthook__(kind, error, trace)
 
 
-# what Ultralytics brings -----------------------------------------------------------------------------------------------
-
-
-def detection_heads() -> list[str]:
-    """YAML names of Detect and its relatives: a layer can be inserted before each of their inputs."""
-    import ultralytics.nn.tasks as tasks
-
-    kinds = vars(tasks).items()
-    return sorted(name for name, kind in kinds if inspect.isclass(kind) and issubclass(kind, tasks.Detect))
-
-
-def stock_yaml(model: str) -> Path:
-    """Find a model YAML, by bare name or path, with or without its scale letter."""
-    from ultralytics.utils.checks import check_yaml
-
-    integrate()
-    if Path(model).suffix not in (".yaml", ".yml"):
-        raise YoloDynError(f"model must name a YAML file, got {model!r}")
-    return Path(check_yaml(model, hard=False) or check_yaml(files.unscaled(model)))
-
-
-def load_model(model: str) -> nn.Module:
-    """Build a model from a YAML, or load it from a checkpoint, by bare name or path.
-
-    Raises:
-        YoloDynError: where the file is missing or is neither.
-    """
-    from ultralytics import YOLO
-
-    integrate()
-    if Path(model).suffix in (".yaml", ".yml"):
-        return YOLO(model).model
-    if Path(model).suffix != ".pt":
-        raise YoloDynError(f"model must be a .yaml or a .pt file, got {model!r}")
-    if not Path(model).is_file():
-        raise MissingFileError(f"model {model!r} does not exist")
-    return YOLO(model).model
-
-
-def dataset(data: str) -> dict[str, Any]:
-    """Read a data YAML, by bare name or path; draws or downloads the data set where it is missing."""
-    from ultralytics.data.utils import check_det_dataset
-
-    return check_det_dataset(data)
-
-
-def image_channels(model: nn.Module) -> int:
-    """Channels of the images a model takes; its first parameter tells where it was not built from a YAML."""
-    return getattr(model, "yaml", {}).get("channels", next(model.parameters()).shape[1])
-
-
-def train_args() -> Any:
-    """Ultralytics' default training arguments, which its losses read."""
-    from ultralytics.cfg import get_cfg
-
-    return get_cfg()
-
-
-# building from YAML ----------------------------------------------------------------------------------------------------
+# building from YAML --------------------------------------------------------------------------------------------------
 
 
 def _parse_model(stock: Callable) -> Callable:
@@ -191,7 +133,7 @@ def _registered_rows(d: dict[str, Any]) -> list[Row]:
 def _build(
     stock: Callable, d: dict[str, Any], ch: int, verbose: bool, rows: list[Row]
 ) -> tuple[nn.Sequential, list[int]]:
-    """Let the stock parser build hosts in the rows' places, then replace each host by its layer."""
+    """Let the stock parser build hosts in place of the rows, then replace each host by its layer."""
     hosted = {**d, "backbone": list(d["backbone"]), "head": list(d["head"])}
     inputs: dict[int, int | list[int]] = {}
     for row in rows:
@@ -213,7 +155,7 @@ def _build(
         if row.declares_channels:
             layer = row.build(inputs[row.index], 0)
         else:
-            convs = list(host) if isinstance(host, nn.Sequential) else [host]
+            convs: list[Any] = list(host) if isinstance(host, nn.Sequential) else [host]
             layer = row.build(convs[0].conv.in_channels, convs[0].conv.out_channels, len(convs))
         layer.i, layer.f = row.index, row.source  # type: ignore[assignment]
         layer.type = f"{row.layer.__module__}.{row.layer.__qualname__}"  # type: ignore[assignment]
@@ -271,7 +213,7 @@ def _log(lines: list[str]) -> None:
         LOGGER.info(line)
 
 
-# files, checkpoints, weights -------------------------------------------------------------------------------------------
+# files, checkpoints, weights -----------------------------------------------------------------------------------------
 
 
 def _check_file(stock: Callable) -> Callable:
@@ -324,7 +266,7 @@ def _aligned(source: nn.Module, target: nn.Module) -> nn.Module:
     if not isinstance(getattr(source, "model", None), nn.Sequential):
         return source
     kinds = [[row.type for row in model.model] for model in (source, target)]  # type: ignore[union-attr]
-    blocks = difflib.SequenceMatcher(None, *kinds, autojunk=False).get_matching_blocks()
+    blocks = difflib.SequenceMatcher(None, kinds[0], kinds[1], autojunk=False).get_matching_blocks()
     number = {block.a + k: block.b + k for block in blocks for k in range(block.size)}
     rows = OrderedDict((str(number.get(i, f"unmatched{i}")), row) for i, row in enumerate(source.model))  # type: ignore
     aligned = copy.copy(source)
@@ -332,7 +274,7 @@ def _aligned(source: nn.Module, target: nn.Module) -> nn.Module:
     return aligned
 
 
-# fusing and counting ---------------------------------------------------------------------------------------------------
+# fusing and counting -------------------------------------------------------------------------------------------------
 
 
 def _registered(model: nn.Module) -> list[nn.Module]:
@@ -347,8 +289,9 @@ def _has_registered(model: Any) -> bool:
 def _fuse(stock: Callable) -> Callable:
     def fuse(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
         for layer in _registered(self):  # an outer layer comes before the layers inside it, and folds them
-            if callable(getattr(layer, "fuse", None)):
-                layer.fuse()
+            fold = getattr(layer, "fuse", None)
+            if callable(fold):
+                fold()
         return stock(self, *args, **kwargs)  # afterwards, since it logs the summary of the fused model
 
     return fuse
@@ -372,11 +315,16 @@ def _get_flops(stock: Callable) -> Callable:
     return get_flops
 
 
+def image_channels(model: nn.Module) -> int:
+    """Channels of the images a model takes; its first parameter tells where it was not built from a YAML."""
+    return getattr(model, "yaml", {}).get("channels", next(model.parameters()).shape[1])
+
+
 def _thop_gflops(model: nn.Module, image: torch.Tensor) -> float:
     """Count with Ultralytics' own counter, and let it see functional convolutions.
 
-    thop sees an ``nn.Conv2d``, but not the functional convolution of a dynamic layer. As the stock function calls it, it
-    also extrapolates from a small image, which is wrong for a layer whose mixing costs the same at any size.
+    thop sees an ``nn.Conv2d``, but not the functional convolution of a dynamic layer. As the stock function calls it,
+    it also extrapolates from a small image, which is wrong for a layer whose mixing costs the same at any size.
     """
     import thop
     from thop.profile import functional_hooks

@@ -77,7 +77,7 @@ class Row:
     def out_channels(self, in_channels: int | list[int]) -> int:
         """Ask a class that declares it for its output channels."""
         try:
-            c2 = self.layer.out_channels(in_channels, self.args)  # type: ignore[operator]
+            c2 = self.layer.out_channels(in_channels, self.args)  # type: ignore[attr-defined]
         except (TypeError, ValueError) as error:
             raise self.error(str(error)) from error
         if not isinstance(c2, int) or c2 < 1:
@@ -106,7 +106,7 @@ class Row:
         try:
             bound = signature.bind(*args, **options)
         except TypeError as error:
-            accepted = [name for name in signature.parameters][0 if self.declares_channels else 2 :]
+            accepted = list(signature.parameters)[0 if self.declares_channels else 2 :]
             unknown = next((key for key in options if key not in signature.parameters), "")
             raise self.error(f"{error}; accepted: {', '.join(accepted)}{nearest(unknown, accepted)}") from error
         hints = typing.get_type_hints(self.layer.__init__)

@@ -1,8 +1,8 @@
 """The start-up hook: when `ultralytics.nn.tasks` is first imported, integrate. Standard library only.
 
-`yolo_dyn.pth` imports this package at interpreter start, so that the stock `yolo` command and its worker processes know
-our layers. Where `.pth` files are not read (`pip install --target`, PYTHONPATH, frozen programs), `import yolo_dyn` does
-the same. The environment variable YOLO_DYN_AUTOREGISTER=0 turns both off.
+`yolo_dyn.pth` imports this package at interpreter start, so that the stock `yolo` command and its worker processes
+know our layers. Where `.pth` files are not read (`pip install --target`, PYTHONPATH, frozen programs), `import
+yolo_dyn` does the same. The environment variable YOLO_DYN_AUTOREGISTER=0 turns both off.
 """
 
 import os
@@ -20,15 +20,15 @@ class IntegrateOnImport:
         sys.meta_path.remove(self)
         specs = (finder.find_spec(fullname, path, target) for finder in sys.meta_path)
         spec = next((spec for spec in specs if spec), None)
-        if spec is None:
-            return None
+        if spec is None or spec.loader is None:
+            return spec
         execute = spec.loader.exec_module
 
         def exec_module(module):
             execute(module)
             _integrate()
 
-        spec.loader.exec_module = exec_module
+        spec.loader.exec_module = exec_module  # type: ignore[method-assign]
         return spec
 
 

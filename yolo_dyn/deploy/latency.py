@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from yolo_dyn.errors import YoloDynError
-from yolo_dyn.integration import image_channels, load_model, train_args
+from yolo_dyn.integration import image_channels
+from yolo_dyn.stock import load_model, train_args
 
 
 def bench(

@@ -1,5 +1,6 @@
 """Kernel attention: what every mixing layer asks of its input before it mixes."""
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -15,16 +16,14 @@ class KernelAttention(nn.Module):
         reduction: the hidden width is ``max(in_channels // reduction, 4)``.
 
     Shape:
-        ``[B, C, H, W]`` -> logits ``[B, K]``; the layer chooses sigmoid or softmax.
+        pooled input ``[B, C]`` -> logits ``[B, K]``; the layer chooses sigmoid or softmax.
     """
 
     def __init__(self, in_channels: int, num_experts: int, reduction: int = 4):
         super().__init__()
         hidden = max(in_channels // reduction, 4)
         self.squeeze = nn.Linear(in_channels, hidden)
-        self.act = nn.SiLU()
         self.expand = nn.Linear(hidden, num_experts)
 
-    def forward(self, x: Tensor) -> Tensor:
-        pooled = x.mean((2, 3))  # [B, C]
-        return self.expand(self.act(self.squeeze(pooled)))
+    def forward(self, pooled: Tensor) -> Tensor:
+        return self.expand(F.silu(self.squeeze(pooled)))

@@ -1,13 +1,13 @@
-"""The static convolution block that surrounds the dynamic part of a layer."""
+"""The static convolution that surrounds the dynamic part of a layer."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from yolo_dyn.layers.functional import fold_batchnorm, init_kernels
+from yolo_dyn.layers.functional import fold_batchnorm
 
 
-class ConvNormAct(nn.Sequential):
-    """A bias-free static convolution, BatchNorm and SiLU; stride 1 and "same" padding.
+class ConvNorm(nn.Conv2d):
+    """A static convolution and its BatchNorm, which folds into it at evaluation; stride 1 and "same" padding.
 
     Args:
         in_channels, out_channels, groups: as in ``nn.Conv2d``.
@@ -19,14 +19,17 @@ class ConvNormAct(nn.Sequential):
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: tuple[int, int] = (1, 1), groups: int = 1):
         padding = (kernel_size[0] // 2, kernel_size[1] // 2)
-        conv = nn.Conv2d(in_channels, out_channels, kernel_size, padding=padding, groups=groups, bias=False)
-        init_kernels(conv.weight)
-        super().__init__(conv, nn.BatchNorm2d(out_channels), nn.SiLU())
+        super().__init__(in_channels, out_channels, kernel_size, padding=padding, groups=groups, bias=False)
+        nn.init.kaiming_normal_(self.weight, nonlinearity="relu")
+        self.norm: nn.BatchNorm2d | None = nn.BatchNorm2d(out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = super().forward(x)
+        return y if self.norm is None else self.norm(y)
 
     @torch.no_grad()
     def fuse(self) -> None:
         """Fold the BatchNorm into the convolution, once."""
-        conv, norm = self[0], self[1]
-        if isinstance(norm, nn.BatchNorm2d):
-            conv.weight, conv.bias = fold_batchnorm(conv.weight, norm)
-            self[1] = nn.Identity()
+        if self.norm is not None:
+            self.weight, self.bias = fold_batchnorm(self.weight, self.norm)
+            self.norm = None

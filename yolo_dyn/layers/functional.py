@@ -4,22 +4,9 @@ All mixing layers compute ``y_b = (sum_k attention[b, k] W_k) * x_b``. A bank of
 tensor ``[K*C_out, C_in/groups, kH, kW]`` because a 5-D parameter breaks ``model.to(memory_format=channels_last)``.
 """
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-SILU_GAIN = 1.68  # 1 / rms(SiLU(z)), z ~ N(0, 1): keeps the variance through a convolution that follows a SiLU
-
-
-def init_kernels(weight: Tensor) -> None:
-    """Draw kernels from the Kaiming normal distribution for SiLU; in a bank each expert like its own convolution.
-
-    Args:
-        weight: ``[K*C_out, C_in/groups, kH, kW]``; the fan-in is that of one output channel.
-    """
-    nn.init.normal_(weight, std=SILU_GAIN / math.sqrt(weight[0].numel()))
 
 
 def mix_kernels(weight: Tensor, attention: Tensor) -> Tensor:

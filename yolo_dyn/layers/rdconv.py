@@ -1,39 +1,24 @@
 """Razor Dynamic Convolution (RDConv) of "SGDM: Static-Guided Dynamic Module Make Stronger Visual Models", Sec. 3.3.
 
 The paper shows the module as a figure and leaves these open; we chose:
-- the razor and the cheap operation are convolution, BatchNorm and SiLU (1x1, and 3x3 depthwise), as in GhostNet;
-- BatchNorm and SiLU follow the dynamic convolution, since a mixture of kernels has no fixed gain;
-- the strip convolutions of the spatial branch are depthwise and their two outputs are added before one sigmoid. Dense
-  strips would also meet the abstract's +0.19 M on YOLOv8n, but then YOLOv8s would miss the paper's 11.8 M;
+- the razor is a 1x1 convolution, BatchNorm and SiLU, the cheap operation a 3x3 depthwise convolution and BatchNorm;
+- BatchNorm follows the dynamic convolution, since a mixture of kernels has no fixed gain. There is no activation but
+  the razor's: Eq. 7 and 8 write none, and at these sizes each would cost a CPU as much as a small convolution;
+- the strip convolutions of the spatial branch are depthwise. Dense strips would also meet the abstract's +0.19 M on
+  YOLOv8n, but then YOLOv8s would miss the paper's 11.8 M;
+- the weight of a position is the product of its row's and its column's sigmoid;
 - both attentions look at the razored features (Eq. 6), not at the layer's input.
 """
 
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from yolo_dyn.layers.attention import KernelAttention
-from yolo_dyn.layers.blocks import ConvNormAct
-from yolo_dyn.layers.functional import conv_per_sample, fold_batchnorm, init_kernels, mix_kernels
-
-
-class SpatialStrips(nn.Module):
-    """Spatial branch: means over H and W, a strip convolution along each, one sigmoid (SGDM Fig. 2a).
-
-    Shape:
-        ``[B, C, H, W]`` -> weight in (0, 1), ``[B, C, H', W']``.
-    """
-
-    def __init__(self, channels: int, strip_size: int, stride: int, padding: int):
-        super().__init__()
-        self.row = nn.Conv2d(channels, channels, (1, strip_size), (1, stride), (0, padding), groups=channels)
-        self.col = nn.Conv2d(channels, channels, (strip_size, 1), (stride, 1), (padding, 0), groups=channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        row = self.row(x.mean(2, keepdim=True))  # [B, C, 1, W']
-        col = self.col(x.mean(3, keepdim=True))  # [B, C, H', 1]
-        return torch.sigmoid(row + col)
+from yolo_dyn.layers.blocks import ConvNorm
+from yolo_dyn.layers.functional import conv_per_sample, fold_batchnorm, mix_kernels
 
 
 class RDConv(nn.Module):
@@ -90,28 +75,37 @@ class RDConv(nn.Module):
 
         self.out_channels, self.intrinsic, self.kernel_size = out_channels, intrinsic, kernel_size
         self.stride, self.padding, self.dilation, self.groups = stride, padding, dilation, groups
-        self.razor = ConvNormAct(in_channels, intrinsic)
+        self.razor = ConvNorm(in_channels, intrinsic)
         self.attention = KernelAttention(intrinsic, num_experts)
         self.weight = nn.Parameter(
             torch.empty(num_experts * intrinsic, intrinsic // groups, kernel_size, kernel_size)  # [K*c_r, c_r, k, k]
         )
-        init_kernels(self.weight)
+        nn.init.kaiming_normal_(self.weight, nonlinearity="relu")  # the bank is 4-D, so the fan is that of one expert
         self.bias: nn.Parameter | None = None  # takes the folded BatchNorm's shift at evaluation
-        self.norm: nn.Module = nn.BatchNorm2d(intrinsic)
-        self.act = nn.SiLU()
-        self.spatial = SpatialStrips(intrinsic, strip_size, stride, strip_padding)
+        self.norm: nn.BatchNorm2d | None = nn.BatchNorm2d(intrinsic)
+        self.conv_h = nn.Conv2d(
+            intrinsic, intrinsic, (strip_size, 1), (stride, 1), (strip_padding, 0), groups=intrinsic
+        )
+        self.conv_w = nn.Conv2d(
+            intrinsic, intrinsic, (1, strip_size), (1, stride), (0, strip_padding), groups=intrinsic
+        )
+        for gate in (self.conv_h.bias, self.conv_w.bias):
+            assert gate is not None
+            nn.init.ones_(gate)  # the gates start open: the product of two sigmoids at 0 would be a quarter
         maps = math.ceil((out_channels - intrinsic) / intrinsic)
-        self.cheap = ConvNormAct(intrinsic, maps * intrinsic, (3, 3), groups=intrinsic)
+        self.cheap = ConvNorm(intrinsic, maps * intrinsic, (3, 3), groups=intrinsic)
 
     def forward(self, x: Tensor, guide: Tensor | None = None) -> Tensor:
         """`guide`, ``[c_r, c_r/groups, k, k]``, multiplies the mixed kernel (SGDM Eq. 10)."""
-        x = self.razor(x)  # [B, c_r, H, W], the intrinsic features (Eq. 6)
-        attention = torch.sigmoid(self.attention(x))  # [B, K] (Eq. 5)
+        x = F.silu(self.razor(x))  # [B, c_r, H, W], the intrinsic features (Eq. 6)
+        over_h, over_w = x.mean(2, keepdim=True), x.mean(3, keepdim=True)  # [B, c_r, 1, W], [B, c_r, H, 1] (Fig. 2a)
+        attention = torch.sigmoid(self.attention(over_h.mean((2, 3))))  # [B, K] (Eq. 5)
         kernel = mix_kernels(self.weight, attention)  # [B, c_r, c_r/groups, k, k] (Eq. 2)
         if guide is not None:
             kernel = kernel * guide
         y = conv_per_sample(x, kernel, self.bias, self.stride, self.padding, self.dilation, self.groups)
-        y = self.act(self.norm(y)) * self.spatial(x)
+        y = y if self.norm is None else self.norm(y)
+        y = y * torch.sigmoid(self.conv_w(over_h)) * torch.sigmoid(self.conv_h(over_w))  # [B, c_r, H', W']
         return torch.cat([y, self.cheap(y)], 1)[:, : self.out_channels]  # (Eq. 7)
 
     @torch.no_grad()
@@ -119,9 +113,9 @@ class RDConv(nn.Module):
         """Fold the BatchNorms, and a guide that is constant at evaluation, into the kernels, once."""
         self.razor.fuse()
         self.cheap.fuse()
-        if isinstance(self.norm, nn.BatchNorm2d):
+        if self.norm is not None:
             weight = (
                 self.weight if guide is None else self.weight * guide.repeat(len(self.weight) // len(guide), 1, 1, 1)
             )
             self.weight, self.bias = fold_batchnorm(weight, self.norm)
-            self.norm = nn.Identity()
+            self.norm = None

@@ -2,7 +2,7 @@
 
 Deviations and choices, where the paper is silent or contradicts itself:
 - Eq. 9 concatenates X'_h twice; the second is X'_w;
-- the static strips are dense (g -> g, as Eq. 8 writes them), followed by BatchNorm and SiLU;
+- the static strips are dense (g -> g, as Eq. 8 writes them) and followed by BatchNorm, without activation;
 - the paper says that at its defaults the strip kernels map onto the dynamic kernel directly, but [g, g, 9] does not fit
   [c_r, c_r, 3, 3]: ``guide="average"`` averages neighbouring channels, without parameters;
 - the guide is scaled to unit variance at initialisation. Unscaled, it would multiply two freshly initialised kernels,
@@ -15,8 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from yolo_dyn.layers.blocks import ConvNormAct
-from yolo_dyn.layers.functional import SILU_GAIN
+from yolo_dyn.layers.blocks import ConvNorm
 from yolo_dyn.layers.rdconv import RDConv
 
 GUIDES = ("average", "none")
@@ -95,18 +94,18 @@ class SGDM(nn.Module):
 
         self.split = [g, g, g, in_channels - 3 * g]  # channels of X_rd, X_h, X_w, X_id
         self.dynamic = RDConv(g, g, kernel_size, ratio=razor_ratio, num_experts=num_experts, strip_size=strip_size)
-        self.static_h = ConvNormAct(g, g, (static_size, 1))
-        self.static_w = ConvNormAct(g, g, (1, static_size))
+        self.static_h = ConvNorm(g, g, (static_size, 1))
+        self.static_w = ConvNorm(g, g, (1, static_size))
         self.guide = guide
-        # a strip weight starts with variance SILU_GAIN^2 / (g k_s); the guide adds two and averages (g / c_r)^2 of them
-        self.guide_scale = g / self.dynamic.intrinsic * math.sqrt(g * static_size / 2) / SILU_GAIN
+        # a strip's weights start with variance 2 / (g k_s); the guide adds two strips and averages (g / c_r)^2 weights
+        self.guide_scale = g / self.dynamic.intrinsic * math.sqrt(g * static_size / 4)
 
     def guide_kernel(self) -> Tensor | None:
         """The scaled guide ``[c_r, c_r, k, k]``, or None where it is off or already folded."""
         if self.guide == "none":
             return None
         rd = self.dynamic
-        weight_h, weight_w = self.static_h[0].weight, self.static_w[0].weight
+        weight_h, weight_w = self.static_h.weight, self.static_w.weight
         return self.guide_scale * guide_kernel(weight_h, weight_w, rd.intrinsic, rd.kernel_size)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -10,7 +10,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from yolo_dyn import registry
 from yolo_dyn.errors import YoloDynError
-from yolo_dyn.integration import image_channels, load_model
+from yolo_dyn.integration import image_channels
+from yolo_dyn.stock import load_model
 
 # SGDM paper, Table 2 (Table 5 for the older YOLOv5 code): baseline -> with SGDM, millions of parameters and GFLOPs
 PAPER = {

@@ -1,0 +1,61 @@
+"""What the rest of the package asks of Ultralytics, through its public interface, with our layers known to it."""
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from yolo_dyn import files
+from yolo_dyn.errors import MissingFileError, YoloDynError
+from yolo_dyn.integration import integrate
+
+
+def detection_heads() -> list[str]:
+    """YAML names of Detect and its relatives: a layer can be inserted before each of their inputs."""
+    import ultralytics.nn.tasks as tasks
+
+    kinds = vars(tasks).items()
+    return sorted(name for name, kind in kinds if inspect.isclass(kind) and issubclass(kind, tasks.Detect))
+
+
+def stock_yaml(model: str) -> Path:
+    """Find a model YAML, by bare name or path, with or without its scale letter."""
+    from ultralytics.utils.checks import check_yaml
+
+    integrate()
+    if Path(model).suffix not in (".yaml", ".yml"):
+        raise YoloDynError(f"model must name a YAML file, got {model!r}")
+    return Path(check_yaml(model, hard=False) or check_yaml(files.unscaled(model)))
+
+
+def load_model(model: str) -> nn.Module:
+    """Build a model from a YAML, or load it from a checkpoint, by bare name or path.
+
+    Raises:
+        YoloDynError: where the file is missing or is neither.
+    """
+    from ultralytics import YOLO
+
+    integrate()
+    if Path(model).suffix in (".yaml", ".yml"):
+        return YOLO(model).model
+    if Path(model).suffix != ".pt":
+        raise YoloDynError(f"model must be a .yaml or a .pt file, got {model!r}")
+    if not Path(model).is_file():
+        raise MissingFileError(f"model {model!r} does not exist")
+    return YOLO(model).model
+
+
+def dataset(data: str) -> dict[str, Any]:
+    """Read a data YAML, by bare name or path; draws or downloads the data set where it is missing."""
+    from ultralytics.data.utils import check_det_dataset
+
+    return check_det_dataset(data)
+
+
+def train_args() -> Any:
+    """Ultralytics' default training arguments, which its losses read."""
+    from ultralytics.cfg import get_cfg
+
+    return get_cfg()
