@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import ROOT
-from torch import nn
 from ultralytics import YOLO
 
 from yolo_dyn.layers import SGDM
@@ -111,9 +110,7 @@ def test_transfer_and_freeze(trained, tiny, project, command):
     assert "Freezing layer 'model.9." in done.stdout
 
 
-def test_restricted_loading_refuses_what_is_not_registered(trained, project, command, tmp_path):
-    class Stranger(nn.Module): ...
-
+def test_restricted_loading_refuses_what_is_not_registered(trained, project, command):
     (project / "stranger.py").write_text("from torch import nn\nclass Stranger(nn.Module): ...\n")
     script = f"""
 import torch, stranger

@@ -68,7 +68,7 @@ class RDConv(nn.Module):
             (num_experts < 1, f"num_experts must be at least 1, got {num_experts}"),
             (strip_size < 1 or strip_size % 2 == 0, f"strip_size must be odd, got {strip_size}"),
             (strip_padding < 0, f"strip_size {strip_size} is too short for padding {padding}, dilation {dilation}"),
-            (intrinsic % groups, f"groups must divide the {intrinsic} intrinsic channels, got {groups}"),
+            (groups < 1 or intrinsic % groups, f"groups must divide the {intrinsic} intrinsic channels, got {groups}"),
         ):
             if wrong:
                 raise ValueError(message)
@@ -97,7 +97,7 @@ class RDConv(nn.Module):
 
     def forward(self, x: Tensor, guide: Tensor | None = None) -> Tensor:
         """`guide`, ``[c_r, c_r/groups, k, k]``, multiplies the mixed kernel (SGDM Eq. 10)."""
-        x = F.silu(self.razor(x))  # [B, c_r, H, W], the intrinsic features (Eq. 6)
+        x = F.silu(self.razor(x), inplace=True)  # [B, c_r, H, W], the intrinsic features (Eq. 6)
         over_h, over_w = x.mean(2, keepdim=True), x.mean(3, keepdim=True)  # [B, c_r, 1, W], [B, c_r, H, 1] (Fig. 2a)
         attention = torch.sigmoid(self.attention(over_h.mean((2, 3))))  # [B, K] (Eq. 5)
         kernel = mix_kernels(self.weight, attention)  # [B, c_r, c_r/groups, k, k] (Eq. 2)
