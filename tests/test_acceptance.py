@@ -1,7 +1,5 @@
 """The long matrix, on real photos and in empty environments: `make accept`."""
 
-import json
-import shutil
 import subprocess
 import sys
 import sysconfig
