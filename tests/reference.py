@@ -39,13 +39,17 @@ def silu(x: Tensor) -> Tensor:
     return x / (1 + torch.exp(-x))
 
 
+def hardswish(x: Tensor) -> Tensor:
+    return x * (x + 3).clamp(0, 6) / 6
+
+
 def sigmoid(x: Tensor) -> Tensor:
     return 1 / (1 + torch.exp(-x))
 
 
-def conv_norm(x: Tensor, block: ConvNorm) -> Tensor:
+def conv_norm_act(x: Tensor, block: ConvNorm) -> Tensor:
     padding = tuple(k // 2 for k in block.kernel_size)
-    return norm(conv2d(x, block.weight, padding=padding, groups=block.groups), block.norm)
+    return hardswish(norm(conv2d(x, block.weight, padding=padding, groups=block.groups), block.norm))
 
 
 def rdconv(x: Tensor, layer: RDConv, guide: Tensor | None = None) -> Tensor:
@@ -53,7 +57,7 @@ def rdconv(x: Tensor, layer: RDConv, guide: Tensor | None = None) -> Tensor:
     k = layer.kernel_size
     out = []
     for sample in x:
-        intrinsic = silu(conv_norm(sample, layer.razor))
+        intrinsic = conv_norm_act(sample, layer.razor)
         pooled = intrinsic.flatten(1).sum(1) / intrinsic[0].numel()
         hidden = silu(layer.attention.squeeze.weight @ pooled + layer.attention.squeeze.bias)
         attention = sigmoid(layer.attention.expand.weight @ hidden + layer.attention.expand.bias)
@@ -64,7 +68,7 @@ def rdconv(x: Tensor, layer: RDConv, guide: Tensor | None = None) -> Tensor:
         if guide is not None:
             kernel = kernel * guide
         y = conv2d(intrinsic, kernel, layer.stride, (layer.padding, layer.padding), layer.groups)
-        y = norm(y, layer.norm)
+        y = hardswish(norm(y, layer.norm))
 
         row, col = layer.conv_w, layer.conv_h
         weight = torch.zeros_like(y)
@@ -78,7 +82,7 @@ def rdconv(x: Tensor, layer: RDConv, guide: Tensor | None = None) -> Tensor:
                 for j in range(y.shape[2]):
                     weight[c, i, j] = sigmoid(across[j]) * sigmoid(down[i])
         y = y * weight
-        out.append(torch.cat([y, conv_norm(y, layer.cheap)])[: layer.out_channels])
+        out.append(torch.cat([y, conv_norm_act(y, layer.cheap)])[: layer.out_channels])
     return torch.stack(out)
 
 
@@ -105,8 +109,8 @@ def sgdm(x: Tensor, layer: SGDM) -> Tensor:
     rd, h, w, identity = x[:, :g], x[:, g : 2 * g], x[:, 2 * g : 3 * g], x[:, 3 * g :]
     parts = [
         rdconv(rd, layer.dynamic, guide(layer) if layer.guide == "average" else None),
-        torch.stack([conv_norm(sample, layer.static_h) for sample in h]),
-        torch.stack([conv_norm(sample, layer.static_w) for sample in w]),
+        torch.stack([conv_norm_act(sample, layer.static_h) for sample in h]),
+        torch.stack([conv_norm_act(sample, layer.static_w) for sample in w]),
         identity,
     ]
     return torch.cat(parts, 1)

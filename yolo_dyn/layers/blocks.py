@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from yolo_dyn.layers.functional import fold_batchnorm
+from yolo_dyn.layers.functional import fold_batchnorm, init_kernels
 
 
 class ConvNorm(nn.Conv2d):
@@ -20,7 +20,7 @@ class ConvNorm(nn.Conv2d):
     def __init__(self, in_channels: int, out_channels: int, kernel_size: tuple[int, int] = (1, 1), groups: int = 1):
         padding = (kernel_size[0] // 2, kernel_size[1] // 2)
         super().__init__(in_channels, out_channels, kernel_size, padding=padding, groups=groups, bias=False)
-        nn.init.kaiming_normal_(self.weight, nonlinearity="relu")
+        init_kernels(self.weight)
         self.norm: nn.BatchNorm2d | None = nn.BatchNorm2d(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
