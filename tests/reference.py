@@ -39,17 +39,13 @@ def silu(x: Tensor) -> Tensor:
     return x / (1 + torch.exp(-x))
 
 
-def hardswish(x: Tensor) -> Tensor:
-    return x * (x + 3).clamp(0, 6) / 6
-
-
 def sigmoid(x: Tensor) -> Tensor:
     return 1 / (1 + torch.exp(-x))
 
 
 def conv_norm_act(x: Tensor, block: ConvNorm) -> Tensor:
     padding = tuple(k // 2 for k in block.kernel_size)
-    return hardswish(norm(conv2d(x, block.weight, padding=padding, groups=block.groups), block.norm))
+    return silu(norm(conv2d(x, block.weight, padding=padding, groups=block.groups), block.norm))
 
 
 def rdconv(x: Tensor, layer: RDConv, guide: Tensor | None = None) -> Tensor:
@@ -68,7 +64,7 @@ def rdconv(x: Tensor, layer: RDConv, guide: Tensor | None = None) -> Tensor:
         if guide is not None:
             kernel = kernel * guide
         y = conv2d(intrinsic, kernel, layer.stride, (layer.padding, layer.padding), layer.groups)
-        y = hardswish(norm(y, layer.norm))
+        y = silu(norm(y, layer.norm))
 
         row, col = layer.conv_w, layer.conv_h
         weight = torch.zeros_like(y)
@@ -80,7 +76,7 @@ def rdconv(x: Tensor, layer: RDConv, guide: Tensor | None = None) -> Tensor:
             across, down = across[:: layer.stride] + row.bias[c], down[:: layer.stride] + col.bias[c]
             for i in range(y.shape[1]):
                 for j in range(y.shape[2]):
-                    weight[c, i, j] = sigmoid(across[j]) * sigmoid(down[i])
+                    weight[c, i, j] = sigmoid(across[j] + down[i])
         y = y * weight
         out.append(torch.cat([y, conv_norm_act(y, layer.cheap)])[: layer.out_channels])
     return torch.stack(out)

@@ -2,7 +2,7 @@
 
 Deviations and choices, where the paper is silent or contradicts itself:
 - Eq. 9 concatenates X'_h twice; the second is X'_w;
-- the static strips are dense (g -> g, as Eq. 8 writes them) and followed by BatchNorm and Hardswish;
+- the static strips are dense (g -> g, as Eq. 8 writes them) and followed by BatchNorm and SiLU;
 - the paper says that at its defaults the strip kernels map onto the dynamic kernel directly, but [g, g, 9] does not fit
   [c_r, c_r, 3, 3]: ``guide="average"`` averages neighbouring channels, without parameters;
 - the guide is scaled to unit variance at initialisation. Unscaled, it would multiply two freshly initialised kernels,
@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from yolo_dyn.layers.blocks import ConvNorm
-from yolo_dyn.layers.functional import GAIN, activate
+from yolo_dyn.layers.functional import SILU_GAIN
 from yolo_dyn.layers.rdconv import RDConv
 
 GUIDES = ("average", "none")
@@ -98,8 +98,8 @@ class SGDM(nn.Module):
         self.static_h = ConvNorm(g, g, (static_size, 1))
         self.static_w = ConvNorm(g, g, (1, static_size))
         self.guide = guide
-        # a strip's weights start with variance GAIN^2 / (g k_s); the guide adds two and averages (g / c_r)^2 weights
-        self.guide_scale = g / self.dynamic.intrinsic * math.sqrt(g * static_size / 2) / GAIN
+        # a strip's weights start with variance SILU_GAIN^2 / (g k_s); the guide adds two, averages (g / c_r)^2 of them
+        self.guide_scale = g / self.dynamic.intrinsic * math.sqrt(g * static_size / 2) / SILU_GAIN
 
     def guide_kernel(self) -> Tensor | None:
         """The scaled guide ``[c_r, c_r, k, k]``, or None where it is off or already folded."""
@@ -111,8 +111,9 @@ class SGDM(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         rd, h, w, identity = x.split(self.split, 1)
+        h, w = F.silu(self.static_h(h), inplace=True), F.silu(self.static_w(w), inplace=True)
         rd = self.dynamic(rd, self.guide_kernel())  # (Eq. 8, with W'_rd of Eq. 10)
-        return torch.cat([rd, activate(self.static_h(h)), activate(self.static_w(w)), identity], 1)  # (Eq. 9)
+        return torch.cat([rd, h, w, identity], 1)  # (Eq. 9)
 
     @torch.no_grad()
     def fuse(self) -> None:
