@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from yolo_dyn.errors import YoloDynError, nearest
+from yolo_dyn.errors import YoloDynError, nearest, own_error
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,11 @@ def main(argv: list[str] | None = None) -> int:
             raise YoloDynError(
                 f"unknown command {name!r}{nearest(name, COMMANDS)} (commands: help, {', '.join(COMMANDS)})"
             )
-    except YoloDynError as error:
-        print(f"yolo-dyn: error: {error}", file=sys.stderr)
+    except Exception as error:
+        ours = own_error(error)
+        if ours is None:
+            raise
+        print(f"yolo-dyn: error: {ours}", file=sys.stderr)
         return 2
     return 0
 

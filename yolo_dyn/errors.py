@@ -12,6 +12,14 @@ class MissingFileError(YoloDynError, FileNotFoundError):
     """A file that was asked for and is not there."""
 
 
+def own_error(error: BaseException) -> YoloDynError | None:
+    """Return our error where it is `error` or a cause of it: Ultralytics wraps what goes wrong with a data set."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, YoloDynError):
+        cause = cause.__cause__
+    return cause
+
+
 def nearest(found: str, accepted: Iterable[str]) -> str:
     """Return ``"; did you mean 'X'?"`` for the accepted word closest to `found`, or an empty string."""
     by_case = {word.lower(): word for word in accepted}

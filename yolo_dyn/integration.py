@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from yolo_dyn import files, layers, registry
-from yolo_dyn.errors import MissingFileError, YoloDynError, nearest
+from yolo_dyn.errors import MissingFileError, YoloDynError, nearest, own_error
 from yolo_dyn.rows import Row
 
 VALIDATED = ("8.4.100", "8.4.190")  # the oldest and the newest Ultralytics that the tests pass with
@@ -82,13 +82,11 @@ def _require_validated() -> None:
 
 def _excepthook(kind: type[BaseException], error: BaseException, trace: Any) -> None:
     """In the stock command, show our errors as one line, without a traceback."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, YoloDynError):
-            print(f"yolo-dyn: error: {cause}", file=sys.stderr)
-            return
-        cause = cause.__cause__
-    sys.__excepthook__(kind, error, trace)
+    ours = own_error(error)
+    if ours is not None:
+        print(f"yolo-dyn: error: {ours}", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, trace)
 
 
 # building from YAML --------------------------------------------------------------------------------------------------
