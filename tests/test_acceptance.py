@@ -113,4 +113,4 @@ def test_the_paper_s_targets_are_printed_beside_ours(command, tmp_path):
 def test_the_demo(tmp_path, command):
     text = command("yolo-dyn", "demo", f"out={tmp_path / 'demo'}", cwd=tmp_path).stdout
     assert "AP50 0." in text
-    assert (tmp_path / "demo" / "predictions.jpg").is_file()
+    assert (tmp_path / "demo" / "predictions.png").is_file()

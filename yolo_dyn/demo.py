@@ -50,8 +50,9 @@ def demo(epochs: int = 7, out: str = "runs/demo") -> None:
 
     metrics = YOLO(best).val(data=DATA, name="val", **common)
     images = sorted(Path(dataset(DATA)["val"]).glob("*.bmp"))[:PICTURES]
-    picture = folder / "predictions.jpg"
-    cv2.imwrite(str(picture), _grid([result.plot() for result in YOLO(best).predict(images, verbose=False, **common)]))
+    picture = folder / "predictions.png"
+    results = YOLO(best).predict(images, verbose=False, **common)
+    cv2.imwrite(str(picture), _grid([_drawn(result) for result in results]))
     onnx = Path(YOLO(best).export(format="onnx", imgsz=IMGSZ, device="cpu"))
     boxes, scores = _disagreement(best, onnx, images)
 
@@ -68,6 +69,16 @@ def demo(epochs: int = 7, out: str = "runs/demo") -> None:
         )
     if boxes > 1e-2 or scores > 1e-4:
         raise YoloDynError("the ONNX file disagrees with torch: boxes must agree within 1e-2 px, scores within 1e-4")
+
+
+def _drawn(result: Any, factor: int = 2) -> Any:
+    """Boxes drawn into the enlarged image, so that the labels leave the small shapes to be seen."""
+    result.orig_img = cv2.resize(result.orig_img, None, fx=factor, fy=factor, interpolation=cv2.INTER_NEAREST)
+    result.orig_shape = result.orig_img.shape[:2]
+    boxes = result.boxes.data.clone()
+    boxes[:, :4] *= factor
+    result.update(boxes=boxes)
+    return result.plot(line_width=1)
 
 
 def _grid(tiles: list[Any], columns: int = 4) -> Any:
