@@ -50,34 +50,38 @@ def bench(
     warmup = 1 if train else 5
     times = _in_turn(steps, rounds, warmup, torch.cuda.synchronize if device.startswith("cuda") else lambda: None)
 
-    what = "training step" if train else "inference, fused"
-    machine = f"{torch.cuda.get_device_name() if device.startswith('cuda') else platform.machine()}"
-    threads = torch.get_num_threads()
-    print(f"{what}, batch {batch}, {imgsz} px, {device} ({machine}, {threads} threads), {rounds} rounds in turn\n")
-    print(f"{'model':<32}{'median ms':>12}{'p95 ms':>12}{'ratio':>10}")
-    results = []
-    for name, series in zip(model, times, strict=True):
-        ratio = statistics.median(t / first for t, first in zip(series, times[0], strict=True))
-        p95 = sorted(series)[min(len(series) - 1, round(0.95 * len(series)))]
-        results.append(
-            {"model": name, "median_ms": statistics.median(series), "p95_ms": p95, "ratio": ratio, "ms": series}
-        )
-        print(f"{name:<32}{statistics.median(series):>12.2f}{p95:>12.2f}{ratio:>10.3f}")
-    print(f"\nratio: median over the rounds of a model's time to that of {model[0]} in the same round")
     report = {
-        "what": what,
+        "what": "training step" if train else "inference, fused",
         "imgsz": imgsz,
         "batch": batch,
         "device": device,
-        "machine": machine,
-        "threads": threads,
+        "machine": torch.cuda.get_device_name() if device.startswith("cuda") else platform.machine(),
+        "threads": torch.get_num_threads(),
         "torch": torch.__version__,
-        "models": results,
+        "models": [_summary(name, series, times[0]) for name, series in zip(model, times, strict=True)],
     }
+    _show(report, rounds)
     if out:
         Path(out).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
         print(f"written to {out}")
     return report
+
+
+def _summary(name: str, series: list[float], first: list[float]) -> dict[str, Any]:
+    """Median, 95th percentile and the median ratio, round by round, to the first model; milliseconds."""
+    ratio = statistics.median(t / reference for t, reference in zip(series, first, strict=True))
+    p95 = sorted(series)[min(len(series) - 1, round(0.95 * len(series)))]
+    return {"model": name, "median_ms": statistics.median(series), "p95_ms": p95, "ratio": ratio, "ms": series}
+
+
+def _show(report: dict[str, Any], rounds: int) -> None:
+    where = f"{report['device']} ({report['machine']}, {report['threads']} threads)"
+    print(f"{report['what']}, batch {report['batch']}, {report['imgsz']} px, {where}, {rounds} rounds in turn\n")
+    print(f"{'model':<32}{'median ms':>12}{'p95 ms':>12}{'ratio':>10}")
+    for m in report["models"]:
+        print(f"{m['model']:<32}{m['median_ms']:>12.2f}{m['p95_ms']:>12.2f}{m['ratio']:>10.3f}")
+    first = report["models"][0]["model"]
+    print(f"\nratio: median over the rounds of a model's time to that of {first} in the same round")
 
 
 def _in_turn(
