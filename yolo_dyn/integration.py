@@ -22,9 +22,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from yolo_dyn import files, layers, registry
+from yolo_dyn import anneal, files, layers, registry
 from yolo_dyn.errors import MissingFileError, YoloDynError, nearest, own_error
-from yolo_dyn.rows import Row
+from yolo_dyn.layers import ConvNormAct
+from yolo_dyn.rows import Row, StockRow
 
 VALIDATED = ("8.4.100", "8.4.190")  # the oldest and the newest Ultralytics that the tests pass with
 
@@ -41,6 +42,7 @@ def integrate() -> None:
         _replace(torch_utils, "get_flops", _get_flops)
         _replace(tasks.BaseModel, "load", _load)
         _replace(tasks.BaseModel, "fuse", _fuse)
+        _add_callbacks()
     if Path(sys.argv[0]).stem in ("yolo", "ultralytics"):
         sys.excepthook = _excepthook
 
@@ -56,6 +58,15 @@ def _replace(owner: Any, name: str, wrap: Callable[[Callable], Callable]) -> Non
     for module in [module for key, module in sys.modules.items() if key.split(".")[0] == "ultralytics"]:
         if vars(module).get(name) is stock:
             setattr(module, name, wrapped)
+
+
+def _add_callbacks() -> None:
+    """Every trainer starts with a copy of these: from the command, from Python and in the processes of several GPUs."""
+    from ultralytics.utils.callbacks.base import default_callbacks
+
+    callbacks = default_callbacks["on_train_epoch_start"]
+    if anneal.on_train_epoch_start not in callbacks:
+        callbacks.append(anneal.on_train_epoch_start)
 
 
 # versions and errors -------------------------------------------------------------------------------------------------
@@ -94,11 +105,11 @@ def _excepthook(kind: type[BaseException], error: BaseException, trace: Any) -> 
 
 def _parse_model(stock: Callable) -> Callable:
     def parse_model(d: dict[str, Any], ch: int, verbose: bool = True) -> tuple[nn.Sequential, list[int]]:
-        rows = _registered_rows(d)
-        if not rows:
+        rows, converted = _registered_rows(d), _converted_rows(d)
+        if not rows and not converted:
             return stock(d, ch, verbose)
         _require_validated()
-        return _build(stock, d, ch, verbose, rows)
+        return _build(stock, d, ch, verbose, rows, converted)
 
     return parse_model
 
@@ -128,11 +139,22 @@ def _registered_rows(d: dict[str, Any]) -> list[Row]:
     return rows
 
 
+def _converted_rows(d: dict[str, Any]) -> list[StockRow]:
+    """Ultralytics' own rows that ask for a dynamic layer in place of their convolutions."""
+    file = str(d.get("yaml_file") or "model dict")
+    rows = [StockRow.read(raw, index, file) for index, raw in enumerate([*d["backbone"], *d["head"]])]
+    return [row for row in rows if row is not None and row.name not in registry.names()]
+
+
 def _build(
-    stock: Callable, d: dict[str, Any], ch: int, verbose: bool, rows: list[Row]
+    stock: Callable, d: dict[str, Any], ch: int, verbose: bool, rows: list[Row], converted: list[StockRow]
 ) -> tuple[nn.Sequential, list[int]]:
     """Let the stock parser build hosts in place of the rows, then replace each host by its layer."""
-    hosted = {**d, "backbone": list(d["backbone"]), "head": list(d["head"])}
+    hosted = {**d, "backbone": copy.deepcopy(d["backbone"]), "head": copy.deepcopy(d["head"])}
+    for stock_row in converted:
+        [*hosted["backbone"], *hosted["head"]][stock_row.index][
+            3
+        ].pop()  # the keywords, which the stock parser does not know
     inputs: dict[int, int | list[int]] = {}
     for row in rows:
         section, at = (
@@ -148,6 +170,12 @@ def _build(
     with _captured_table() as lines:
         model, save = stock(hosted, ch, verbose)
     first = len(lines) - len(model)  # the table ends with one line a row
+    for stock_row in converted:
+        host = model[stock_row.index]
+        stock_row.convert(host)
+        host.np = sum(p.numel() for p in host.parameters())
+        if verbose:
+            lines[first + stock_row.index] += f" {stock_row.options_text}"
     for row in rows:
         host = model[row.index]
         if row.declares_channels:
@@ -251,6 +279,7 @@ def _load(stock: Callable) -> Callable:
         if _has_registered(self) or _has_registered(source):
             _require_validated()
             weights = _aligned(source, self)
+            anneal.copy_temperatures(weights, self)
         return stock(self, weights, *args, **kwargs)
 
     return load
@@ -276,7 +305,7 @@ def _aligned(source: nn.Module, target: nn.Module) -> nn.Module:
 
 
 def _registered(model: nn.Module) -> list[nn.Module]:
-    kinds = tuple(registry.all_layers().values())
+    kinds = (*registry.all_layers().values(), ConvNormAct)
     return [module for module in model.modules() if isinstance(module, kinds)]
 
 
@@ -285,7 +314,14 @@ def _has_registered(model: Any) -> bool:
 
 
 def _fuse(stock: Callable) -> Callable:
+    from ultralytics.nn.modules import Conv
+
     def fuse(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        for block in [module for module in self.modules() if isinstance(module, Conv) and hasattr(module, "bn")]:
+            if isinstance(block.conv, registry.CONVOLUTIONS):  # the stock folding would take it for an nn.Conv2d
+                block.conv.fuse(bn=block.bn)
+                del block.bn
+                block.forward = block.forward_fuse  # type: ignore[method-assign]
         for layer in _registered(self):  # an outer layer comes before the layers inside it, and folds them
             fold = getattr(layer, "fuse", None)
             if callable(fold):

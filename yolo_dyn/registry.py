@@ -13,10 +13,20 @@ from yolo_dyn.errors import YoloDynError
 ENTRY_POINT_GROUP = "yolo_dyn.layers"
 Layer = TypeVar("Layer", bound=type[nn.Module])
 
-_LAYERS: dict[str, type[nn.Module]] = {
-    "RDConv": layers.RDConv,
-    "SGDM": layers.SGDM,
-}
+CONVOLUTIONS: tuple[type[nn.Module], ...] = (  # a row of a YAML adds BatchNorm and SiLU, as Ultralytics' Conv does
+    layers.A2D2C,
+    layers.A2D2CPlus,
+    layers.CondConv,
+    layers.DCD,
+    layers.DynamicConv,
+    layers.DynamicResidualConv,
+    layers.FMDConv,
+    layers.ODConv,
+    layers.RFAConv,
+)
+MODULES: tuple[type[nn.Module], ...] = (layers.CBAM, layers.CoordAtt, layers.RDConv, layers.SGDM)
+
+_LAYERS: dict[str, type[nn.Module]] = {kind.__name__: kind for kind in (*CONVOLUTIONS, *MODULES)}
 
 
 @overload

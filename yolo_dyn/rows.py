@@ -5,13 +5,16 @@ import contextlib
 import inspect
 import types
 import typing
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
 from yolo_dyn import registry
+from yolo_dyn.convert import convert
 from yolo_dyn.errors import YoloDynError, nearest
+from yolo_dyn.layers import ConvNormAct
 
 
 @dataclass(frozen=True)
@@ -102,23 +105,93 @@ class Row:
         return nn.Sequential(first, *others)
 
     def _construct(self, unit_stride: bool, *args: Any, **options: Any) -> nn.Module:
-        signature = inspect.signature(self.layer)
+        signature, hints = _signature(self.layer)
         try:
             bound = signature.bind(*args, **options)
         except TypeError as error:
             accepted = list(signature.parameters)[0 if self.declares_channels else 2 :]
             unknown = next((key for key in options if key not in signature.parameters), "")
             raise self.error(f"{error}; accepted: {', '.join(accepted)}{nearest(unknown, accepted)}") from error
-        hints = typing.get_type_hints(self.layer.__init__)
         for stride in {"stride", "s"} & bound.arguments.keys() if unit_stride else ():
             bound.arguments[stride] = 1
         for name, value in bound.arguments.items():
-            if not _fits(value, hints.get(name)):
+            if hints.get(name) == type[nn.Module] and isinstance(value, str):
+                bound.arguments[name] = layer_named(value, self.error)
+            elif not _fits(value, hints.get(name)):
                 raise self.error(f"{name} must be {_describe(hints[name])}, got {value!r}")
         try:
+            if self.layer in registry.CONVOLUTIONS:
+                return ConvNormAct(self.layer, *bound.args, **bound.kwargs)
             return self.layer(*bound.args, **bound.kwargs)
         except (TypeError, ValueError) as error:
             raise self.error(str(error)) from error
+
+
+@dataclass(frozen=True)
+class StockRow:
+    """A row of Ultralytics' own that ends in ``{dynamic: Name, ...}``: the layer replaces its k x k convolutions."""
+
+    file: str
+    index: int
+    name: str
+    layer: type[nn.Module]
+    options: dict[str, Any]
+
+    @classmethod
+    def read(cls, raw: list[Any], index: int, file: str) -> "StockRow | None":
+        """The row, or None where it does not ask for a dynamic layer."""
+        args = raw[3] if isinstance(raw, list) and len(raw) == 4 else None
+        if not (isinstance(args, list) and args and isinstance(args[-1], dict) and "dynamic" in args[-1]):
+            return None
+        options = {key: value for key, value in args[-1].items() if key != "dynamic"}
+
+        def error(message: str) -> YoloDynError:
+            return YoloDynError(f"{file}, row {index} ({raw[2]}): {message}")
+
+        layer = layer_named(str(args[-1]["dynamic"]), error)
+        if layer not in registry.CONVOLUTIONS:
+            known = ", ".join(sorted(kind.__name__ for kind in registry.CONVOLUTIONS))
+            raise error(f"dynamic must name a convolution ({known}), got {args[-1]['dynamic']}")
+        return cls(file, index, raw[2], layer, options)
+
+    @property
+    def options_text(self) -> str:
+        return str({"dynamic": self.layer.__name__, **self.options})
+
+    def convert(self, host: nn.Module) -> None:
+        """Replace the convolutions of the built row that are larger than 1x1 and see all channels.
+
+        Raises:
+            YoloDynError: where there are none, or the layer refuses an argument.
+        """
+
+        def where(name: str, module: nn.Module) -> bool:
+            return isinstance(module, nn.Conv2d) and module.groups == 1 and max(module.kernel_size) > 1
+
+        try:
+            convert(host, self.layer, where, **self.options)
+        except YoloDynError as error:
+            raise YoloDynError(f"{self.file}, row {self.index} ({self.name}): {error}") from error
+
+
+def layer_named(name: str, error: Callable[[str], YoloDynError]) -> type[nn.Module]:
+    """Look up the layer that an argument of a row names."""
+    layer = registry.get(name)
+    if layer is None:
+        known = registry.names()
+        raise error(f"unknown layer {name!r}{nearest(name, known)} (known: {', '.join(known)})")
+    return layer
+
+
+def _signature(layer: type[nn.Module]) -> tuple[inspect.Signature, dict[str, Any]]:
+    """What a row may give: a layer's arguments, or for a convolution those of its block and the layer's keywords."""
+    signature, hints = inspect.signature(layer), typing.get_type_hints(layer.__init__)
+    if layer not in registry.CONVOLUTIONS:
+        return signature, hints
+    block = inspect.signature(ConvNormAct).parameters.values()
+    positional = [p for p in block if p.kind is p.POSITIONAL_OR_KEYWORD and p.name != "layer"]
+    keywords = [p for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY]
+    return inspect.Signature([*positional, *keywords]), {**typing.get_type_hints(ConvNormAct.__init__), **hints}
 
 
 def _fits(value: Any, hint: Any) -> bool:

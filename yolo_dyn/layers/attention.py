@@ -1,29 +1,97 @@
-"""Kernel attention: what every mixing layer asks of its input before it mixes."""
+"""What the layers ask of their input before they mix: small networks on the globally pooled input ``[B, C]``."""
 
+from collections.abc import Callable
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from yolo_dyn.layers.functional import fold_batchnorm
+
 
 class KernelAttention(nn.Module):
-    """Score the expert kernels from the globally pooled input (SGDM Eq. 5: global pooling and two FC layers).
+    """Score the expert kernels by two fully connected layers.
 
-    The hidden activation is SiLU, which has no dead units: with a hidden width of four a ReLU could start with all of
-    them dead. There is no normalisation on the pooled 1x1 map, so training works at batch 1.
+    There is no normalisation on the pooled 1x1 map, so training works at batch 1.
 
     Args:
         in_channels: channels of the input.
         num_experts: number of expert kernels, K.
-        reduction: the hidden width is ``max(in_channels // reduction, 4)``.
+        hidden: hidden width.
+        activation: between the two layers. With a hidden width of four, a ReLU could start with all units dead.
+        bias: whether the first layer has one.
 
     Shape:
         pooled input ``[B, C]`` -> logits ``[B, K]``; the layer chooses sigmoid or softmax.
     """
 
-    def __init__(self, in_channels: int, num_experts: int, reduction: int = 4):
+    def __init__(
+        self,
+        in_channels: int,
+        num_experts: int,
+        hidden: int,
+        activation: Callable[[Tensor], Tensor] = F.relu,
+        bias: bool = False,
+    ):
         super().__init__()
-        hidden = max(in_channels // reduction, 4)
-        self.squeeze = nn.Linear(in_channels, hidden)
+        self.squeeze = nn.Linear(in_channels, hidden, bias)
         self.expand = nn.Linear(hidden, num_experts)
+        self.activation = activation
 
     def forward(self, pooled: Tensor) -> Tensor:
-        return self.expand(F.silu(self.squeeze(pooled)))
+        return self.expand(self.activation(self.squeeze(pooled)))
+
+
+class PooledNorm(nn.BatchNorm1d):
+    """BatchNorm of a pooled vector ``[B, C]`` that also trains at batch 1, where it uses the running statistics."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training and x.shape[0] == 1:
+            return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
+        return super().forward(x)
+
+
+class Trunk(nn.Module):
+    """What several attentions share: a fully connected layer without bias, its norm and a ReLU.
+
+    Args:
+        in_channels: channels of the input.
+        reduction: the hidden width is ``max(in_channels // reduction, 16)``.
+
+    Shape:
+        pooled input ``[B, C]`` -> ``[B, hidden]``.
+    """
+
+    def __init__(self, in_channels: int, reduction: int):
+        super().__init__()
+        if reduction < 1:
+            raise ValueError(f"reduction must be at least 1, got {reduction}")
+        self.hidden = max(in_channels // reduction, 16)
+        self.squeeze = nn.Linear(in_channels, self.hidden, bias=False)
+        self.norm: PooledNorm | None = PooledNorm(self.hidden)
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        y = self.squeeze(pooled)
+        return F.relu(y if self.norm is None else self.norm(y))
+
+    @torch.no_grad()
+    def fuse(self) -> None:
+        """Fold the norm into the fully connected layer, once."""
+        if self.norm is not None:
+            self.squeeze.weight, self.squeeze.bias = fold_batchnorm(self.squeeze.weight, self.norm)
+            self.norm = None
+
+
+def check_anneal(anneal: dict[str, float] | None) -> dict[str, float] | None:
+    """A temperature schedule ``{start, step}``: from `start` down by `step` an epoch until 1; None for 1 throughout.
+
+    Raises:
+        ValueError: for other keys, or a schedule that never ends at 1.
+    """
+    if anneal is None:
+        return None
+    if not isinstance(anneal, dict) or set(anneal) != {"start", "step"}:
+        raise ValueError(f"anneal must have the keys start and step, got {anneal!r}")
+    if not anneal["start"] >= 1 or not anneal["step"] > 0:
+        raise ValueError(f"anneal must come down to 1: start at least 1 and step above 0, got {anneal!r}")
+    return dict(anneal)

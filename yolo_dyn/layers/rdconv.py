@@ -6,6 +6,7 @@ The paper shows the module as a figure and leaves these open; we chose:
 - the strip convolutions of the spatial branch are depthwise. Dense strips would also meet the abstract's +0.19 M on
   YOLOv8n, but then YOLOv8s would miss the paper's 11.8 M;
 - the two outputs of the spatial branch are added before one sigmoid;
+- the hidden activation of the kernel attention is SiLU, since a hidden width of four could start with all ReLUs dead;
 - both attentions look at the razored features (Eq. 6), not at the layer's input.
 """
 
@@ -75,7 +76,7 @@ class RDConv(nn.Module):
         self.out_channels, self.intrinsic, self.kernel_size = out_channels, intrinsic, kernel_size
         self.stride, self.padding, self.dilation, self.groups = stride, padding, dilation, groups
         self.razor = ConvNorm(in_channels, intrinsic)
-        self.attention = KernelAttention(intrinsic, num_experts)
+        self.attention = KernelAttention(intrinsic, num_experts, max(intrinsic // 4, 4), F.silu, bias=True)
         self.weight = nn.Parameter(
             torch.empty(num_experts * intrinsic, intrinsic // groups, kernel_size, kernel_size)  # [K*c_r, c_r, k, k]
         )

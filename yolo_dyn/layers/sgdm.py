@@ -9,13 +9,15 @@ Deviations and choices, where the paper is silent or contradicts itself:
   and the dynamic branch would vanish.
 """
 
+import inspect
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from yolo_dyn.layers.blocks import ConvNorm
+from yolo_dyn.layers.blocks import ConvNorm, ConvNormAct
 from yolo_dyn.layers.functional import SILU_GAIN
 from yolo_dyn.layers.rdconv import RDConv
 
@@ -50,8 +52,11 @@ class SGDM(nn.Module):
             dynamic kernel. Any odd length with ``guide="none"``.
         strip_size: length of the strips in RDConv's spatial branch (Table 7).
         razor_ratio: RDConv's razor ratio (Table 6).
-        num_experts: number of RDConv's expert kernels, K.
+        num_experts: number of the dynamic layer's expert kernels, K.
         guide: "average", or "none" to switch the guide off.
+        dynamic: class of the dynamic layer (Table 3); in a YAML its name. One that is no RDConv mixes all g channels
+            and is followed by BatchNorm and SiLU. The guide then needs no average: it is W_h + W_w, tap by tap.
+        **options: the dynamic layer's own.
 
     Shape:
         ``[B, C, H, W]`` -> ``[B, C, H, W]``.
@@ -72,6 +77,8 @@ class SGDM(nn.Module):
         razor_ratio: float = 0.5,
         num_experts: int = 4,
         guide: str = "average",
+        dynamic: type[nn.Module] = RDConv,
+        **options: Any,
     ):
         super().__init__()
         static_size = kernel_size * kernel_size if static_size is None else static_size
@@ -84,6 +91,7 @@ class SGDM(nn.Module):
             (not 0 < razor_ratio < 1, f"razor_ratio must lie in (0, 1), got {razor_ratio}"),
             (static_size < 1 or static_size % 2 == 0, f"static_size must be odd, got {static_size}"),
             (guide not in GUIDES, f"guide must be one of {', '.join(GUIDES)}, got {guide!r}"),
+            (guide != "none" and not _takes_guide(dynamic), f"{dynamic.__name__} takes no guide: set guide to 'none'"),
             (
                 guide != "none" and static_size != kernel_size * kernel_size,
                 f"a strip of static_size {static_size} cannot be reshaped to the dynamic kernel of kernel_size "
@@ -94,20 +102,27 @@ class SGDM(nn.Module):
                 raise ValueError(message)
 
         self.split = [g, g, g, in_channels - 3 * g]  # channels of X_rd, X_h, X_w, X_id
-        self.dynamic = RDConv(g, g, kernel_size, ratio=razor_ratio, num_experts=num_experts, strip_size=strip_size)
+        if "num_experts" in inspect.signature(dynamic).parameters:
+            options["num_experts"] = num_experts
+        if dynamic is RDConv:
+            self.dynamic: RDConv | ConvNormAct = RDConv(
+                g, g, kernel_size, ratio=razor_ratio, strip_size=strip_size, **options
+            )
+        else:
+            self.dynamic = ConvNormAct(dynamic, g, g, kernel_size, **options)
         self.static_h = ConvNorm(g, g, (static_size, 1))
         self.static_w = ConvNorm(g, g, (1, static_size))
-        self.guide = guide
+        self.guide, self.kernel_size = guide, kernel_size
+        self.guided = getattr(self.dynamic, "intrinsic", g)  # channels of the dynamic kernel, c_r
         # a strip's weights start with variance SILU_GAIN^2 / (g k_s); the guide adds two, averages (g / c_r)^2 of them
-        self.guide_scale = g / self.dynamic.intrinsic * math.sqrt(g * static_size / 2) / SILU_GAIN
+        self.guide_scale = g / self.guided * math.sqrt(g * static_size / 2) / SILU_GAIN
 
     def guide_kernel(self) -> Tensor | None:
         """The scaled guide ``[c_r, c_r, k, k]``, or None where it is off or already folded."""
         if self.guide == "none":
             return None
-        rd = self.dynamic
         weight_h, weight_w = self.static_h.weight, self.static_w.weight
-        return self.guide_scale * guide_kernel(weight_h, weight_w, rd.intrinsic, rd.kernel_size)
+        return self.guide_scale * guide_kernel(weight_h, weight_w, self.guided, self.kernel_size)
 
     def forward(self, x: Tensor) -> Tensor:
         rd, h, w, identity = x.split(self.split, 1)
@@ -122,3 +137,8 @@ class SGDM(nn.Module):
         self.guide = "none"
         self.static_h.fuse()
         self.static_w.fuse()
+
+
+def _takes_guide(dynamic: type[nn.Module]) -> bool:
+    fuse = getattr(dynamic, "fuse", None)
+    return all("guide" in inspect.signature(f).parameters for f in (dynamic.forward, fuse) if f) and bool(fuse)

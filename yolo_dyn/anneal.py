@@ -1,0 +1,49 @@
+"""Temperature schedules: set before every training epoch, on the model and on its moving average.
+
+A temperature is a plain attribute. As a buffer, the moving average would average it, and it would lag behind.
+"""
+
+from typing import Any
+
+from torch import nn
+
+Schedule = dict[str, float]  # {start, step}, see `layers.attention.check_anneal`
+
+
+def temperature_at(schedule: Schedule, epoch: int) -> float:
+    """Temperature in an epoch, counted from 0: from `start` down by `step` an epoch, until 1."""
+    return max(1.0, schedule["start"] - schedule["step"] * epoch)
+
+
+def annealed(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    """The layers of a model that have a schedule, with their names."""
+    return [(name, layer) for name, layer in model.named_modules() if getattr(layer, "anneal", None)]
+
+
+def set_temperatures(model: nn.Module, epoch: int) -> dict[str, float]:
+    """Set the temperature of every layer with a schedule; return those that are set, by the kind of layer."""
+    shown = {}
+    for _, layer in annealed(model):
+        layer.temperature = temperature_at(layer.anneal, epoch)  # type: ignore[arg-type, assignment]
+        shown[type(layer).__name__] = layer.temperature
+    return shown
+
+
+def copy_temperatures(source: nn.Module, target: nn.Module) -> None:
+    """Give the layers of `target` the temperatures of the same layers of `source`: a state dict does not hold them."""
+    known = dict(annealed(source))
+    for name, layer in annealed(target):
+        if name in known:
+            layer.temperature = known[name].temperature
+
+
+def on_train_epoch_start(trainer: Any) -> None:
+    """Callback of Ultralytics' trainer; a resumed run goes on where its epoch is."""
+    from ultralytics.utils import LOGGER
+    from ultralytics.utils.torch_utils import unwrap_model
+
+    shown = set_temperatures(unwrap_model(trainer.model), trainer.epoch)
+    if trainer.ema:
+        set_temperatures(trainer.ema.ema, trainer.epoch)
+    if shown and (trainer.epoch == trainer.start_epoch or any(t > 1 for t in shown.values())):
+        LOGGER.info("temperature: " + ", ".join(f"{kind} {t:g}" for kind, t in sorted(shown.items())))

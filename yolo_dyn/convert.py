@@ -1,0 +1,135 @@
+"""A dynamic layer in place of chosen convolutions of any torch model: torchvision, timm, one's own."""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+
+from yolo_dyn import registry
+from yolo_dyn.errors import YoloDynError, nearest
+
+Where = Callable[[str, nn.Module], bool]
+
+
+class AsLinear(nn.Module):
+    """A 1x1 convolution in place of a linear layer: ``[B, C_in]`` -> ``[B, C_out]``."""
+
+    def __init__(self, conv: nn.Module):
+        super().__init__()
+        self.conv = conv
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x[:, :, None, None]).flatten(1)
+
+
+def convert(
+    model: nn.Module, layer: type[nn.Module] | str, where: Where, from_static: bool = False, **options: Any
+) -> nn.Module:
+    """Replace chosen convolutions, and linear layers as 1x1 convolutions, of any torch model by a dynamic layer.
+
+    Args:
+        model: changed in place.
+        layer: a class with the arguments of ``nn.Conv2d``, or the name of a registered one.
+        where: is given the name and the module of each ``nn.Conv2d`` and ``nn.Linear``; those it accepts are replaced.
+        from_static: start every expert from the static weights, so that the network computes at first what it did.
+            That is exact but for the rounding where the layer has ``start_from``: all convolutions of this package but
+            RDConv and RFAConv. Attentions that scale the kernel then start at zero logits.
+        **options: the layer's own; `bias` is that of the replaced module where it is not given.
+
+    Returns:
+        The model.
+
+    Raises:
+        YoloDynError: where `where` accepts nothing, or a module cannot be replaced by this layer.
+
+    Examples:
+        >>> convert(torchvision.models.resnet18(), "ODConv", block_convolutions, num_experts=1)
+    """
+    kind = _layer(layer)
+    if from_static and not hasattr(kind, "start_from"):
+        raise YoloDynError(f"{kind.__name__} cannot start from static weights: set from_static=False")
+    found = [(name, m) for name, m in model.named_modules() if type(m) in (nn.Conv2d, nn.Linear)]
+    chosen = [(name, m) for name, m in found if where(name, m)]
+    if not chosen:
+        examples = ", ".join(name for name, _ in found[:5]) or "none"
+        raise YoloDynError(f"where matches none of the {len(found)} convolutions and linear layers ({examples}, ...)")
+    for name, module in chosen:
+        parent, _, attribute = name.rpartition(".")
+        if not name:
+            raise YoloDynError("the model is a single layer: build the dynamic layer in its place")
+        setattr(model.get_submodule(parent), attribute, _replacement(name, module, kind, from_static, options))
+    return model
+
+
+def _layer(layer: type[nn.Module] | str) -> type[nn.Module]:
+    kind = registry.get(layer) if isinstance(layer, str) else layer
+    if kind is None:
+        raise YoloDynError(f"unknown layer {layer!r}{nearest(str(layer), registry.names())}")
+    return kind
+
+
+def _replacement(
+    name: str, module: nn.Module, kind: type[nn.Module], from_static: bool, options: dict[str, Any]
+) -> nn.Module:
+    assert isinstance(module, nn.Conv2d | nn.Linear)
+    options = {"bias": module.bias is not None, **options}
+    if isinstance(module, nn.Conv2d):
+        if module.padding_mode != "zeros" or isinstance(module.padding, str):
+            found = module.padding if isinstance(module.padding, str) else module.padding_mode
+            raise YoloDynError(f"{name}: only numeric zero padding can be replaced, found {found!r}")
+        shape = (module.in_channels, module.out_channels, module.kernel_size)
+        geometry = (module.stride, module.padding, module.dilation, module.groups)
+    else:
+        shape, geometry = (module.in_features, module.out_features, (1, 1)), ((1, 1), (0, 0), (1, 1), 1)
+    try:
+        new = kind(*shape, *geometry, **options)
+    except (TypeError, ValueError) as error:
+        raise YoloDynError(f"{name}: {error}") from error
+    if from_static:
+        weight = module.weight if isinstance(module, nn.Conv2d) else module.weight[:, :, None, None]
+        new.start_from(weight, module.bias)  # type: ignore[operator]
+    new = new.to(module.weight).train(module.training)
+    return new if isinstance(module, nn.Conv2d) else AsLinear(new)
+
+
+# what the papers replace, in the names of torchvision's networks ------------------------------------------------------
+
+
+def kernel_size(module: nn.Module) -> int:
+    """Larger side of a convolution's kernel; 0 for a linear layer."""
+    return max(module.kernel_size) if isinstance(module, nn.Conv2d) else 0
+
+
+def last_blocks(name: str, module: nn.Module) -> bool:
+    """CondConv on ResNet-18: the 3x3 convolutions of the last three blocks, and the classifier."""
+    in_blocks = name.startswith(("layer3.1.", "layer4.")) and kernel_size(module) == 3
+    return in_blocks or name == "fc"
+
+
+def all_but_stem(name: str, module: nn.Module) -> bool:
+    """DynamicConv on ResNets, ODConv on MobileNetV2: every convolution but the first."""
+    return isinstance(module, nn.Conv2d) and name not in ("conv1", "features.0.0")
+
+
+def block_convolutions(name: str, module: nn.Module) -> bool:
+    """DCD and ODConv on ResNets: the convolutions of the blocks; stem and downsampling stay static."""
+    return isinstance(module, nn.Conv2d) and name.startswith("layer") and "downsample" not in name
+
+
+def block_3x3(name: str, module: nn.Module) -> bool:
+    """FMDConv on ResNets: all 3x3 convolutions of the blocks."""
+    return name.startswith("layer") and kernel_size(module) == 3
+
+
+def first_3x3(model: nn.Module) -> Where:
+    """A2D2C on ResNets: the first 3x3 convolution of each block in stages 2 to 4; which one depends on the block."""
+    chosen = []
+    for stage in ("layer2", "layer3", "layer4"):
+        for block in model.get_submodule(stage).children():
+            chosen.append(next(m for m in block.modules() if kernel_size(m) == 3))
+    return lambda name, module: any(module is m for m in chosen)
+
+
+def depthwise_3x3(name: str, module: nn.Module) -> bool:
+    """A2D2C on MobileNetV2: the depthwise 3x3 convolution of each inverted residual block."""
+    return isinstance(module, nn.Conv2d) and module.groups > 1 and kernel_size(module) == 3

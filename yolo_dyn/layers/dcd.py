@@ -1,0 +1,136 @@
+"""Dynamic channel fusion (DCD) of "Revisiting Dynamic Convolution via Matrix Decomposition" (Li et al., 2021).
+
+``W(x) = Lambda(x) W0 + P Phi(x) Q^T``: one static kernel, scaled a channel, plus a low-rank mixing of channels. At
+evaluation that kernel is built and used in one convolution; in training the two BatchNorms of the low-rank branch need
+its features, so it runs as a branch.
+
+Readings, from the counts of the ResNets:
+- the pooled input is 2x2 in ResNet-18 (``pool=2``) and 1x1 in ResNet-50 (``pool=1``). It has D = pool^2 C_in entries,
+  the inner width is floor(sqrt(D)), the squeezed one max(D, inner^2) / 16, at least 4;
+- both counts, 14.703 M and 29.835 M, hold a dynamic classifier with inner and squeezed width 32;
+- the squeezed vector is gated by itself, Phi comes with an identity after its BatchNorm.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules.utils import _pair
+
+from yolo_dyn.layers.functional import Size, conv_per_sample, fold_scale, init_kernels
+
+
+class DCD(nn.Module):
+    """Scale a static kernel's output channels dynamically and add a dynamic fusion of the input channels.
+
+    Args:
+        in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias: as in ``nn.Conv2d``; `groups`
+            must be 1, and the kernel must have a centre.
+        pool: the input is pooled to ``pool x pool`` before it is squeezed; 2 by default, 1 for a 1x1 kernel.
+        inner: width of the fused channels; ``floor(sqrt(pool^2 C_in))`` by default.
+        squeezed: width of the squeezed vector.
+
+    Shape:
+        ``[B, C_in, H, W]`` -> ``[B, C_out, H', W']``.
+
+    Raises:
+        ValueError: for an argument outside its range; the message names it.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Size,
+        stride: Size = 1,
+        padding: Size = 0,
+        dilation: Size = 1,
+        groups: int = 1,
+        bias: bool = True,
+        *,
+        pool: int | None = None,
+        inner: int | None = None,
+        squeezed: int | None = None,
+    ):
+        super().__init__()
+        k = self.kernel_size = _pair(kernel_size)
+        if groups != 1:
+            raise ValueError(f"groups must be 1: DCD fuses all channels, got {groups}")
+        if not all(size % 2 for size in k):
+            raise ValueError(f"kernel_size must be odd, so that the kernel has a centre, got {kernel_size}")
+        self.pool = pool or (1 if max(k) == 1 else 2)
+        entries = self.pool**2 * in_channels
+        self.inner = inner or math.isqrt(entries)
+        squeezed = squeezed or max(max(entries, self.inner**2) // 16, 4)
+        self.stride, self.padding, self.dilation = _pair(stride), _pair(padding), _pair(dilation)
+        self.weight = nn.Parameter(torch.empty(out_channels, in_channels, *k))
+        self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
+        self.squeeze = nn.Linear(entries, squeezed, bias=False)
+        self.gate = nn.Linear(squeezed, squeezed, bias=False)
+        self.phi = nn.Linear(squeezed, self.inner**2, bias=False)
+        self.scale = nn.Linear(squeezed, out_channels, bias=False)
+        self.q = nn.Parameter(torch.empty(self.inner, in_channels, 1, 1))
+        self.p = nn.Parameter(torch.empty(out_channels, self.inner, 1, 1))
+        self.norm_q, self.norm_phi = nn.BatchNorm2d(self.inner), nn.BatchNorm2d(self.inner)
+        for weight in (self.weight, self.q, self.p):
+            init_kernels(weight)
+
+    def forward(self, x: Tensor, guide: Tensor | None = None) -> Tensor:
+        """`guide`, ``[C_out, C_in, k, k]``, multiplies the static kernel (SGDM Eq. 10)."""
+        squeezed = self.squeeze(F.adaptive_avg_pool2d(x, self.pool).flatten(1))  # [B, s]
+        squeezed = squeezed * _gate(self.gate(squeezed))
+        phi = self.phi(squeezed).reshape(-1, self.inner, self.inner)  # [B, d, d]
+        scale = _gate(self.scale(squeezed))  # [B, C_out], the diagonal of Lambda
+        static = self.weight if guide is None else self.weight * guide
+        return self._branches(x, static, scale, phi) if self.training else self._kernel(x, static, scale, phi)
+
+    def _branches(self, x: Tensor, static: Tensor, scale: Tensor, phi: Tensor) -> Tensor:
+        y = scale[:, :, None, None] * F.conv2d(x, static, None, self.stride, self.padding, self.dilation)
+        fused = self.norm_q(F.conv2d(self._centred(x), self.q, None, self.stride))  # [B, d, H', W']
+        fused = self.norm_phi((phi @ fused.flatten(2)).reshape(fused.shape)) + fused
+        return y + F.conv2d(fused, self.p, self.bias)
+
+    def _kernel(self, x: Tensor, static: Tensor, scale: Tensor, phi: Tensor) -> Tensor:
+        scale_q, shift_q = fold_scale(self.norm_q)
+        scale_phi, shift_phi = fold_scale(self.norm_phi)
+        phi = scale_phi[:, None] * phi + torch.eye(self.inner, dtype=phi.dtype, device=phi.device)
+        p_phi = self.p.flatten(1) @ phi  # [B, C_out, d]
+        fusion = (p_phi * scale_q) @ self.q.flatten(1)  # [B, C_out, C_in], P Phi Q^T
+        bias = p_phi @ shift_q + self.p.flatten(1) @ shift_phi  # [B, C_out]
+        taps = static.shape[2] * static.shape[3]
+        centre = F.pad(fusion[..., None], (taps // 2, taps // 2))  # [B, C_out, C_in, k*k]
+        kernel = scale[:, :, None, None, None] * static + centre.reshape(-1, *static.shape)
+        bias = bias if self.bias is None else bias + self.bias
+        return conv_per_sample(x, kernel, bias, self.stride, self.padding, self.dilation)
+
+    def _centred(self, x: Tensor) -> Tensor:
+        """The input with the border, maybe negative, that gives a 1x1 convolution the output size of this one."""
+        border = [p - d * (k // 2) for p, d, k in zip(self.padding, self.dilation, self.kernel_size, strict=True)]
+        return F.pad(x, (border[1], border[1], border[0], border[0])) if any(border) else x
+
+    @torch.no_grad()
+    def start_from(self, weight: Tensor, bias: Tensor | None) -> None:
+        """Start as this static convolution: scales of one, and a fusion that adds nothing."""
+        self.weight.copy_(weight)
+        nn.init.zeros_(self.scale.weight)
+        nn.init.zeros_(self.p)
+        if self.bias is not None and bias is not None:
+            self.bias.copy_(bias)
+
+    @torch.no_grad()
+    def fuse(self, guide: Tensor | None = None, bn: nn.BatchNorm2d | None = None) -> None:
+        """Fold a guide and a following BatchNorm, both constant at evaluation, into the kernels."""
+        weight = self.weight if guide is None else self.weight * guide
+        scale, shift = (torch.ones(len(weight)), torch.zeros(len(weight))) if bn is None else fold_scale(bn)
+        scale, shift = scale.to(weight), shift.to(weight)
+        if bn is not None:
+            bias = shift if self.bias is None else shift + scale * self.bias
+            self.bias = nn.Parameter(bias, requires_grad=False)
+        self.weight = nn.Parameter(scale.view(-1, 1, 1, 1) * weight, requires_grad=False)
+        self.p = nn.Parameter(scale.view(-1, 1, 1, 1) * self.p, requires_grad=False)
+
+
+def _gate(z: Tensor) -> Tensor:
+    """A hard sigmoid from 0 to 2, with 1 at zero."""
+    return 2 * F.hardsigmoid(z)

@@ -1,0 +1,66 @@
+"""DynamicConv of "Dynamic Convolution: Attention over Convolution Kernels" (Chen et al., 2020)."""
+
+import torch
+from torch import Tensor, nn
+
+from yolo_dyn.layers.attention import KernelAttention, check_anneal
+from yolo_dyn.layers.experts import Experts
+from yolo_dyn.layers.functional import Size
+
+ANNEAL = {"start": 31, "step": 3}
+
+
+class DynamicConv(nn.Module):
+    """Mix the expert kernels and their biases by a softmax attention with a temperature.
+
+    Args:
+        in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias: as in ``nn.Conv2d``.
+        num_experts: number of expert kernels, K.
+        reduction: the hidden width of the attention is ``in_channels // reduction + 1``.
+        anneal: schedule of the temperature, ``{start, step}`` a training epoch down to 1; None for 1 throughout.
+        form: of the mixture, see `functional.mixture_conv`.
+
+    Shape:
+        ``[B, C_in, H, W]`` -> ``[B, C_out, H', W']``.
+
+    Raises:
+        ValueError: for an argument outside its range; the message names it.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Size,
+        stride: Size = 1,
+        padding: Size = 0,
+        dilation: Size = 1,
+        groups: int = 1,
+        bias: bool = True,
+        *,
+        num_experts: int = 4,
+        reduction: int = 4,
+        anneal: dict[str, float] | None = ANNEAL,
+        form: str = "kernel",
+    ):
+        super().__init__()
+        if reduction < 1:
+            raise ValueError(f"reduction must be at least 1, got {reduction}")
+        self.experts = Experts(
+            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, num_experts, form
+        )
+        self.attention = KernelAttention(in_channels, num_experts, in_channels // reduction + 1)
+        self.anneal, self.temperature = check_anneal(anneal), 1.0
+
+    def forward(self, x: Tensor, guide: Tensor | None = None) -> Tensor:
+        """`guide`, ``[C_out, C_in/groups, k, k]``, multiplies the mixed kernel (SGDM Eq. 10)."""
+        logits = self.attention(x.mean((2, 3)))  # [B, K]
+        return self.experts(x, torch.softmax(logits / self.temperature, 1), guide)  # (Eq. 2, 3)
+
+    def start_from(self, weight: Tensor, bias: Tensor | None) -> None:
+        """Start as this static convolution: the attention sums to one."""
+        self.experts.start_from(weight, bias)
+
+    def fuse(self, guide: Tensor | None = None, bn: nn.BatchNorm2d | None = None) -> None:
+        """Fold a guide and a following BatchNorm, both constant at evaluation, into the experts."""
+        self.experts.fuse(guide, bn)

@@ -1,0 +1,124 @@
+"""The expert kernels of one convolution: the parameters that every kernel-mixing layer holds, and their mixture."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.utils import _pair
+
+from yolo_dyn.layers.functional import (
+    FORMS,
+    Size,
+    conv_per_sample,
+    fold_scale,
+    init_kernels,
+    mix_kernels,
+    mixture_conv,
+)
+
+
+class Experts(nn.Module):
+    """K kernels with the geometry of one convolution, and the convolution with their mixture.
+
+    Args:
+        in_channels, out_channels, kernel_size, stride, padding, dilation, groups: as in ``nn.Conv2d``.
+        bias: one per expert, mixed like the kernels.
+        num_experts: number of expert kernels, K.
+        form: of the mixture, see `functional.mixture_conv`.
+
+    Shape:
+        ``[B, C_in, H, W]``, attention ``[B, K]`` -> ``[B, C_out, H', W']``.
+
+    Raises:
+        ValueError: for an argument outside its range; the message names it.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Size,
+        stride: Size = 1,
+        padding: Size = 0,
+        dilation: Size = 1,
+        groups: int = 1,
+        bias: bool = True,
+        num_experts: int = 4,
+        form: str = "kernel",
+    ):
+        super().__init__()
+        if num_experts < 1:
+            raise ValueError(f"num_experts must be at least 1, got {num_experts}")
+        if groups < 1 or in_channels % groups or out_channels % groups:
+            raise ValueError(
+                f"groups must divide the {in_channels} input and {out_channels} output channels, got {groups}"
+            )
+        if form not in FORMS:
+            raise ValueError(f"form must be one of {', '.join(FORMS)}, got {form!r}")
+        self.num_experts, self.groups, self.form = num_experts, groups, form
+        self.kernel_size: tuple[int, int] = _pair(kernel_size)
+        self.stride, self.padding, self.dilation = _pair(stride), _pair(padding), _pair(dilation)
+        self.weight = nn.Parameter(torch.empty(num_experts * out_channels, in_channels // groups, *self.kernel_size))
+        self.bias = nn.Parameter(torch.zeros(num_experts * out_channels)) if bias else None
+        self.shift: nn.Parameter | None = None  # [C_out], a bias that no attention scales
+        init_kernels(self.weight)
+
+    @property
+    def out_channels(self) -> int:
+        return len(self.weight) // self.num_experts
+
+    def guided(self, guide: Tensor | None) -> Tensor:
+        """The bank, each kernel multiplied by the guide ``[C_out, C_in/groups, kH, kW]`` (SGDM Eq. 10)."""
+        return self.weight if guide is None else self.weight * guide.repeat(self.num_experts, 1, 1, 1)
+
+    def mix(self, attention: Tensor, guide: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Kernel ``[B, C_out, C_in/groups, kH, kW]`` and bias ``[B, C_out]`` of each sample."""
+        bias = None if self.bias is None else attention @ self.bias.view(self.num_experts, -1)
+        return mix_kernels(self.guided(guide), attention), bias
+
+    def convolve(self, x: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
+        """Convolve each sample with its own kernel."""
+        if self.shift is not None:
+            bias = self.shift if bias is None else bias + self.shift
+        form = "unfold" if self.form == "unfold" else "kernel"
+        return conv_per_sample(x, kernel, bias, self.stride, self.padding, self.dilation, self.groups, form)
+
+    def forward(
+        self, x: Tensor, attention: Tensor, guide: Tensor | None = None, output: Tensor | None = None
+    ) -> Tensor:
+        """Convolve with the mixture; `output`, ``[B, C_out]``, scales the output channels, their bias with them."""
+        if self.form == "response":
+            return self._mix_responses(x, attention, guide, output)
+        kernel, bias = self.mix(attention, guide)
+        if output is not None:
+            kernel = kernel * output[:, :, None, None, None]
+            bias = None if bias is None else bias * output
+        return self.convolve(x, kernel, bias)
+
+    def _mix_responses(self, x: Tensor, attention: Tensor, guide: Tensor | None, output: Tensor | None) -> Tensor:
+        geometry = (self.stride, self.padding, self.dilation, self.groups)
+        y = mixture_conv(x, self.guided(guide), attention, self.bias, *geometry, "response")
+        if output is not None:
+            y = y * output[:, :, None, None]
+        return y if self.shift is None else y + self.shift[:, None, None]
+
+    @torch.no_grad()
+    def start_from(self, weight: Tensor, bias: Tensor | None, gain: float = 1.0) -> None:
+        """Start every expert as the same static convolution, times a gain that makes up for the attentions."""
+        self.weight.copy_(gain * weight.repeat(self.num_experts, 1, 1, 1))
+        if self.bias is not None and bias is not None:
+            self.bias.copy_(gain * bias.repeat(self.num_experts))
+
+    @torch.no_grad()
+    def fuse(self, guide: Tensor | None = None, bn: nn.BatchNorm2d | None = None) -> None:
+        """Fold a guide and a following BatchNorm, both constant at evaluation, into kernels and biases."""
+        self.weight = nn.Parameter(self.guided(guide).detach(), requires_grad=False)
+        if bn is not None:
+            scale, shift = fold_scale(bn)
+            self.weight.mul_(scale.repeat(self.num_experts).view(-1, 1, 1, 1))
+            if self.bias is not None:
+                self.bias.mul_(scale.repeat(self.num_experts))
+            shift = shift if self.shift is None else shift + scale * self.shift
+            self.shift = nn.Parameter(shift, requires_grad=False)
+
+    def extra_repr(self) -> str:
+        k, out = self.num_experts, self.out_channels
+        return f"{k} experts, {self.weight.shape[1] * self.groups}, {out}, {self.kernel_size}, stride={self.stride}"

@@ -1,0 +1,105 @@
+"""FMDConv of "Fast Multi-Attention Dynamic Convolution", Sec. 3.3 and Algorithm 1.
+
+Readings:
+- input and output attention share one trunk with its norm; the kernel attention has its own, without norm. So the
+  counts of ResNet-18 come out, 45.203 M with four experts, where the bias is one per expert;
+- the output attention scales the bias too (Algorithm 1, lines 20 to 26);
+- the norm of the trunk falls back to its running statistics at batch 1, where BatchNorm cannot train.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from yolo_dyn.layers.attention import KernelAttention, Trunk, check_anneal
+from yolo_dyn.layers.experts import Experts
+from yolo_dyn.layers.functional import Size
+
+ATTENTIONS = ("input", "output", "kernel")
+ANNEAL = {"start": 40, "step": 3}  # Sec. 3.3.2
+
+
+class FMDConv(nn.Module):
+    """Attend to input channels, output channels and, with a temperature that falls in training, to the experts.
+
+    Args:
+        in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias: as in ``nn.Conv2d``.
+        num_experts: number of expert kernels, K (Table 9).
+        attentions: which of "input", "output", "kernel" are used (Table 2); without "kernel" the mean of the experts.
+        reduction: the hidden width of the trunk is ``max(in_channels // reduction, 16)``.
+        anneal: schedule of the temperature, ``{start, step}`` a training epoch down to 1 (Table 8); None for 1
+            throughout.
+        form: of the mixture, see `functional.mixture_conv`.
+
+    Shape:
+        ``[B, C_in, H, W]`` -> ``[B, C_out, H', W']``.
+
+    Raises:
+        ValueError: for an argument outside its range; the message names it.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Size,
+        stride: Size = 1,
+        padding: Size = 0,
+        dilation: Size = 1,
+        groups: int = 1,
+        bias: bool = True,
+        *,
+        num_experts: int = 4,
+        attentions: tuple[str, ...] | list[str] = ATTENTIONS,
+        reduction: int = 16,
+        anneal: dict[str, float] | None = ANNEAL,
+        form: str = "kernel",
+    ):
+        super().__init__()
+        if not attentions or not set(attentions) <= set(ATTENTIONS):
+            raise ValueError(f"attentions must be some of {', '.join(ATTENTIONS)}, got {attentions!r}")
+        self.experts = Experts(
+            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, num_experts, form
+        )
+        self.trunk = Trunk(in_channels, reduction) if {"input", "output"} & set(attentions) else None
+        hidden = 0 if self.trunk is None else self.trunk.hidden
+        self.input = nn.Linear(hidden, in_channels) if "input" in attentions else None
+        self.output = nn.Linear(hidden, out_channels) if "output" in attentions else None
+        self.kernel = (
+            KernelAttention(in_channels, num_experts, in_channels // 4 + 1) if "kernel" in attentions else None
+        )
+        self.anneal, self.temperature = check_anneal(anneal), 1.0
+
+    def forward(self, x: Tensor, guide: Tensor | None = None) -> Tensor:
+        """`guide`, ``[C_out, C_in/groups, k, k]``, multiplies the mixed kernel (SGDM Eq. 10)."""
+        pooled = x.mean((2, 3))  # [B, C_in]
+        attention = self.kernel_attention(pooled)  # [B, K]
+        trunk = None if self.trunk is None else self.trunk(pooled)  # [B, h]
+        if self.input is not None:
+            x = x * torch.sigmoid(self.input(trunk))[:, :, None, None]
+        output = None if self.output is None else torch.sigmoid(self.output(trunk))  # [B, C_out]
+        return self.experts(x, attention, guide, output)  # (Eq. 5)
+
+    def kernel_attention(self, pooled: Tensor) -> Tensor:
+        """Weights of the experts, ``[B, K]``, which sum to one (Eq. 6)."""
+        if self.kernel is None:
+            return pooled.new_full((pooled.shape[0], self.experts.num_experts), 1 / self.experts.num_experts)
+        return torch.softmax(self.kernel(pooled) / self.temperature, 1)
+
+    @torch.no_grad()
+    def start_from(self, weight: Tensor, bias: Tensor | None) -> None:
+        """Start as this static convolution: every sigmoid attention is a half."""
+        gain = 1.0
+        for head in (self.input, self.output):
+            if head is not None:
+                nn.init.zeros_(head.weight)
+                nn.init.zeros_(head.bias)
+                gain *= 2
+        self.experts.start_from(weight, None, gain)
+        if self.experts.bias is not None and bias is not None:  # only the output attention scales a bias
+            self.experts.bias.copy_((1 if self.output is None else 2) * bias.repeat(self.experts.num_experts))
+
+    def fuse(self, guide: Tensor | None = None, bn: nn.BatchNorm2d | None = None) -> None:
+        """Fold the trunk's norm, and a guide and a following BatchNorm, which are constant at evaluation."""
+        if self.trunk is not None:
+            self.trunk.fuse()
+        self.experts.fuse(guide, bn)

@@ -1,0 +1,114 @@
+"""ODConv of "Omni-Dimensional Dynamic Convolution" (Li et al., 2022).
+
+Deviations:
+- the norm of the trunk falls back to its running statistics at batch 1, where BatchNorm cannot train;
+- the bias, which the paper does not have, is mixed like the kernels and scaled by the filter attention.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from yolo_dyn.layers.attention import Trunk, check_anneal
+from yolo_dyn.layers.experts import Experts
+from yolo_dyn.layers.functional import Size
+
+ATTENTIONS = ("spatial", "channel", "filter", "kernel")
+
+
+class ODConv(nn.Module):
+    """Attend to all four dimensions of the kernel space: taps, input channels, filters and expert kernels.
+
+    A 1x1 convolution has no spatial attention, a depthwise one no filter attention, a single expert no kernel
+    attention.
+
+    Args:
+        in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias: as in ``nn.Conv2d``.
+        num_experts: number of expert kernels, K.
+        attentions: which of "spatial", "channel", "filter", "kernel" are used; without "kernel", the experts'
+            mean.
+        reduction: the hidden width of the trunk is ``max(in_channels // reduction, 16)``.
+        anneal: schedule of the temperature, ``{start, step}`` a training epoch down to 1; None for 1 throughout.
+        form: "kernel" or "unfold", see `functional.conv_per_sample`.
+
+    Shape:
+        ``[B, C_in, H, W]`` -> ``[B, C_out, H', W']``.
+
+    Raises:
+        ValueError: for an argument outside its range; the message names it.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Size,
+        stride: Size = 1,
+        padding: Size = 0,
+        dilation: Size = 1,
+        groups: int = 1,
+        bias: bool = True,
+        *,
+        num_experts: int = 4,
+        attentions: tuple[str, ...] | list[str] = ATTENTIONS,
+        reduction: int = 16,
+        anneal: dict[str, float] | None = None,
+        form: str = "kernel",
+    ):
+        super().__init__()
+        if not attentions or not set(attentions) <= set(ATTENTIONS):
+            raise ValueError(f"attentions must be some of {', '.join(ATTENTIONS)}, got {attentions!r}")
+        if form == "response":
+            raise ValueError("form must be kernel or unfold: a spatial attention cannot be mixed into responses")
+        self.experts = Experts(
+            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, num_experts, form
+        )
+        taps = self.experts.kernel_size[0] * self.experts.kernel_size[1]
+        depthwise = groups == in_channels == out_channels
+        self.trunk = Trunk(in_channels, reduction)
+
+        def head(name: str, width: int, used: bool) -> nn.Linear | None:
+            return nn.Linear(self.trunk.hidden, width) if used and name in attentions else None
+
+        self.spatial = head("spatial", taps, taps > 1)
+        self.channel = head("channel", in_channels, True)
+        self.filter = head("filter", out_channels, not depthwise)
+        self.kernel = head("kernel", num_experts, num_experts > 1)
+        self.anneal, self.temperature = check_anneal(anneal), 1.0
+
+    def forward(self, x: Tensor, guide: Tensor | None = None) -> Tensor:
+        """`guide`, ``[C_out, C_in/groups, k, k]``, multiplies the mixed kernel (SGDM Eq. 10)."""
+        trunk = self.trunk(x.mean((2, 3)))  # [B, h]
+        kernel, bias = self.experts.mix(self.kernel_attention(trunk), guide)  # [B, C_out, C_in/groups, k, k]
+        if self.spatial is not None:  # shared by all experts, so it may follow the mixture
+            kernel = kernel * torch.sigmoid(self.spatial(trunk)).view(-1, 1, 1, *kernel.shape[3:])
+        if self.filter is not None:
+            filters = torch.sigmoid(self.filter(trunk))  # [B, C_out]
+            kernel = kernel * filters[:, :, None, None, None]
+            bias = None if bias is None else bias * filters
+        if self.channel is not None:
+            x = x * torch.sigmoid(self.channel(trunk))[:, :, None, None]
+        return self.experts.convolve(x, kernel, bias)  # (Eq. 2)
+
+    def kernel_attention(self, trunk: Tensor) -> Tensor:
+        """Weights of the experts, ``[B, K]``, which sum to one."""
+        if self.kernel is None:
+            return trunk.new_full((trunk.shape[0], self.experts.num_experts), 1 / self.experts.num_experts)
+        return torch.softmax(self.kernel(trunk) / self.temperature, 1)
+
+    @torch.no_grad()
+    def start_from(self, weight: Tensor, bias: Tensor | None) -> None:
+        """Start as this static convolution: every sigmoid attention is a half."""
+        gain = 1.0
+        for head in (self.spatial, self.channel, self.filter):
+            if head is not None:
+                nn.init.zeros_(head.weight)
+                nn.init.zeros_(head.bias)
+                gain *= 2
+        self.experts.start_from(weight, None, gain)
+        if self.experts.bias is not None and bias is not None:  # only the filter attention scales a bias
+            self.experts.bias.copy_((1 if self.filter is None else 2) * bias.repeat(self.experts.num_experts))
+
+    def fuse(self, guide: Tensor | None = None, bn: nn.BatchNorm2d | None = None) -> None:
+        """Fold the trunk's norm, and a guide and a following BatchNorm, which are constant at evaluation."""
+        self.trunk.fuse()
+        self.experts.fuse(guide, bn)

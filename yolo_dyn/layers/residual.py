@@ -1,0 +1,91 @@
+"""Dynamic residual convolution of "Dynamic Mobile-Former", Sec. 3.3, Eq. 2 and Fig. 3."""
+
+import torch
+from torch import Tensor, nn
+
+from yolo_dyn.layers.attention import KernelAttention, check_anneal
+from yolo_dyn.layers.experts import Experts
+from yolo_dyn.layers.functional import Size
+
+ANNEAL = {"start": 30, "step": 2.9}  # to 1 over 10 epochs
+ACTIVATIONS = {"sigmoid": torch.sigmoid, "softmax": lambda z: torch.softmax(z, 1)}
+INITS = ("zero", "random")
+
+
+class DynamicResidualConv(nn.Module):
+    """Add a mixture of expert kernels, which starts at zero, to an input-agnostic kernel.
+
+    Args:
+        in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias: as in ``nn.Conv2d``.
+        num_experts: number of static kernels in the mixture, K (Table 8).
+        token_channels: channels of the global token that the attention may look at too; 0 for none.
+        activation: of the attention, "sigmoid" or "softmax" (Table 6).
+        init: of the static kernels, "zero" or "random" (Table 7).
+        reduction: the hidden width of the attention is ``max((C_in + token_channels) // reduction, 1)``.
+        anneal: schedule of the temperature, ``{start, step}`` a training epoch down to 1; None for 1 throughout.
+        form: of the mixture, see `functional.mixture_conv`.
+
+    Shape:
+        ``[B, C_in, H, W]`` -> ``[B, C_out, H', W']``; the token is ``[B, token_channels]``.
+
+    Raises:
+        ValueError: for an argument outside its range; the message names it.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Size,
+        stride: Size = 1,
+        padding: Size = 0,
+        dilation: Size = 1,
+        groups: int = 1,
+        bias: bool = True,
+        *,
+        num_experts: int = 8,
+        token_channels: int = 0,
+        activation: str = "sigmoid",
+        init: str = "zero",
+        reduction: int = 4,
+        anneal: dict[str, float] | None = ANNEAL,
+        form: str = "kernel",
+    ):
+        super().__init__()
+        if activation not in ACTIVATIONS:
+            raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, got {activation!r}")
+        if init not in INITS:
+            raise ValueError(f"init must be one of {', '.join(INITS)}, got {init!r}")
+        if reduction < 1 or num_experts < 1:
+            raise ValueError(f"reduction and num_experts must be at least 1, got {reduction} and {num_experts}")
+        # the input-agnostic kernel is one more expert, the first, whose attention is always one
+        self.experts = Experts(
+            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, False, num_experts + 1, form
+        )
+        if init == "zero":
+            nn.init.zeros_(self.experts.weight[out_channels:])
+        self.experts.shift = nn.Parameter(torch.zeros(out_channels)) if bias else None
+        width = in_channels + token_channels
+        self.attention = KernelAttention(width, num_experts, max(width // reduction, 1))
+        self.activation = activation
+        self.anneal, self.temperature = check_anneal(anneal), 1.0
+
+    def forward(self, x: Tensor, guide: Tensor | None = None, token: Tensor | None = None) -> Tensor:
+        """`guide`, ``[C_out, C_in/groups, k, k]``, multiplies the mixed kernel (SGDM Eq. 10)."""
+        pooled = x.mean((2, 3))  # [B, C_in]
+        pooled = pooled if token is None else torch.cat([pooled, token], 1)
+        attention = ACTIVATIONS[self.activation](self.attention(pooled) / self.temperature)  # [B, K]
+        attention = torch.cat([torch.ones_like(attention[:, :1]), attention], 1)
+        return self.experts(x, attention, guide)  # (Eq. 2)
+
+    @torch.no_grad()
+    def start_from(self, weight: Tensor, bias: Tensor | None) -> None:
+        """Start as this static convolution: it becomes the input-agnostic kernel."""
+        self.experts.weight.zero_()
+        self.experts.weight[: len(weight)] = weight
+        if self.experts.shift is not None and bias is not None:
+            self.experts.shift.copy_(bias)
+
+    def fuse(self, guide: Tensor | None = None, bn: nn.BatchNorm2d | None = None) -> None:
+        """Fold a guide and a following BatchNorm, both constant at evaluation, into the experts."""
+        self.experts.fuse(guide, bn)

@@ -1,0 +1,80 @@
+"""RFAConv of "RFAConv: Innovating Spatial Attention and Standard Convolutional Operation", by group convolution.
+
+The reference lays the k^2 weighted features of every position out as a map k times as high and wide, and convolves it
+with stride k. That is one 1x1 convolution of the k^2 C features, so the map is never laid out.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules.utils import _pair
+
+from yolo_dyn.layers.functional import Size, fold_batchnorm, fold_scale, init_kernels
+
+
+class RFAConv(nn.Module):
+    """Weigh the features of each receptive field by a softmax over its positions, then convolve.
+
+    Args:
+        in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias: as in ``nn.Conv2d``; `dilation`
+            and `groups` must be 1, the kernel square.
+
+    Shape:
+        ``[B, C_in, H, W]`` -> ``[B, C_out, H', W']``.
+
+    Raises:
+        ValueError: for an argument outside its range; the message names it.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Size,
+        stride: Size = 1,
+        padding: Size = 0,
+        dilation: Size = 1,
+        groups: int = 1,
+        bias: bool = True,
+    ):
+        super().__init__()
+        k = self.kernel_size = _pair(kernel_size)
+        if groups != 1 or _pair(dilation) != (1, 1):
+            raise ValueError(f"RFAConv takes groups 1 and dilation 1 only, got {groups} and {dilation}")
+        if k[0] != k[1]:
+            raise ValueError(f"kernel_size must be square, got {kernel_size}")
+        self.stride, self.padding = _pair(stride), _pair(padding)
+        positions = k[0] * k[1]
+        self.attention = nn.Parameter(torch.empty(positions * in_channels, 1, 1, 1))
+        self.features = nn.Parameter(torch.empty(positions * in_channels, 1, *k))
+        self.norm: nn.BatchNorm2d | None = nn.BatchNorm2d(positions * in_channels)
+        self.features_bias: nn.Parameter | None = None  # takes the folded norm's shift
+        self.weight = nn.Parameter(torch.empty(out_channels, in_channels, *k))
+        self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
+        for weight in (self.attention, self.features, self.weight):
+            init_kernels(weight)
+
+    def forward(self, x: Tensor, guide: Tensor | None = None) -> Tensor:
+        """`guide`, ``[C_out, C_in, k, k]``, multiplies the kernel (SGDM Eq. 10)."""
+        channels, k = x.shape[1], self.kernel_size
+        pooled = F.avg_pool2d(x, k, self.stride, self.padding)
+        logits = F.conv2d(pooled, self.attention, groups=channels)  # [B, C*k*k, H', W']
+        attention = torch.softmax(logits.unflatten(1, (channels, -1)), 2).flatten(1, 2)
+        features = F.conv2d(x, self.features, self.features_bias, self.stride, self.padding, groups=channels)
+        features = F.relu(features if self.norm is None else self.norm(features), inplace=True)
+        weight = self.weight if guide is None else self.weight * guide
+        return F.conv2d(features * attention, weight.reshape(len(weight), -1, 1, 1), self.bias)
+
+    @torch.no_grad()
+    def fuse(self, guide: Tensor | None = None, bn: nn.BatchNorm2d | None = None) -> None:
+        """Fold the inner norm, and a guide and a following BatchNorm, which are constant at evaluation."""
+        if self.norm is not None:
+            self.features, self.features_bias = fold_batchnorm(self.features, self.norm)
+            self.norm = None
+        if guide is not None:
+            self.weight = nn.Parameter(self.weight * guide, requires_grad=False)
+        if bn is not None:
+            scale, shift = fold_scale(bn)
+            shift = shift if self.bias is None else shift + scale * self.bias
+            self.weight = nn.Parameter(self.weight * scale.view(-1, 1, 1, 1), requires_grad=False)
+            self.bias = nn.Parameter(shift, requires_grad=False)
