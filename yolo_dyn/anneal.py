@@ -24,8 +24,9 @@ def set_temperatures(model: nn.Module, epoch: int) -> dict[str, float]:
     """Set the temperature of every layer with a schedule; return those that are set, by the kind of layer."""
     shown = {}
     for _, layer in annealed(model):
-        layer.temperature = temperature_at(layer.anneal, epoch)  # type: ignore[arg-type, assignment]
-        shown[type(layer).__name__] = layer.temperature
+        temperature = temperature_at(layer.anneal, epoch)  # type: ignore[arg-type]
+        layer.temperature = temperature  # type: ignore[assignment]
+        shown[type(layer).__name__] = temperature
     return shown
 
 

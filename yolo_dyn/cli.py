@@ -29,6 +29,7 @@ COMMANDS = {
     "bench": Command(
         "yolo_dyn.deploy.latency", "bench", "yolo-dyn bench model=yolov8n.yaml,yolov8n-sgdm.yaml imgsz=640"
     ),
+    "fingerprints": Command("yolo_dyn.study.fingerprints", "fingerprints", "yolo-dyn fingerprints"),
     "demo": Command("yolo_dyn.demo", "demo", "yolo-dyn demo"),
 }
 

@@ -152,9 +152,8 @@ def _build(
     """Let the stock parser build hosts in place of the rows, then replace each host by its layer."""
     hosted = {**d, "backbone": copy.deepcopy(d["backbone"]), "head": copy.deepcopy(d["head"])}
     for stock_row in converted:
-        [*hosted["backbone"], *hosted["head"]][stock_row.index][
-            3
-        ].pop()  # the keywords, which the stock parser does not know
+        arguments = [*hosted["backbone"], *hosted["head"]][stock_row.index][3]
+        arguments.pop()  # the keywords, which the stock parser does not know
     inputs: dict[int, int | list[int]] = {}
     for row in rows:
         section, at = (
@@ -319,7 +318,7 @@ def _fuse(stock: Callable) -> Callable:
     def fuse(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
         for block in [module for module in self.modules() if isinstance(module, Conv) and hasattr(module, "bn")]:
             if isinstance(block.conv, registry.CONVOLUTIONS):  # the stock folding would take it for an nn.Conv2d
-                block.conv.fuse(bn=block.bn)
+                block.conv.fuse(bn=block.bn)  # type: ignore[operator]
                 del block.bn
                 block.forward = block.forward_fuse  # type: ignore[method-assign]
         for layer in _registered(self):  # an outer layer comes before the layers inside it, and folds them

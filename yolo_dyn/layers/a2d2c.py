@@ -17,7 +17,7 @@ from yolo_dyn.layers.attention import check_anneal
 from yolo_dyn.layers.experts import Experts
 from yolo_dyn.layers.functional import Size
 
-ANNEAL = {"start": 30, "step": 2.9}  # Sec. 4.1: linearly to 1 over 10 epochs
+ANNEAL = {"start": 30.0, "step": 2.9}  # Sec. 4.1: linearly to 1 over 10 epochs
 SAMPLINGS = ("random", "fixed", "uniform", "none")
 ROUTERS = ("shared", "separate")
 _GRID = 1 << 16  # positions are stored as integers in [0, 65536), exact in half precision models too
@@ -113,7 +113,7 @@ class A2D2C(nn.Module):
         points = torch.randint_like(self.points, _GRID) if self.training and self.sampling == "random" else self.points
         rows, columns = points[0] * x.shape[2] // _GRID, points[1] * x.shape[3] // _GRID
         descriptors = x[:, :, rows, columns].mean(3)  # [B, C_in, K]
-        if len(self.router.weight) == 1:
+        if self.router.out_features == 1:
             return self.router(descriptors.transpose(1, 2)).squeeze(2)
         return torch.einsum("bck,kc->bk", descriptors, self.router.weight)
 

@@ -86,7 +86,7 @@ class ConvNormAct(nn.Module):
     def fuse(self, guide: Tensor | None = None) -> None:
         """Fold a guide and the BatchNorm, which are constant at evaluation, into the convolution, once."""
         if self.bn is not None and "bn" in inspect.signature(getattr(self.conv, "fuse", int)).parameters:
-            self.conv.fuse(guide, self.bn)
+            self.conv.fuse(guide, self.bn)  # type: ignore[operator]
             self.bn = None
 
 

@@ -7,7 +7,7 @@ from yolo_dyn.layers.attention import KernelAttention, check_anneal
 from yolo_dyn.layers.experts import Experts
 from yolo_dyn.layers.functional import Size
 
-ANNEAL = {"start": 31, "step": 3}
+ANNEAL = {"start": 31.0, "step": 3.0}
 
 
 class DynamicConv(nn.Module):

@@ -15,7 +15,7 @@ from yolo_dyn.layers.experts import Experts
 from yolo_dyn.layers.functional import Size
 
 ATTENTIONS = ("input", "output", "kernel")
-ANNEAL = {"start": 40, "step": 3}  # Sec. 3.3.2
+ANNEAL = {"start": 40.0, "step": 3.0}  # Sec. 3.3.2
 
 
 class FMDConv(nn.Module):

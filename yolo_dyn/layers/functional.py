@@ -78,7 +78,8 @@ def conv_per_sample(
 def _conv_unfolded(
     x: Tensor, weight: Tensor, bias: Tensor | None, stride: Size, padding: Size, dilation: Size, groups: int
 ) -> Tensor:
-    batch, c_out, _, *kernel_size = weight.shape
+    batch, c_out = weight.shape[:2]
+    kernel_size = (weight.shape[3], weight.shape[4])
     s, p, d = (_pair(size) for size in (stride, padding, dilation))
     height, width = ((x.shape[2 + i] + 2 * p[i] - d[i] * (kernel_size[i] - 1) - 1) // s[i] + 1 for i in (0, 1))
     columns = F.unfold(x, kernel_size, d, p, s)  # [B, C_in*kH*kW, H'*W']

@@ -7,7 +7,7 @@ from yolo_dyn.layers.attention import KernelAttention, check_anneal
 from yolo_dyn.layers.experts import Experts
 from yolo_dyn.layers.functional import Size
 
-ANNEAL = {"start": 30, "step": 2.9}  # to 1 over 10 epochs
+ANNEAL = {"start": 30.0, "step": 2.9}  # to 1 over 10 epochs
 ACTIVATIONS = {"sigmoid": torch.sigmoid, "softmax": lambda z: torch.softmax(z, 1)}
 INITS = ("zero", "random")
 

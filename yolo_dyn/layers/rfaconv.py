@@ -63,7 +63,7 @@ class RFAConv(nn.Module):
         features = F.conv2d(x, self.features, self.features_bias, self.stride, self.padding, groups=channels)
         features = F.relu(features if self.norm is None else self.norm(features), inplace=True)
         weight = self.weight if guide is None else self.weight * guide
-        return F.conv2d(features * attention, weight.reshape(len(weight), -1, 1, 1), self.bias)
+        return F.conv2d(features * attention, weight.reshape(weight.shape[0], -1, 1, 1), self.bias)
 
     @torch.no_grad()
     def fuse(self, guide: Tensor | None = None, bn: nn.BatchNorm2d | None = None) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import nn
@@ -32,6 +33,15 @@ def _dcd(name: str, pool: int) -> nn.Module:
     return convert(model, "DCD", lambda name, m: name == "fc", inner=32, squeezed=32)
 
 
+def _mobilenet(width: float) -> nn.Module:
+    return convert(_network("mobilenet_v2", width_mult=width), "ODConv", c.all_but_stem)
+
+
+def _fmdconv(num_experts: int) -> nn.Module:
+    """The count holds a bias for each expert, which ResNet's own convolutions do not have."""
+    return convert(_network("resnet18"), "FMDConv", c.block_3x3, num_experts=num_experts, bias=True)
+
+
 FINGERPRINTS = (
     Fingerprint("ResNet-18, CondConv K=8", 81.356, lambda: convert(_network("resnet18"), "CondConv", c.last_blocks)),
     Fingerprint("ResNet-18, DynamicConv", 45.475, lambda: convert(_network("resnet18"), "DynamicConv", c.all_but_stem)),
@@ -51,7 +61,7 @@ FINGERPRINTS = (
         Fingerprint(
             f"MobileNetV2 x{width}, ODConv K=4",
             params,
-            lambda width=width: convert(_network("mobilenet_v2", width_mult=width), "ODConv", c.all_but_stem),
+            partial(_mobilenet, width),
         )
         for width, params in ((0.5, 4.436), (0.75, 7.496), (1.0, 11.512))
     ),
@@ -59,7 +69,7 @@ FINGERPRINTS = (
         Fingerprint(
             f"ResNet-18, FMDConv K={k}",
             params,
-            lambda k=k: convert(_network("resnet18"), "FMDConv", c.block_3x3, num_experts=k, bias=True),
+            partial(_fmdconv, k),
         )
         for k, params in ((1, 12.233), (2, 23.223), (4, 45.203), (6, 67.184), (8, 89.164), (16, 177.086))
     ),

@@ -1,0 +1,206 @@
+"""Float64 oracles of the papers' other layers: one sample at a time, the experts summed one by one."""
+
+import math
+
+import torch
+from reference import conv2d, norm, sigmoid, silu
+from torch import Tensor, nn
+
+from yolo_dyn import layers
+from yolo_dyn.layers.experts import Experts
+
+
+def conv(x: Tensor, kernel: Tensor, experts: Experts, bias: Tensor | None) -> Tensor:
+    """One sample with its own kernel; dilation is a kernel with zeros between its taps."""
+    d = experts.dilation[0]
+    spread = torch.zeros(*kernel.shape[:2], *(d * (k - 1) + 1 for k in kernel.shape[2:]), dtype=kernel.dtype)
+    spread[:, :, ::d, ::d] = kernel
+    y = conv2d(x, spread, experts.stride[0], experts.padding, experts.groups)
+    for extra in (bias, experts.shift):
+        y = y if extra is None else y + extra[:, None, None]
+    return y
+
+
+def mixture(experts: Experts, attention: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Sum the experts' kernels and biases one by one."""
+    k = len(attention)
+    kernels = experts.weight.view(k, -1, *experts.weight.shape[1:])
+    kernel = sum((attention[i] * kernels[i] for i in range(k)), torch.zeros_like(kernels[0]))
+    if experts.bias is None:
+        return kernel, None
+    biases = experts.bias.view(k, -1)
+    return kernel, sum((attention[i] * biases[i] for i in range(k)), torch.zeros_like(biases[0]))
+
+
+def pool(x: Tensor) -> Tensor:
+    return x.flatten(1).sum(1) / x[0].numel()
+
+
+def linear(x: Tensor, layer: nn.Linear) -> Tensor:
+    return layer.weight @ x + (0 if layer.bias is None else layer.bias)
+
+
+def softmax(z: Tensor, temperature: float = 1.0) -> Tensor:
+    e = torch.exp(z / temperature)
+    return e / e.sum()
+
+
+def relu(x: Tensor) -> Tensor:
+    return torch.where(x > 0, x, torch.zeros_like(x))
+
+
+def kernel_attention(x: Tensor, attention: nn.Module) -> Tensor:
+    return linear(relu(linear(x, attention.squeeze)), attention.expand)
+
+
+def trunk(x: Tensor, layer: nn.Module) -> Tensor:
+    return relu(norm(linear(x, layer.squeeze), layer.norm))
+
+
+def condconv(x: Tensor, layer: layers.CondConv) -> Tensor:
+    attention = sigmoid(linear(pool(x), layer.routing))
+    return conv(x, *_with(layer.experts, attention))
+
+
+def _with(experts: Experts, attention: Tensor) -> tuple[Tensor, Experts, Tensor | None]:
+    kernel, bias = mixture(experts, attention)
+    return kernel, experts, bias
+
+
+def dynamicconv(x: Tensor, layer: layers.DynamicConv) -> Tensor:
+    attention = softmax(kernel_attention(pool(x), layer.attention), layer.temperature)
+    return conv(x, *_with(layer.experts, attention))
+
+
+def residual(x: Tensor, layer: layers.DynamicResidualConv, token: Tensor | None = None) -> Tensor:
+    pooled = pool(x) if token is None else torch.cat([pool(x), token])
+    logits = kernel_attention(pooled, layer.attention) / layer.temperature
+    attention = sigmoid(logits) if layer.activation == "sigmoid" else softmax(logits)
+    return conv(x, *_with(layer.experts, torch.cat([torch.ones(1, dtype=x.dtype), attention])))
+
+
+def odconv(x: Tensor, layer: layers.ODConv) -> Tensor:
+    t, k = trunk(pool(x), layer.trunk), layer.experts.num_experts
+    uniform = torch.full((k,), 1 / k, dtype=x.dtype)
+    kernel, bias = mixture(
+        layer.experts, uniform if layer.kernel is None else softmax(linear(t, layer.kernel), layer.temperature)
+    )
+    if layer.channel is not None:  # Eq. 2 has it on the kernel's input channels; with groups it is easier on the input
+        x = x * sigmoid(linear(t, layer.channel))[:, None, None]
+    if layer.spatial is not None:
+        kernel = kernel * sigmoid(linear(t, layer.spatial)).view(kernel.shape[2:])
+    y = conv(x, kernel, layer.experts, bias)
+    return y if layer.filter is None else y * sigmoid(linear(t, layer.filter))[:, None, None]
+
+
+def fmdconv(x: Tensor, layer: layers.FMDConv) -> Tensor:
+    k = layer.experts.num_experts
+    attention = torch.full((k,), 1 / k, dtype=x.dtype)
+    if layer.kernel is not None:
+        attention = softmax(kernel_attention(pool(x), layer.kernel), layer.temperature)
+    t = None if layer.trunk is None else trunk(pool(x), layer.trunk)
+    if layer.input is not None:
+        x = x * sigmoid(linear(t, layer.input))[:, None, None]
+    y = conv(x, *_with(layer.experts, attention))
+    return y if layer.output is None else y * sigmoid(linear(t, layer.output))[:, None, None]
+
+
+def a2d2c(x: Tensor, layer: layers.A2D2C) -> Tensor:
+    logits = []
+    for k in range(layer.experts.num_experts):
+        total = torch.zeros(len(x), dtype=x.dtype)
+        count = layer.points.shape[2]
+        for row, column in layer.points[:, k].T.tolist():
+            total += x[:, row * x.shape[1] // 65536, column * x.shape[2] // 65536] / count
+        mean = pool(x) if layer.sampling == "none" else total
+        logits.append(layer.router.weight[k if len(layer.router.weight) > 1 else 0] @ mean)
+    return conv(x, *_with(layer.experts, softmax(torch.stack(logits), layer.temperature)))
+
+
+def dcd(x: Tensor, layer: layers.DCD) -> Tensor:
+    def gate(z: Tensor) -> Tensor:
+        return torch.clamp(z + 3, 0, 6) / 3
+
+    pooled = nn.functional.adaptive_avg_pool2d(x, layer.pool).flatten()
+    s = layer.squeeze.weight @ pooled
+    s = s * gate(layer.gate.weight @ s)
+    phi = (layer.phi.weight @ s).view(layer.inner, layer.inner)
+    scale = gate(layer.scale.weight @ s)
+    plain = Experts(1, 1, layer.kernel_size, layer.stride, layer.padding, layer.dilation, bias=False).double()
+    y = conv(x, layer.weight, plain, None) * scale[:, None, None]
+    offset = [p - d * (k // 2) for p, d, k in zip(layer.padding, layer.dilation, layer.kernel_size, strict=True)]
+    centre = nn.functional.pad(x, (offset[1], offset[1], offset[0], offset[0]))
+    z = norm(conv2d(centre, layer.q, layer.stride[0]), layer.norm_q)
+    z = norm(torch.einsum("ij,jhw->ihw", phi, z), layer.norm_phi) + z
+    y = y + conv2d(z, layer.p)
+    return y if layer.bias is None else y + layer.bias[:, None, None]
+
+
+def rfaconv(x: Tensor, layer: layers.RFAConv) -> Tensor:
+    """As published: the weighted features laid out k times as large, then convolved with stride k."""
+    c, k, s, p = len(x), layer.kernel_size[0], layer.stride[0], layer.padding[0]
+    ones = torch.full((c, 1, k, k), 1 / k**2, dtype=x.dtype)
+    pooled = conv2d(x, ones, s, (p, p), groups=c)
+    logits = conv2d(pooled, layer.attention, groups=c)
+    features = relu(norm(conv2d(x, layer.features, s, (p, p), groups=c), layer.norm))
+    height, width = pooled.shape[1:]
+    large = torch.zeros(c, height * k, width * k, dtype=x.dtype)
+    for channel in range(c):
+        block = slice(channel * k * k, (channel + 1) * k * k)
+        for i in range(height):
+            for j in range(width):
+                field = features[block, i, j] * softmax(logits[block, i, j])
+                large[channel, i * k : (i + 1) * k, j * k : (j + 1) * k] = field.view(k, k)
+    y = conv2d(large, layer.weight, k)
+    return y if layer.bias is None else y + layer.bias[:, None, None]
+
+
+def cbam(x: Tensor, layer: layers.CBAM) -> Tensor:
+    def perceptron(v: Tensor) -> Tensor:
+        return linear(relu(linear(v, layer.squeeze)), layer.expand)
+
+    x = x * sigmoid(perceptron(pool(x)) + perceptron(x.flatten(1).max(1).values))[:, None, None]
+    maps = torch.stack([x.sum(0) / len(x), x.max(0).values])
+    padding = (layer.spatial.padding[0], layer.spatial.padding[1])
+    return x * sigmoid(norm(conv2d(maps, layer.spatial.weight, padding=padding), layer.spatial.norm))
+
+
+def coordatt(x: Tensor, layer: layers.CoordAtt) -> Tensor:
+    def squeeze(v: Tensor) -> Tensor:  # one position's means of all channels
+        z = layer.squeeze.weight[:, :, 0, 0] @ v
+        z = norm(z, layer.squeeze.norm)
+        return z * torch.clamp(z + 3, 0, 6) / 6
+
+    y = torch.zeros_like(x)
+    for i in range(x.shape[1]):
+        for j in range(x.shape[2]):
+            row = layer.expand_h.weight[:, :, 0, 0] @ squeeze(x[:, i].sum(1) / x.shape[2]) + layer.expand_h.bias
+            column = layer.expand_w.weight[:, :, 0, 0] @ squeeze(x[:, :, j].sum(1) / x.shape[1]) + layer.expand_w.bias
+            y[:, i, j] = x[:, i, j] * sigmoid(row) * sigmoid(column)
+    return y
+
+
+def block(x: Tensor, layer: layers.ConvNormAct, oracle) -> Tensor:
+    """A convolution with its BatchNorm and SiLU."""
+    return silu(norm(oracle(x, layer.conv), layer.bn))
+
+
+ORACLES = {
+    "A2D2C": a2d2c,
+    "A2D2CPlus": a2d2c,
+    "CBAM": cbam,
+    "CondConv": condconv,
+    "CoordAtt": coordatt,
+    "DCD": dcd,
+    "DynamicConv": dynamicconv,
+    "DynamicResidualConv": residual,
+    "FMDConv": fmdconv,
+    "ODConv": odconv,
+    "RFAConv": rfaconv,
+}
+
+
+def oracle(name: str, x: Tensor, layer: nn.Module) -> Tensor:
+    """A batch, sample by sample, in float64. `layer` must be in float64."""
+    assert not math.isnan(x.sum())
+    return torch.stack([ORACLES[name](sample, layer) for sample in x])
