@@ -10,8 +10,9 @@ import yaml
 from conftest import ROOT
 from ultralytics.nn import tasks
 
-from yolo_dyn import YoloDynError
-from yolo_dyn.insert import insert, insert_file
+from yolo_dyn import YoloDynError, registry
+from yolo_dyn.cli import main
+from yolo_dyn.insertion import insert, insert_rows
 from yolo_dyn.layers import SGDM
 from yolo_dyn.stock import detection_heads
 
@@ -20,10 +21,23 @@ CONTENT = {name: yaml.safe_load(file.read_text()) for name, file in STOCK.items(
 WITH_HEAD = [name for name, d in CONTENT.items() if d["head"][-1][2] in detection_heads()]
 
 
-@pytest.mark.parametrize("name", ["yolov5", "yolov6", "yolov8", "yolo11", "yolo12", "yolo26"])
-def test_bundled_yamls_are_what_insert_writes(name, tmp_path):
-    written = insert_file(f"{name}.yaml", "SGDM", out=str(tmp_path / "written.yaml"))
-    assert written.read_text() == (ROOT / "models_yaml" / f"{name}-sgdm.yaml").read_text()
+BUNDLED = sorted(path.name for path in (ROOT / "models_yaml").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_bundled_yamls_are_what_the_command_in_their_head_writes(name, tmp_path):
+    text = (ROOT / "models_yaml" / name).read_text()
+    command = text.splitlines()[1].removeprefix("#   yolo-dyn ").split()
+    assert main([*command, f"out={tmp_path / name}"]) == 0
+    assert (tmp_path / name).read_text() == text
+
+
+def test_the_papers_arms_are_bundled():
+    sgdm = {f"{stock}-sgdm.yaml" for stock in ("yolov5", "yolov6", "yolov8", "yolo11", "yolo12", "yolo26")}
+    table_2 = {f"yolo{v}-{layer}.yaml" for v in ("v5", "v6", "v8") for layer in ("cbam", "coordatt", "rfaconv")}
+    table_3 = {f"yolo{v}-sgdm-{d}.yaml" for v in ("v5", "v8") for d in ("condconv", "dynamicconv", "dcd", "odconv")}
+    mixing = {kind.__name__.lower() for kind in registry.CONVOLUTIONS} - {"rfaconv"}
+    assert set(BUNDLED) == sgdm | table_2 | table_3 | {f"yolov8-sgdm-{layer}.yaml" for layer in mixing}
 
 
 def test_all_families_with_a_head_are_covered():
@@ -35,7 +49,7 @@ def test_all_families_with_a_head_are_covered():
 @pytest.mark.parametrize("name", WITH_HEAD)
 def test_every_stock_yaml_with_a_head(name):
     """At every scale the model builds, the body keeps its rows, and a layer sits before each input of the head."""
-    before, after = CONTENT[name], yaml.safe_load(insert(CONTENT[name], "SGDM", {"ratio": 0.2}, f"{name}.yaml"))
+    before, after = CONTENT[name], yaml.safe_load(insert_rows(CONTENT[name], "SGDM", {"ratio": 0.2}, f"{name}.yaml"))
     *body, (sources, *head) = before["backbone"] + before["head"]
     rows = after["backbone"] + after["head"]
     assert rows[: len(body)] == body
@@ -51,8 +65,8 @@ def test_every_stock_yaml_with_a_head(name):
 
 
 def test_inserting_into_an_inserted_model():
-    once = yaml.safe_load(insert(CONTENT["yolov8"], "SGDM"))
-    twice = yaml.safe_load(insert(once, "RDConv", {"num_experts": 2}))
+    once = yaml.safe_load(insert_rows(CONTENT["yolov8"], "SGDM"))
+    twice = yaml.safe_load(insert_rows(once, "RDConv", {"num_experts": 2}))
     assert twice["head"][-4:-1] == [
         [22 + i, 1, "RDConv", [c, {"num_experts": 2}]] for i, c in enumerate((256, 512, 1024))
     ]
@@ -76,7 +90,7 @@ def test_inserting_into_an_inserted_model():
 )
 def test_bad_input(model, layer, arguments, message, tmp_path):
     with pytest.raises(YoloDynError, match=message):
-        insert_file(model, layer, out=str(tmp_path / "out.yaml"), **arguments)
+        insert(model, layer, out=str(tmp_path / "out.yaml"), **arguments)
     assert not list(tmp_path.iterdir())
 
 
@@ -84,9 +98,9 @@ def test_an_existing_file_is_kept_unless_asked(tmp_path):
     out = tmp_path / "out.yaml"
     out.write_text("mine")
     with pytest.raises(YoloDynError, match=r"out.yaml exists; exist_ok=True replaces it"):
-        insert_file("yolov8.yaml", "SGDM", out=str(out))
+        insert("yolov8.yaml", "SGDM", out=str(out))
     assert out.read_text() == "mine"
-    insert_file("yolov8.yaml", "SGDM", out=str(out), exist_ok=True)
+    insert("yolov8.yaml", "SGDM", out=str(out), exist_ok=True)
     assert "SGDM" in out.read_text()
     with pytest.raises(YoloDynError, match=r"the folder .* does not exist"):
-        insert_file("yolov8.yaml", "SGDM", out=str(tmp_path / "missing" / "out.yaml"))
+        insert("yolov8.yaml", "SGDM", out=str(tmp_path / "missing" / "out.yaml"))

@@ -8,7 +8,9 @@ from yolo_dyn import startup
 
 TYPE_CHECKING = False  # type checkers take it for typing's own, whose import would cost more than the whole start-up
 if TYPE_CHECKING:
+    from yolo_dyn.conversion import convert as convert
     from yolo_dyn.errors import YoloDynError as YoloDynError
+    from yolo_dyn.insertion import insert as insert
     from yolo_dyn.integration import integrate as integrate
     from yolo_dyn.registry import register as register
 
@@ -16,11 +18,13 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "YoloDynError": "yolo_dyn.errors",
+    "convert": "yolo_dyn.conversion",
+    "insert": "yolo_dyn.insertion",
     "integrate": "yolo_dyn.integration",
     "register": "yolo_dyn.registry",
 }
 
-__all__ = ["YoloDynError", "integrate", "register"]
+__all__ = ["YoloDynError", "convert", "insert", "integrate", "register"]
 
 
 def __getattr__(name: str) -> object:

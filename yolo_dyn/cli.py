@@ -24,7 +24,7 @@ class Command:
 
 
 COMMANDS = {
-    "insert": Command("yolo_dyn.insert", "insert_file", "yolo-dyn insert model=yolov8.yaml layer=SGDM ratio=0.2"),
+    "insert": Command("yolo_dyn.insertion", "insert", "yolo-dyn insert model=yolov8.yaml layer=SGDM ratio=0.2"),
     "info": Command("yolo_dyn.study.profile", "info", "yolo-dyn info model=yolov8n-sgdm.yaml"),
     "bench": Command(
         "yolo_dyn.deploy.latency", "bench", "yolo-dyn bench model=yolov8n.yaml,yolov8n-sgdm.yaml imgsz=640"

@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 
 from yolo_dyn import registry
-from yolo_dyn.convert import convert
+from yolo_dyn.conversion import convert
 from yolo_dyn.errors import YoloDynError, nearest
 from yolo_dyn.layers import ConvNormAct
 
@@ -105,7 +105,7 @@ class Row:
         return nn.Sequential(first, *others)
 
     def _construct(self, unit_stride: bool, *args: Any, **options: Any) -> nn.Module:
-        signature, hints = _signature(self.layer)
+        signature, hints = _signature(self.layer, options, self.error)
         try:
             bound = signature.bind(*args, **options)
         except TypeError as error:
@@ -183,15 +183,25 @@ def layer_named(name: str, error: Callable[[str], YoloDynError]) -> type[nn.Modu
     return layer
 
 
-def _signature(layer: type[nn.Module]) -> tuple[inspect.Signature, dict[str, Any]]:
-    """What a row may give: a layer's arguments, or for a convolution those of its block and the layer's keywords."""
-    signature, hints = inspect.signature(layer), typing.get_type_hints(layer.__init__)
-    if layer not in registry.CONVOLUTIONS:
-        return signature, hints
-    block = inspect.signature(ConvNormAct).parameters.values()
-    positional = [p for p in block if p.kind is p.POSITIONAL_OR_KEYWORD and p.name != "layer"]
-    keywords = [p for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY]
-    return inspect.Signature([*positional, *keywords]), {**typing.get_type_hints(ConvNormAct.__init__), **hints}
+def _signature(
+    layer: type[nn.Module], options: dict[str, Any], error: Callable[[str], YoloDynError]
+) -> tuple[inspect.Signature, dict[str, Any]]:
+    """What a row may give: the layer's arguments, with those that it passes on to its block or its dynamic layer."""
+    parameters, hints = dict(inspect.signature(layer).parameters), typing.get_type_hints(layer.__init__)
+    keywords = [p for p in parameters.values() if p.kind is p.KEYWORD_ONLY]
+    if layer in registry.CONVOLUTIONS:
+        block = inspect.signature(ConvNormAct).parameters.values()
+        positional = [p for p in block if p.kind is p.POSITIONAL_OR_KEYWORD and p.name != "layer"]
+        return inspect.Signature([*positional, *keywords]), {**typing.get_type_hints(ConvNormAct.__init__), **hints}
+    variable = [name for name, p in parameters.items() if p.kind is p.VAR_KEYWORD]
+    if variable and "dynamic" in parameters:
+        del parameters[variable[0]]
+        named = options.get("dynamic")
+        dynamic = layer_named(named, error) if isinstance(named, str) else parameters["dynamic"].default
+        passed_on = inspect.signature(dynamic).parameters.values()
+        parameters |= {p.name: p for p in passed_on if p.kind is p.KEYWORD_ONLY and p.name not in parameters}
+        hints = {**typing.get_type_hints(dynamic.__init__), **hints}
+    return inspect.Signature(list(parameters.values())), hints
 
 
 def _fits(value: Any, hint: Any) -> bool:

@@ -7,8 +7,8 @@ from functools import partial
 import torch
 from torch import nn
 
-from yolo_dyn import convert as c
-from yolo_dyn.convert import convert
+from yolo_dyn import conversion as c
+from yolo_dyn.conversion import convert
 
 
 @dataclass(frozen=True)

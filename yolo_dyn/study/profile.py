@@ -97,12 +97,13 @@ def _totals(rows: list[Cost]) -> tuple[int, float]:
 
 
 def _stock_name(model: str) -> str:
-    """The name without its layer's suffix, where there is such a model."""
-    for layer in registry.names():
-        suffix = f"-{layer.lower()}"
-        if Path(model).stem.endswith(suffix):
-            name = f"{Path(model).stem.removesuffix(suffix)}.yaml"
-            with contextlib.suppress(YoloDynError):
-                load_model(name)
-                return name
+    """The name without the suffixes of its layers, where there is such a model."""
+    stem = Path(model).stem
+    suffixes = tuple(f"-{layer.lower()}" for layer in registry.names())
+    while stem.endswith(suffixes):
+        stem = stem.rpartition("-")[0]
+    if stem != Path(model).stem:
+        with contextlib.suppress(YoloDynError):
+            load_model(f"{stem}.yaml")
+            return f"{stem}.yaml"
     return ""

@@ -12,7 +12,7 @@ from yolo_dyn.rows import Row
 from yolo_dyn.stock import detection_heads, stock_yaml
 
 
-def insert_file(model: str, layer: str, out: str | None = None, exist_ok: bool = False, **arguments: Any) -> Path:
+def insert(model: str, layer: str, out: str | None = None, exist_ok: bool = False, **arguments: Any) -> Path:
     """Write the YAML of a model with a layer before each input of its detection head.
 
     Args:
@@ -29,7 +29,7 @@ def insert_file(model: str, layer: str, out: str | None = None, exist_ok: bool =
         YoloDynError: for an unknown layer or argument, a YAML without such a head, or a file that exists.
     """
     source = stock_yaml(model)
-    text = insert(yaml.safe_load(source.read_text(encoding="utf-8")), layer, arguments, name=source.name)
+    text = insert_rows(yaml.safe_load(source.read_text(encoding="utf-8")), layer, arguments, name=source.name)
     file = Path(out or f"{source.stem}-{layer.lower()}.yaml")
     if file.exists() and not exist_ok:
         raise YoloDynError(f"{file} exists; exist_ok=True replaces it, out=... writes another")
@@ -41,7 +41,9 @@ def insert_file(model: str, layer: str, out: str | None = None, exist_ok: bool =
     return file
 
 
-def insert(model: dict[str, Any], layer: str, arguments: dict[str, Any] | None = None, name: str = "model.yaml") -> str:
+def insert_rows(
+    model: dict[str, Any], layer: str, arguments: dict[str, Any] | None = None, name: str = "model.yaml"
+) -> str:
     """Return the text of a model YAML with a layer before each input of its detection head.
 
     The rows go after the last row of the neck. So all rows of the backbone and the neck keep their numbers, and with
