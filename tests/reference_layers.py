@@ -7,6 +7,7 @@ from reference import conv2d, norm, sigmoid, silu
 from torch import Tensor, nn
 
 from yolo_dyn import layers
+from yolo_dyn.layers.blocks import ConvNormAct
 from yolo_dyn.layers.experts import Experts
 
 
@@ -180,7 +181,7 @@ def coordatt(x: Tensor, layer: layers.CoordAtt) -> Tensor:
     return y
 
 
-def block(x: Tensor, layer: layers.ConvNormAct, oracle) -> Tensor:
+def block(x: Tensor, layer: ConvNormAct, oracle) -> Tensor:
     """A convolution with its BatchNorm and SiLU."""
     return silu(norm(oracle(x, layer.conv), layer.bn))
 

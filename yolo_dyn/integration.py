@@ -24,7 +24,7 @@ from torch import nn
 
 from yolo_dyn import anneal, files, layers, registry
 from yolo_dyn.errors import MissingFileError, YoloDynError, nearest, own_error
-from yolo_dyn.layers import ConvNormAct
+from yolo_dyn.layers.blocks import ConvNormAct
 from yolo_dyn.rows import Row, StockRow
 
 VALIDATED = ("8.4.100", "8.4.190")  # the oldest and the newest Ultralytics that the tests pass with

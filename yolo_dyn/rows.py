@@ -14,7 +14,7 @@ from torch import nn
 from yolo_dyn import registry
 from yolo_dyn.conversion import convert
 from yolo_dyn.errors import YoloDynError, nearest
-from yolo_dyn.layers import ConvNormAct
+from yolo_dyn.layers.blocks import ConvNormAct
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from yolo_dyn.layers.a2d2c import A2D2C as A2D2C
 from yolo_dyn.layers.a2d2c import A2D2CPlus as A2D2CPlus
-from yolo_dyn.layers.blocks import ConvNormAct as ConvNormAct
 from yolo_dyn.layers.cbam import CBAM as CBAM
 from yolo_dyn.layers.condconv import CondConv as CondConv
 from yolo_dyn.layers.coordatt import CoordAtt as CoordAtt
