@@ -114,7 +114,9 @@ class Row:
             raise self.error(f"{error}; accepted: {', '.join(accepted)}{nearest(unknown, accepted)}") from error
         for stride in {"stride", "s"} & bound.arguments.keys() if unit_stride else ():
             bound.arguments[stride] = 1
-        for name, value in bound.arguments.items():
+        for name, value in list(bound.arguments.items()):
+            if isinstance(value, list) and typing.get_origin(hints.get(name)) is not list:
+                value = bound.arguments[name] = tuple(value)  # YAML knows no tuples
             if hints.get(name) == type[nn.Module] and isinstance(value, str):
                 bound.arguments[name] = layer_named(value, self.error)
             elif not _fits(value, hints.get(name)):
@@ -205,12 +207,16 @@ def _signature(
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    """Whether a value from a YAML fits an annotation; only plain types are judged, everything else is let through."""
+    """Whether a value from a YAML fits an annotation; plain types and tuples are judged, all else is let through."""
     options = (
         typing.get_args(hint)
         if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union
         else (hint,)
     )
+    if any(typing.get_origin(option) is tuple for option in options):
+        if isinstance(value, tuple):
+            return True
+        options = tuple(option for option in options if typing.get_origin(option) is not tuple)
     if not set(options) <= {int, float, bool, str, type(None)}:
         return True
     allowed = {*options, *({int} if float in options else ())}

@@ -1,0 +1,124 @@
+"""Every bundled model YAML: it trains, is saved, reloads, fuses and validates; and rows that hold a dynamic layer."""
+
+import copy
+
+import pytest
+import torch
+from conftest import ROOT
+from test_layers import randomise
+from torch import nn
+from ultralytics import YOLO
+from ultralytics.nn.tasks import DetectionModel
+
+from yolo_dyn import YoloDynError, layers, registry
+from yolo_dyn.layers.blocks import ConvNormAct
+
+BUNDLED = sorted(path.name for path in (ROOT / "models_yaml").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_bundled_model_trains_reloads_fuses_and_validates(name, tiny, tmp_path):
+    """One epoch with the stock trainer, which saves the model, reloads it, fuses it and validates it."""
+    model = YOLO(ROOT / "models_yaml" / name.replace("-", "n-", 1))
+    model.train(data=str(tiny), imgsz=64, epochs=1, batch=8, workers=0, plots=False, project=str(tmp_path), name="run")
+    best = YOLO(tmp_path / "run" / "weights" / "best.pt")
+    assert sum(isinstance(m, tuple(registry.all_layers().values())) for m in best.model.modules()) >= 3
+    images = torch.rand(2, 3, 64, 96)
+    expected = best.model.float().eval()(images)[0]
+    assert torch.allclose(best.model.fuse()(images)[0], expected, atol=1e-2, rtol=1e-4)
+
+
+def build(backbone: list, width: float = 1.0) -> DetectionModel:
+    head = [[[len(backbone) - 1], 1, "Detect", ["nc"]]]
+    d = {"nc": 3, "scales": {"n": [1.0, width, 1024]}, "scale": "n", "yaml_file": "rows.yaml"}
+    return DetectionModel({**d, "backbone": backbone, "head": head}, verbose=False)
+
+
+@pytest.mark.parametrize("name", sorted(kind.__name__ for kind in registry.CONVOLUTIONS))
+def test_a_row_of_a_convolution_is_a_block_like_conv(name):
+    rows = [[-1, 1, "Conv", [32, 3, 2]], [-1, 2, name, [64, 3, 2]], [-1, 1, name, [64, 1]]]
+    model = build(rows, width=0.5)
+    first, second = model.model[1]
+    assert [type(m) for m in (first, second, model.model[2])] == [ConvNormAct] * 3
+    assert model.model[1].type == f"{registry.all_layers()[name].__module__}.{name}"
+    shapes = [m(torch.randn(2, c, 12, 10)).shape for m, c in ((first, 16), (second, 32), (model.model[2], 32))]
+    assert shapes == [(2, 32, 6, 5), (2, 32, 12, 10), (2, 32, 12, 10)]
+
+
+@pytest.mark.parametrize("name", sorted(kind.__name__ for kind in registry.CONVOLUTIONS))
+@pytest.mark.parametrize(
+    ("block", "args", "count"),
+    [("Conv", [32, 3, 2], 1), ("C2f", [32, True], 4), ("C3", [32], 2), ("C3k2", [32, True], 8)],
+)
+def test_a_stock_row_with_a_dynamic_layer(block, args, count, name, tiny):
+    """The k x k convolutions of its bottlenecks are dynamic; fused, copied and loaded it computes the same."""
+    dynamic = {"dynamic": name}
+    rows = [[-1, 1, "Conv", [16, 3, 2]], [-1, 2 if block != "Conv" else 1, block, [*args, dynamic]]]
+    given = copy.deepcopy(rows)
+    model = build(given)
+    assert given == rows
+    kind = registry.all_layers()[name]
+    assert sum(isinstance(m, kind) for m in model.modules()) == count
+    assert {max(m.kernel_size) for m in model.model[1].modules() if type(m) is nn.Conv2d} <= {1, 3}
+    model = randomise(model).eval()
+    x = torch.rand(2, 3, 64, 32)
+    expected = model(x)[0]
+    fused = copy.deepcopy(model).fuse(verbose=False)
+    assert torch.allclose(fused(x)[0], expected, atol=1e-3, rtol=1e-4)
+    assert not [m for key, m in fused.named_modules() if isinstance(m, nn.BatchNorm2d) and name != "DCD"]
+    other = build(copy.deepcopy(rows)).eval()
+    other.load_state_dict(model.state_dict())
+    if not issubclass(kind, layers.A2D2C):
+        assert torch.equal(other(x)[0], expected)
+
+
+def test_weights_of_the_stock_block_transfer_but_for_its_convolutions():
+    stock = build([[-1, 1, "Conv", [16, 3, 2]], [-1, 1, "C2f", [32, True]]])
+    model = build([[-1, 1, "Conv", [16, 3, 2]], [-1, 1, "C2f", [32, True, {"dynamic": "ODConv"}]]])
+    model.load(stock)
+    assert torch.equal(model.model[1].cv1.conv.weight, stock.model[1].cv1.conv.weight)
+    assert torch.equal(model.model[1].m[0].cv1.bn.weight, stock.model[1].m[0].cv1.bn.weight)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (
+            [-1, 1, "C2f", [32, True, {"dynamic": "ODConf"}]],
+            r"rows.yaml, row 1 \(C2f\): unknown layer 'ODConf'; did you mean 'ODConv'",
+        ),
+        (
+            [-1, 1, "C2f", [32, True, {"dynamic": "CBAM"}]],
+            r"row 1 \(C2f\): dynamic must name a convolution \(A2D2C, .*\), got CBAM",
+        ),
+        ([-1, 1, "Conv", [32, 1, 1, {"dynamic": "ODConv"}]], r"row 1 \(Conv\): where matches none"),
+        ([-1, 1, "C2f", [32, True, {"dynamic": "ODConv", "experts": 2}]], r"row 1 \(C2f\): .*'experts'"),
+        (
+            [-1, 1, "ODConv", [32, 3, 1, {"num_expert": 2}]],
+            r"row 1 \(ODConv\): .*'num_expert'.*did you mean 'num_experts'",
+        ),
+        ([-1, 1, "ODConv", [32, "3x"]], r"row 1 \(ODConv\): kernel_size must be"),
+        ([-1, 1, "ODConv", [32, 3, 1, {"bias": True}]], r"row 1 \(ODConv\): .*'bias'.*accepted: kernel_size, stride"),
+        ([-1, 1, "DynamicConv", [32, {"anneal": {"start": 5}}]], r"row 1 \(DynamicConv\): anneal must have the keys"),
+        (
+            [-1, 1, "SGDM", [32, {"dynamic": "ODConf"}]],
+            r"row 1 \(SGDM\): unknown layer 'ODConf'; did you mean 'ODConv'",
+        ),
+        ([-1, 1, "SGDM", [16, {"dynamic": "ODConv", "atention": 1}]], "'atention'.*did you mean 'attentions'"),
+        ([-1, 1, "SGDM", [16, {"dynamic": "CBAM"}]], r"row 1 \(SGDM\): CBAM takes no guide"),
+    ],
+)
+def test_bad_rows_are_named(row, message):
+    with pytest.raises(YoloDynError, match=message):
+        build([[-1, 1, "Conv", [16, 3, 2]], row])
+
+
+@pytest.mark.parametrize(
+    "options", [{"ratio": 0.2}, {"static_size": 7, "guide": "none"}, {"strip_size": 7}, {"razor_ratio": 0.25}], ids=str
+)
+def test_the_ablations_of_sgdm_are_yaml_arguments(options):
+    """Tables 6 to 8 of the paper."""
+    model = build([[-1, 1, "Conv", [64, 3, 2]], [-1, 1, "SGDM", [64, options]]])
+    plain = build([[-1, 1, "Conv", [64, 3, 2]], [-1, 1, "SGDM", [64]]])
+    count = [sum(p.numel() for p in m.parameters()) for m in (model, plain)]
+    assert count[0] < count[1]
