@@ -29,6 +29,8 @@ COMMANDS = {
     "bench": Command(
         "yolo_dyn.deploy.latency", "bench", "yolo-dyn bench model=yolov8n.yaml,yolov8n-sgdm.yaml imgsz=640"
     ),
+    "bench layers": Command("yolo_dyn.deploy.layer_bench", "bench_layers", "yolo-dyn bench layers layers=ODConv,DCD"),
+    "bench forms": Command("yolo_dyn.deploy.layer_bench", "bench_forms", "yolo-dyn bench forms"),
     "fingerprints": Command("yolo_dyn.study.fingerprints", "fingerprints", "yolo-dyn fingerprints"),
     "demo": Command("yolo_dyn.demo", "demo", "yolo-dyn demo"),
 }
@@ -37,6 +39,8 @@ COMMANDS = {
 def main(argv: list[str] | None = None) -> int:
     """Run a command; return 0, or 2 after one line that says what was wrong with the input."""
     name, *words = (sys.argv[1:] if argv is None else argv) or ["help"]
+    if words and f"{name} {words[0]}" in COMMANDS:
+        name, words = f"{name} {words[0]}", words[1:]
     try:
         if name in ("help", "-h", "--help"):
             print(usage())
@@ -63,7 +67,7 @@ def usage() -> str:
     lines = ["yolo-dyn COMMAND key=value ...", ""]
     for name, command in COMMANDS.items():
         summary = (inspect.getdoc(command.load()) or "").splitlines()[0]
-        lines += [f"  {name:<12}{summary}", f"  {'':<12}  {command.example}"]
+        lines += [f"  {name:<14}{summary}", f"  {'':<14}  {command.example}"]
     return "\n".join(lines)
 
 
@@ -96,7 +100,7 @@ def _read(key: str, text: str, hint: Any) -> Any:
         import yaml
 
         return yaml.safe_load(text)
-    if hint == list[str]:
+    if hint in (list[str], list[str] | None):
         return [part for part in text.split(",") if part]
     if hint is bool:
         if text.lower() not in ("true", "false"):

@@ -48,7 +48,7 @@ def bench(
         raise YoloDynError(f"the folder of out={out} does not exist")
     steps = [(_training_step if train else _inference)(load_model(name), imgsz, batch, device) for name in model]
     warmup = 1 if train else 5
-    times = _in_turn(steps, rounds, warmup, torch.cuda.synchronize if device.startswith("cuda") else lambda: None)
+    times = in_turn(steps, rounds, warmup, torch.cuda.synchronize if device.startswith("cuda") else lambda: None)
 
     report = {
         "what": "training step" if train else "inference, fused",
@@ -84,7 +84,7 @@ def _show(report: dict[str, Any], rounds: int) -> None:
     print(f"\nratio: median over the rounds of a model's time to that of {first} in the same round")
 
 
-def _in_turn(
+def in_turn(
     steps: list[Callable[[], Any]], rounds: int, warmup: int, synchronize: Callable[[], None]
 ) -> list[list[float]]:
     """Run the steps in turn; milliseconds of each, ``[step][round]``."""

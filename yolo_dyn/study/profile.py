@@ -12,17 +12,7 @@ from yolo_dyn import registry
 from yolo_dyn.errors import YoloDynError
 from yolo_dyn.integration import image_channels
 from yolo_dyn.stock import load_model
-
-# The SGDM paper's figures: its table, then baseline and with SGDM, in millions of parameters and in GFLOPs. YOLOv5n is
-# the outlier of Table 2: the same widths as YOLOv8n, at twice its increment.
-PAPER = {
-    "yolov5n-sgdm": [("Table 2", (2.5, 2.8), (7.2, 8.1)), ("Table 5, older YOLOv5 code", (1.9, 2.0), (4.6, 4.8))],
-    "yolov5s-sgdm": [("Table 2", (9.2, 9.8), (24.2, 25.1))],
-    "yolov6n-sgdm": [("Table 2", (4.5, 4.5), (13.1, 13.2))],
-    "yolov6s-sgdm": [("Table 2", (16.5, 16.6), (44.9, 45.1))],
-    "yolov8n-sgdm": [("Table 2", (3.1, 3.3), (8.7, 9.1))],
-    "yolov8s-sgdm": [("Table 2", (11.2, 11.8), (28.8, 29.7))],
-}
+from yolo_dyn.study.paper import figures
 
 
 @dataclass(frozen=True)
@@ -85,10 +75,10 @@ def info(model: str, base: str = "", imgsz: int = 640) -> None:
         stock = _totals(profile(load_model(base), imgsz))
         print(f"{base:<36}{stock[0]:>14,}{stock[1]:>10.3f}")
         print(f"{'increment':<36}{totals[0] - stock[0]:>+14,}{totals[1] - stock[1]:>+10.3f}")
-    for table, params, gflops in PAPER.get(Path(model).stem, []):
-        columns = f"{f'{params[0]} -> {params[1]} M':>14}{f'{gflops[0]} -> {gflops[1]}':>14}"
+    for table, baseline, arm in figures(Path(model).stem):
+        columns = f"{f'{baseline[0]} -> {arm[0]} M':>14}{f'{baseline[1]} -> {arm[1]}':>14}"
         print(
-            f"{f'paper, {table}':<36}{columns}   increment {params[1] - params[0]:+.1f} M, {gflops[1] - gflops[0]:+.1f}"
+            f"{f'paper, {table}':<36}{columns}   increment {arm[0] - baseline[0]:+.1f} M, {arm[1] - baseline[1]:+.1f}"
         )
 
 

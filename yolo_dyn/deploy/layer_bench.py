@@ -1,0 +1,206 @@
+"""Every registered layer against the static convolution of the same shape: time and peak memory, measured in turn."""
+
+import inspect
+import json
+import platform
+import statistics
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from yolo_dyn import registry
+from yolo_dyn.deploy.latency import in_turn
+from yolo_dyn.errors import YoloDynError, nearest
+from yolo_dyn.layers.functional import FORMS, mixture_conv
+
+SHAPES = ((64, 80), (128, 40), (256, 20))  # channels, height and width: P3, P4, P5 of a small detector at 640 px
+CASES = (("eval", 1), ("eval", 8), ("train", 1), ("train", 8))  # what is timed, and the batch size
+STATIC = "static 3x3"
+
+
+def bench_layers(layers: list[str] | None = None, rounds: int = 9, experts: int = 4, out: str = "") -> dict[str, Any]:
+    """Time registered layers against a static 3x3 convolution of the same shape, forward and training step.
+
+    Args:
+        layers: YAML names; all registered layers by default.
+        rounds: times that each layer is run in each cell.
+        experts: number of expert kernels, K, of all layers that have them.
+        out: folder for `layers.json` and `layers.png`; it must exist.
+
+    Returns:
+        What is written to `layers.json`: the machine, and for each layer and cell the median time in milliseconds, the
+        median ratio to the static convolution in the same round, and the peak memory in MiB.
+    """
+    names = layers or registry.names()
+    for name in names:
+        if registry.get(name) is None:
+            raise YoloDynError(f"unknown layer {name!r}{nearest(name, registry.names())}")
+    if out and not Path(out).is_dir():
+        raise YoloDynError(f"the folder out={out} does not exist")
+    cells = []
+    print(_header())
+    for channels, size in SHAPES:
+        for mode, batch in CASES:
+            modules: dict[str, nn.Module] = {STATIC: nn.Conv2d(channels, channels, 3, padding=1, bias=False)}
+            modules |= {name: _layer(name, channels, experts) for name in names}
+            x = torch.randn(batch, channels, size, size)
+            steps = {name: _step(module, x, mode == "train") for name, module in modules.items()}
+            times = in_turn(list(steps.values()), rounds, 1, lambda: None)
+            for name, series in zip(steps, times, strict=True):
+                ratio = statistics.median(t / s for t, s in zip(series, times[0], strict=True))
+                cells.append(
+                    {
+                        "layer": name,
+                        "mode": mode,
+                        "batch": batch,
+                        "channels": channels,
+                        "size": size,
+                        "ms": statistics.median(series),
+                        "ratio": ratio,
+                        "peak_mib": peak_memory(steps[name]),
+                    }
+                )
+                print(_line(cells[-1]))
+    report = {
+        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
+        "torch": torch.__version__,
+        "experts": experts,
+        "rounds": rounds,
+        "cells": cells,
+    }
+    print(f"\n{_table(cells)}")
+    if out:
+        Path(out, "layers.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        _draw(cells, Path(out, "layers.png"))
+        print(f"\nwritten to {Path(out, 'layers.json')} and {Path(out, 'layers.png')}")
+    return report
+
+
+def bench_forms(rounds: int = 9) -> None:
+    """Time the three forms of the mixture against one static convolution: which one is the default, and why."""
+    print(f"{'ratio to a static convolution':<32}" + "".join(f"{form:>12}" for form in FORMS))
+    for channels, size in SHAPES:
+        for mode, batch in CASES:
+            bank = torch.randn(4 * channels, channels, 3, 3, requires_grad=mode == "train")
+            x = torch.randn(batch, channels, size, size, requires_grad=mode == "train")
+            attention = torch.softmax(torch.randn(batch, 4), 1)
+
+            def mixture(form: str, x=x, bank=bank, attention=attention) -> torch.Tensor:
+                return mixture_conv(x, bank, attention, padding=1, form=form)
+
+            def static(x=x, bank=bank, channels=channels) -> torch.Tensor:
+                return F.conv2d(x, bank[:channels], padding=1)
+
+            calls = [static, *(lambda form=form, mixture=mixture: mixture(form) for form in FORMS)]
+            times = in_turn([_called(call, mode == "train") for call in calls], rounds, 1, lambda: None)
+            ratios = [statistics.median(t / s for t, s in zip(series, times[0], strict=True)) for series in times[1:]]
+            print(f"{_cell(mode, batch, channels, size):<32}" + "".join(f"{ratio:>12.2f}" for ratio in ratios))
+
+
+def peak_memory(step: Callable[[], Any]) -> float:
+    """MiB that a call allocates at its peak beyond what was there before, as torch's profiler records it."""
+    step()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profiler:
+        step()
+    with tempfile.TemporaryDirectory() as folder:
+        trace = Path(folder, "trace.json")
+        profiler.export_chrome_trace(str(trace))
+        events = json.loads(trace.read_text(encoding="utf-8"))["traceEvents"]
+    changes = [event["args"]["Bytes"] for event in sorted(events, key=lambda e: e.get("ts", 0)) if _is_memory(event)]
+    live = peak = 0
+    for change in changes:
+        live += change
+        peak = max(peak, live)
+    return peak / 2**20
+
+
+def _is_memory(event: dict[str, Any]) -> bool:
+    return event.get("name") == "[memory]"
+
+
+def _layer(name: str, channels: int, experts: int) -> nn.Module:
+    """A layer as a 3x3 convolution; a module that is none keeps the channels."""
+    kind = registry.get(name)
+    assert kind is not None
+    options = {"num_experts": experts} if "num_experts" in inspect.signature(kind).parameters else {}
+    if kind in registry.CONVOLUTIONS:
+        return kind(channels, channels, 3, padding=1, bias=False, **options)
+    return kind(channels, channels, **options)
+
+
+def _step(module: nn.Module, x: torch.Tensor, train: bool) -> Callable[[], Any]:
+    if not train:
+        module.eval()
+        fuse = getattr(module, "fuse", None)
+        if callable(fuse):
+            fuse()
+    x = x.clone().requires_grad_(train)
+    return _called(lambda: module.train(train)(x), train)
+
+
+def _called(forward: Callable[[], torch.Tensor], train: bool) -> Callable[[], Any]:
+    def step() -> None:
+        if train:
+            forward().sum().backward()
+            return
+        with torch.inference_mode():
+            forward()
+
+    return step
+
+
+def _cell(mode: str, batch: int, channels: int, size: int) -> str:
+    return f"{mode}, batch {batch}, {channels} x {size}x{size}"
+
+
+def _header() -> str:
+    return f"{'layer':<22}{'cell':<28}{'median ms':>12}{'ratio':>9}{'peak MiB':>11}"
+
+
+def _line(cell: dict[str, Any]) -> str:
+    where = _cell(cell["mode"], cell["batch"], cell["channels"], cell["size"])
+    return f"{cell['layer']:<22}{where:<28}{cell['ms']:>12.2f}{cell['ratio']:>9.2f}{cell['peak_mib']:>11.1f}"
+
+
+def _table(cells: list[dict[str, Any]]) -> str:
+    """Ratios, a row for each layer and a column for each case, the three shapes side by side."""
+    shapes = " / ".join(f"{channels} x {size}x{size}" for channels, size in SHAPES)
+    lines = [
+        f"ratio to a static 3x3 convolution at {shapes}",
+        f"{'':<22}" + "".join(f"{f'{mode}, batch {batch}':>22}" for mode, batch in CASES),
+    ]
+    for name in dict.fromkeys(cell["layer"] for cell in cells):
+        columns = []
+        for case in CASES:
+            ratios = [c["ratio"] for c in cells if c["layer"] == name and (c["mode"], c["batch"]) == case]
+            columns.append(f"{' / '.join(f'{ratio:.2f}' for ratio in ratios):>22}")
+        lines.append(f"{name:<22}" + "".join(columns))
+    return "\n".join(lines)
+
+
+def _draw(cells: list[dict[str, Any]], file: Path) -> None:
+    import matplotlib.pyplot as plt
+
+    names = list(dict.fromkeys(cell["layer"] for cell in cells))[::-1]
+    figure, axes = plt.subplots(1, len(CASES), figsize=(4 * len(CASES), 0.42 * len(names) + 1.6), sharey=True)
+    for axis, case in zip(axes, CASES, strict=True):
+        for offset, (channels, size) in enumerate(SHAPES):
+            found = {
+                c["layer"]: c["ratio"] for c in cells if (c["mode"], c["batch"], c["channels"]) == (*case, channels)
+            }
+            heights = [i + 0.27 * (1 - offset) for i in range(len(names))]
+            axis.barh(heights, [found[name] for name in names], 0.27, label=f"{channels} x {size}x{size}")
+        axis.axvline(1, color="0.3", linewidth=0.8)
+        axis.set_xscale("log", base=2)
+        axis.set_xlabel("time / static 3x3 convolution")
+        axis.set_title(f"{case[0]}, batch {case[1]}")
+        axis.set_yticks(range(len(names)), names)
+    axes[0].legend(fontsize=8)
+    figure.tight_layout()
+    figure.savefig(file, dpi=110)
+    plt.close(figure)
