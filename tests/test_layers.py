@@ -196,8 +196,7 @@ def test_fused_equals_unfused_and_fusing_twice_changes_nothing(name):
     layer.fuse()
     fused = layer(x)
     assert torch.allclose(fused, expected, atol=1e-4)
-    if name != "DCD":  # which folds its two norms into the kernel anew for each sample
-        assert not any(isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d) for m in layer.modules())
+    assert not any(isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d) for m in layer.modules())
     layer.fuse()
     assert torch.equal(layer(x), fused)
     assert torch.equal(before(x), expected)
@@ -242,7 +241,7 @@ def test_channels_last(name):
 def test_reduced_precision(name, dtype, fused):
     layer, x = build(name).eval(), torch.randn(2, 16, 9, 7)
     expected = layer(x)
-    tolerance = 2e-2 if dtype is torch.float16 else 1e-1
+    tolerance = (2e-2 if dtype is torch.float16 else 1e-1) * max(1.0, expected.std().item())
     if fused:
         layer.fuse()
     with torch.autocast("cpu", dtype):

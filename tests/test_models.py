@@ -62,14 +62,14 @@ def test_a_stock_row_with_a_dynamic_layer(block, args, count, name, tiny):
     assert {max(m.kernel_size) for m in model.model[1].modules() if type(m) is nn.Conv2d} <= {1, 3}
     model = randomise(model).eval()
     x = torch.rand(2, 3, 64, 32)
-    expected = model(x)[0]
+    expected = model.model[:2](x)  # what the head gets; its boxes would hide or blow up a difference
     fused = copy.deepcopy(model).fuse(verbose=False)
-    assert torch.allclose(fused(x)[0], expected, atol=1e-3, rtol=1e-4)
-    assert not [m for key, m in fused.named_modules() if isinstance(m, nn.BatchNorm2d) and name != "DCD"]
+    assert torch.allclose(fused.model[:2](x), expected, atol=1e-4 * max(1.0, expected.std().item()), rtol=1e-4)
+    assert not [m for key, m in fused.named_modules() if isinstance(m, nn.BatchNorm2d)]
     other = build(copy.deepcopy(rows)).eval()
     other.load_state_dict(model.state_dict())
     if not issubclass(kind, layers.A2D2C):
-        assert torch.equal(other(x)[0], expected)
+        assert torch.equal(other.model[:2](x), expected)
 
 
 def test_weights_of_the_stock_block_transfer_but_for_its_convolutions():

@@ -2,10 +2,12 @@
 
 import inspect
 import json
+import os
 import platform
 import statistics
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from torch import nn
 from yolo_dyn import registry
 from yolo_dyn.deploy.latency import in_turn
 from yolo_dyn.errors import YoloDynError, nearest
-from yolo_dyn.layers.functional import FORMS, mixture_conv
+from yolo_dyn.layers.functional import FORMS, conv_per_sample, mix_kernels, mixture_conv
 
 SHAPES = ((64, 80), (128, 40), (256, 20))  # channels, height and width: P3, P4, P5 of a small detector at 640 px
 CASES = (("eval", 1), ("eval", 8), ("train", 1), ("train", 8))  # what is timed, and the batch size
@@ -50,9 +52,13 @@ def bench_layers(layers: list[str] | None = None, rounds: int = 9, experts: int 
             modules |= {name: _layer(name, channels, experts) for name in names}
             x = torch.randn(batch, channels, size, size)
             steps = {name: _step(module, x, mode == "train") for name, module in modules.items()}
-            times = in_turn(list(steps.values()), rounds, 1, lambda: None)
-            for name, series in zip(steps, times, strict=True):
-                ratio = statistics.median(t / s for t, s in zip(series, times[0], strict=True))
+            # the static convolution before each layer: what it is compared with has seen the same memory and cache
+            pairs = [step for name in names for step in (steps[STATIC], steps[name])]
+            times = in_turn(pairs, rounds, 1, lambda: None)
+            series = {STATIC: (times[0], times[0])}
+            series |= {name: (times[2 * i], times[2 * i + 1]) for i, name in enumerate(names)}
+            for name, (static, timed) in series.items():
+                ratio = statistics.median(t / s for t, s in zip(timed, static, strict=True))
                 cells.append(
                     {
                         "layer": name,
@@ -60,7 +66,7 @@ def bench_layers(layers: list[str] | None = None, rounds: int = 9, experts: int 
                         "batch": batch,
                         "channels": channels,
                         "size": size,
-                        "ms": statistics.median(series),
+                        "ms": statistics.median(timed),
                         "ratio": ratio,
                         "peak_mib": peak_memory(steps[name]),
                     }
@@ -82,29 +88,39 @@ def bench_layers(layers: list[str] | None = None, rounds: int = 9, experts: int 
 
 
 def bench_forms(rounds: int = 9) -> None:
-    """Time the three forms of the mixture against one static convolution: which one is the default, and why."""
-    print(f"{'ratio to a static convolution':<32}" + "".join(f"{form:>12}" for form in FORMS))
+    """Time the three forms of the mixture, and the two parts of the kernel form, against one static convolution.
+
+    Args:
+        rounds: times that each is run in each cell.
+    """
+    columns = [*FORMS, "mixing alone", "convolution alone"]
+    print(f"{'ratio to a static convolution':<32}" + "".join(f"{column:>20}" for column in columns))
     for channels, size in SHAPES:
         for mode, batch in CASES:
-            bank = torch.randn(4 * channels, channels, 3, 3, requires_grad=mode == "train")
-            x = torch.randn(batch, channels, size, size, requires_grad=mode == "train")
+            train = mode == "train"
+            bank = torch.randn(4 * channels, channels, 3, 3, requires_grad=train)
+            x = torch.randn(batch, channels, size, size, requires_grad=train)
+            kernels = torch.randn(batch, channels, channels, 3, 3, requires_grad=train)
             attention = torch.softmax(torch.randn(batch, 4), 1)
-
-            def mixture(form: str, x=x, bank=bank, attention=attention) -> torch.Tensor:
-                return mixture_conv(x, bank, attention, padding=1, form=form)
-
-            def static(x=x, bank=bank, channels=channels) -> torch.Tensor:
-                return F.conv2d(x, bank[:channels], padding=1)
-
-            calls = [static, *(lambda form=form, mixture=mixture: mixture(form) for form in FORMS)]
-            times = in_turn([_called(call, mode == "train") for call in calls], rounds, 1, lambda: None)
-            ratios = [statistics.median(t / s for t, s in zip(series, times[0], strict=True)) for series in times[1:]]
-            print(f"{_cell(mode, batch, channels, size):<32}" + "".join(f"{ratio:>12.2f}" for ratio in ratios))
+            calls = [
+                *(partial(mixture_conv, x, bank, attention, padding=1, form=form) for form in FORMS),
+                partial(mix_kernels, bank, attention),
+                partial(conv_per_sample, x, kernels, padding=1),
+            ]
+            static = _called(partial(F.conv2d, x, bank[:channels].detach().requires_grad_(train), padding=1), train)
+            steps = [step for call in calls for step in (static, _called(call, train))]
+            times = in_turn(steps, rounds, 1, lambda: None)
+            ratios = [
+                statistics.median(t / s for t, s in zip(times[2 * i + 1], times[2 * i], strict=True))
+                for i in range(len(calls))
+            ]
+            print(f"{_cell(mode, batch, channels, size):<32}" + "".join(f"{ratio:>20.2f}" for ratio in ratios))
 
 
 def peak_memory(step: Callable[[], Any]) -> float:
     """MiB that a call allocates at its peak beyond what was there before, as torch's profiler records it."""
     step()
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # or every run of the profiler prints two lines
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profiler:
         step()
     with tempfile.TemporaryDirectory() as folder:

@@ -1,8 +1,8 @@
 """Dynamic channel fusion (DCD) of "Revisiting Dynamic Convolution via Matrix Decomposition" (Li et al., 2021).
 
-``W(x) = Lambda(x) W0 + P Phi(x) Q^T``: one static kernel, scaled a channel, plus a low-rank mixing of channels. At
-evaluation that kernel is built and used in one convolution; in training the two BatchNorms of the low-rank branch need
-its features, so it runs as a branch.
+``W(x) = Lambda(x) W0 + P Phi(x) Q^T``: one static kernel, scaled a channel, plus a low-rank mixing of channels. In
+training the two BatchNorms of the low-rank part need its features, so it runs as a branch; once they are folded, the
+kernel is built and used in one convolution.
 
 Readings, from the counts of the ResNets:
 - the pooled input is 2x2 in ResNet-18 (``pool=2``) and 1x1 in ResNet-50 (``pool=1``). It has D = pool^2 C_in entries,
@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.utils import _pair
 
-from yolo_dyn.layers.functional import Size, conv_per_sample, fold_scale, init_kernels
+from yolo_dyn.layers.functional import Size, conv_per_sample, fold_batchnorm, fold_scale, init_kernels
 
 
 class DCD(nn.Module):
@@ -72,7 +72,9 @@ class DCD(nn.Module):
         self.scale = nn.Linear(squeezed, out_channels, bias=False)
         self.q = nn.Parameter(torch.empty(self.inner, in_channels, 1, 1))
         self.p = nn.Parameter(torch.empty(out_channels, self.inner, 1, 1))
-        self.norm_q, self.norm_phi = nn.BatchNorm2d(self.inner), nn.BatchNorm2d(self.inner)
+        self.q_shift: nn.Parameter | None = None  # [d], takes the folded BatchNorm's shift
+        self.norm_q: nn.BatchNorm2d | None = nn.BatchNorm2d(self.inner)
+        self.norm_phi: nn.BatchNorm2d | None = nn.BatchNorm2d(self.inner)
         for weight in (self.weight, self.q, self.p):
             init_kernels(weight)
 
@@ -83,25 +85,21 @@ class DCD(nn.Module):
         phi = self.phi(squeezed).reshape(-1, self.inner, self.inner)  # [B, d, d]
         scale = _gate(self.scale(squeezed))  # [B, C_out], the diagonal of Lambda
         static = self.weight if guide is None else self.weight * guide
-        return self._branches(x, static, scale, phi) if self.training else self._kernel(x, static, scale, phi)
-
-    def _branches(self, x: Tensor, static: Tensor, scale: Tensor, phi: Tensor) -> Tensor:
+        if self.norm_q is None or self.norm_phi is None:
+            return self._kernel(x, static, scale, phi)
         y = scale[:, :, None, None] * F.conv2d(x, static, None, self.stride, self.padding, self.dilation)
         fused = self.norm_q(F.conv2d(self._centred(x), self.q, None, self.stride))  # [B, d, H', W']
         fused = self.norm_phi((phi @ fused.flatten(2)).reshape(fused.shape)) + fused
         return y + F.conv2d(fused, self.p, self.bias)
 
     def _kernel(self, x: Tensor, static: Tensor, scale: Tensor, phi: Tensor) -> Tensor:
-        scale_q, shift_q = fold_scale(self.norm_q)
-        scale_phi, shift_phi = fold_scale(self.norm_phi)
-        phi = scale_phi[:, None] * phi + torch.eye(self.inner, dtype=phi.dtype, device=phi.device)
+        """Build ``Lambda W0 + P Phi Q^T`` for each sample and convolve once; the second part is the centre tap."""
+        assert self.q_shift is not None
         p_phi = self.p.flatten(1) @ phi  # [B, C_out, d]
-        fusion = (p_phi * scale_q) @ self.q.flatten(1)  # [B, C_out, C_in], P Phi Q^T
-        bias = p_phi @ shift_q + self.p.flatten(1) @ shift_phi  # [B, C_out]
-        taps = static.shape[2] * static.shape[3]
-        centre = F.pad(fusion[..., None], (taps // 2, taps // 2))  # [B, C_out, C_in, k*k]
-        kernel = scale[:, :, None, None, None] * static + centre.reshape(-1, *static.shape)
-        bias = bias if self.bias is None else bias + self.bias
+        bias = p_phi @ self.q_shift if self.bias is None else p_phi @ self.q_shift + self.bias  # [B, C_out]
+        centre = static.shape[2] * static.shape[3] // 2
+        kernel = F.pad((p_phi @ self.q.flatten(1))[..., None], (centre, centre))  # [B, C_out, C_in, k*k]
+        kernel = kernel.reshape(-1, *static.shape).addcmul_(scale[:, :, None, None, None], static)
         return conv_per_sample(x, kernel, bias, self.stride, self.padding, self.dilation)
 
     def _centred(self, x: Tensor) -> Tensor:
@@ -120,15 +118,23 @@ class DCD(nn.Module):
 
     @torch.no_grad()
     def fuse(self, guide: Tensor | None = None, bn: nn.BatchNorm2d | None = None) -> None:
-        """Fold a guide and a following BatchNorm, both constant at evaluation, into the kernels."""
-        weight = self.weight if guide is None else self.weight * guide
-        scale, shift = (torch.ones(len(weight)), torch.zeros(len(weight))) if bn is None else fold_scale(bn)
-        scale, shift = scale.to(weight), shift.to(weight)
+        """Fold the inner norms, and a guide and a following BatchNorm, which are constant at evaluation."""
+        bias = torch.zeros_like(self.weight[:, 0, 0, 0]) if self.bias is None else self.bias
+        if self.norm_q is not None and self.norm_phi is not None:
+            self.q, self.q_shift = fold_batchnorm(self.q, self.norm_q)
+            scale, shift = fold_scale(self.norm_phi)
+            self.phi.weight = nn.Parameter(self.phi.weight * scale.repeat_interleave(self.inner)[:, None], False)
+            self.phi.bias = nn.Parameter(torch.eye(self.inner).flatten().to(scale), False)  # Phi's way around its norm
+            bias = bias + self.p.flatten(1) @ shift
+            self.norm_q = self.norm_phi = None
+        if guide is not None:
+            self.weight = nn.Parameter(self.weight * guide, False)
         if bn is not None:
-            bias = shift if self.bias is None else shift + scale * self.bias
-            self.bias = nn.Parameter(bias, requires_grad=False)
-        self.weight = nn.Parameter(scale.view(-1, 1, 1, 1) * weight, requires_grad=False)
-        self.p = nn.Parameter(scale.view(-1, 1, 1, 1) * self.p, requires_grad=False)
+            scale, shift = fold_scale(bn)
+            bias = scale * bias + shift
+            self.weight = nn.Parameter(scale.view(-1, 1, 1, 1) * self.weight, False)
+            self.p = nn.Parameter(scale.view(-1, 1, 1, 1) * self.p, False)
+        self.bias = nn.Parameter(bias, False)
 
 
 def _gate(z: Tensor) -> Tensor:

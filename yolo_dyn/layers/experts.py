@@ -12,6 +12,7 @@ from yolo_dyn.layers.functional import (
     init_kernels,
     mix_kernels,
     mixture_conv,
+    scaled,
 )
 
 
@@ -89,7 +90,7 @@ class Experts(nn.Module):
             return self._mix_responses(x, attention, guide, output)
         kernel, bias = self.mix(attention, guide)
         if output is not None:
-            kernel = kernel * output[:, :, None, None, None]
+            kernel = scaled(kernel, output[:, :, None, None, None])
             bias = None if bias is None else bias * output
         return self.convolve(x, kernel, bias)
 

@@ -150,6 +150,16 @@ def mixture_conv(
     return conv_per_sample(x, kernel, bias, stride, padding, dilation, groups, form)
 
 
+def eager_inference() -> bool:
+    """Whether the code runs as it stands, with no gradient recorded and no graph traced."""
+    return not (torch.is_grad_enabled() or torch.jit.is_tracing() or torch.compiler.is_compiling())
+
+
+def scaled(x: Tensor, factor: Tensor) -> Tensor:
+    """``x * factor`` for an `x` that nobody else needs: in place at inference, where a new large tensor costs more."""
+    return x.mul_(factor) if eager_inference() else x * factor
+
+
 def fold_scale(bn: nn.BatchNorm1d | nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     """Return the scale and the shift, ``[C]`` each, that a BatchNorm applies at evaluation."""
     if bn.running_mean is None or bn.running_var is None:

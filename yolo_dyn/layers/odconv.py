@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from yolo_dyn.layers.attention import Trunk, check_anneal
 from yolo_dyn.layers.experts import Experts
-from yolo_dyn.layers.functional import Size
+from yolo_dyn.layers.functional import Size, scaled
 
 ATTENTIONS = ("spatial", "channel", "filter", "kernel")
 
@@ -79,12 +79,14 @@ class ODConv(nn.Module):
         """`guide`, ``[C_out, C_in/groups, k, k]``, multiplies the mixed kernel (SGDM Eq. 10)."""
         trunk = self.trunk(x.mean((2, 3)))  # [B, h]
         kernel, bias = self.experts.mix(self.kernel_attention(trunk), guide)  # [B, C_out, C_in/groups, k, k]
-        if self.spatial is not None:  # shared by all experts, so it may follow the mixture
-            kernel = kernel * torch.sigmoid(self.spatial(trunk)).view(-1, 1, 1, *kernel.shape[3:])
+        factor = kernel.new_ones(1)  # of the mixed kernel: shared by all experts, so it may follow the mixture
+        if self.spatial is not None:
+            factor = torch.sigmoid(self.spatial(trunk)).view(-1, 1, 1, *kernel.shape[3:])
         if self.filter is not None:
             filters = torch.sigmoid(self.filter(trunk))  # [B, C_out]
-            kernel = kernel * filters[:, :, None, None, None]
+            factor = factor * filters[:, :, None, None, None]
             bias = None if bias is None else bias * filters
+        kernel = scaled(kernel, factor) if factor.dim() > 1 else kernel
         if self.channel is not None:
             x = x * torch.sigmoid(self.channel(trunk))[:, :, None, None]
         return self.experts.convolve(x, kernel, bias)  # (Eq. 2)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.utils import _pair
 
-from yolo_dyn.layers.functional import Size, fold_batchnorm, fold_scale, init_kernels
+from yolo_dyn.layers.functional import Size, eager_inference, fold_batchnorm, fold_scale, init_kernels, scaled
 
 
 class RFAConv(nn.Module):
@@ -56,14 +56,33 @@ class RFAConv(nn.Module):
 
     def forward(self, x: Tensor, guide: Tensor | None = None) -> Tensor:
         """`guide`, ``[C_out, C_in, k, k]``, multiplies the kernel (SGDM Eq. 10)."""
-        channels, k = x.shape[1], self.kernel_size
-        pooled = F.avg_pool2d(x, k, self.stride, self.padding)
-        logits = F.conv2d(pooled, self.attention, groups=channels)  # [B, C*k*k, H', W']
-        attention = torch.softmax(logits.unflatten(1, (channels, -1)), 2).flatten(1, 2)
-        features = F.conv2d(x, self.features, self.features_bias, self.stride, self.padding, groups=channels)
-        features = F.relu(features if self.norm is None else self.norm(features), inplace=True)
         weight = self.weight if guide is None else self.weight * guide
-        return F.conv2d(features * attention, weight.reshape(weight.shape[0], -1, 1, 1), self.bias)
+        if self.norm is None and eager_inference():
+            return torch.cat([self._in_parts(sample[None], weight) for sample in x])
+        return F.conv2d(self._fields(x, slice(None)), weight.reshape(weight.shape[0], -1, 1, 1), self.bias)
+
+    def _fields(self, x: Tensor, rows: slice) -> Tensor:
+        """Weighted features of all receptive fields, ``[B, C*k*k, H', W']``; `rows` are those of the parameters."""
+        channels, (k, _) = x.shape[1], self.kernel_size
+        box = x.new_full((channels, 1, k, k), 1 / k**2)  # average pooling, which a depthwise convolution does faster
+        pooled = F.conv2d(x, box, None, self.stride, self.padding, groups=channels)  # [B, C, H', W']
+        logits = pooled[:, :, None] * self.attention[rows].view(channels, -1, 1, 1)  # [B, C, k*k, H', W']
+        attention = torch.softmax(logits, 2).flatten(1, 2)
+        bias = None if self.features_bias is None else self.features_bias[rows]
+        features = F.conv2d(x, self.features[rows], bias, self.stride, self.padding, groups=channels)
+        features = F.relu(features if self.norm is None else self.norm(features), inplace=True)
+        return scaled(features, attention)
+
+    def _in_parts(self, x: Tensor, weight: Tensor) -> Tensor:
+        """One sample, as many channels at a time as give a million features: more would leave the cache."""
+        positions = weight.shape[2] * weight.shape[3]
+        step = max(1, 2**20 // (positions * x.shape[2] * x.shape[3]))
+        y = x.new_zeros(1) if self.bias is None else self.bias[:, None, None]
+        for first in range(0, x.shape[1], step):
+            part = slice(first, first + step)
+            fields = self._fields(x[:, part], slice(positions * first, positions * (first + step)))
+            y = F.conv2d(fields, weight[:, part].reshape(weight.shape[0], -1, 1, 1)) + y
+        return y
 
     @torch.no_grad()
     def fuse(self, guide: Tensor | None = None, bn: nn.BatchNorm2d | None = None) -> None:
