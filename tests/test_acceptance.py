@@ -116,3 +116,10 @@ def test_the_demo(tmp_path, command):
     text = command("yolo-dyn", "demo", f"out={tmp_path / 'demo'}", cwd=tmp_path).stdout
     assert "AP50 0." in text
     assert (tmp_path / "demo" / "predictions.png").is_file()
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in (ROOT / "models_yaml").glob("*.yaml")))
+def test_one_epoch_of_every_bundled_model(name, tmp_path, command):
+    words = ("data=shapes.yaml", "imgsz=96", "epochs=1", "batch=16", f"project={tmp_path}", "name=train", "plots=False")
+    command("yolo", "train", f"model={name.replace('-', 'n-', 1)}", *words, *COMMON, cwd=tmp_path)
+    assert (tmp_path / "train" / "weights" / "best.pt").is_file()

@@ -202,7 +202,7 @@ def _table(cells: list[dict[str, Any]]) -> str:
 def _draw(cells: list[dict[str, Any]], file: Path) -> None:
     import matplotlib.pyplot as plt
 
-    names = list(dict.fromkeys(cell["layer"] for cell in cells))[::-1]
+    names = [name for name in dict.fromkeys(cell["layer"] for cell in cells) if name != STATIC][::-1]
     figure, axes = plt.subplots(1, len(CASES), figsize=(4 * len(CASES), 0.42 * len(names) + 1.6), sharey=True)
     for axis, case in zip(axes, CASES, strict=True):
         for offset, (channels, size) in enumerate(SHAPES):
@@ -210,9 +210,10 @@ def _draw(cells: list[dict[str, Any]], file: Path) -> None:
                 c["layer"]: c["ratio"] for c in cells if (c["mode"], c["batch"], c["channels"]) == (*case, channels)
             }
             heights = [i + 0.27 * (1 - offset) for i in range(len(names))]
-            axis.barh(heights, [found[name] for name in names], 0.27, label=f"{channels} x {size}x{size}")
+            axis.barh(heights, [found[name] - 1 for name in names], 0.27, left=1, label=f"{channels} x {size}x{size}")
         axis.axvline(1, color="0.3", linewidth=0.8)
         axis.set_xscale("log", base=2)
+        axis.xaxis.set_major_formatter("{x:g}")
         axis.set_xlabel("time / static 3x3 convolution")
         axis.set_title(f"{case[0]}, batch {case[1]}")
         axis.set_yticks(range(len(names)), names)

@@ -1,8 +1,8 @@
 """Dynamic channel fusion (DCD) of "Revisiting Dynamic Convolution via Matrix Decomposition" (Li et al., 2021).
 
 ``W(x) = Lambda(x) W0 + P Phi(x) Q^T``: one static kernel, scaled a channel, plus a low-rank mixing of channels. In
-training the two BatchNorms of the low-rank part need its features, so it runs as a branch; once they are folded, the
-kernel is built and used in one convolution.
+training the two BatchNorms of the low-rank part need its features; once they are folded, ``P Phi(x)`` is one matrix.
+Both parts keep constant convolutions, so that any batch size exports.
 
 Readings, from the counts of the ResNets:
 - the pooled input is 2x2 in ResNet-18 (``pool=2``) and 1x1 in ResNet-50 (``pool=1``). It has D = pool^2 C_in entries,
@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.utils import _pair
 
-from yolo_dyn.layers.functional import Size, conv_per_sample, fold_batchnorm, fold_scale, init_kernels
+from yolo_dyn.layers.functional import Size, fold_batchnorm, fold_scale, init_kernels
 
 
 class DCD(nn.Module):
@@ -85,22 +85,16 @@ class DCD(nn.Module):
         phi = self.phi(squeezed).reshape(-1, self.inner, self.inner)  # [B, d, d]
         scale = _gate(self.scale(squeezed))  # [B, C_out], the diagonal of Lambda
         static = self.weight if guide is None else self.weight * guide
-        if self.norm_q is None or self.norm_phi is None:
-            return self._kernel(x, static, scale, phi)
-        y = scale[:, :, None, None] * F.conv2d(x, static, None, self.stride, self.padding, self.dilation)
-        fused = self.norm_q(F.conv2d(self._centred(x), self.q, None, self.stride))  # [B, d, H', W']
-        fused = self.norm_phi((phi @ fused.flatten(2)).reshape(fused.shape)) + fused
-        return y + F.conv2d(fused, self.p, self.bias)
-
-    def _kernel(self, x: Tensor, static: Tensor, scale: Tensor, phi: Tensor) -> Tensor:
-        """Build ``Lambda W0 + P Phi Q^T`` for each sample and convolve once; the second part is the centre tap."""
-        assert self.q_shift is not None
-        p_phi = self.p.flatten(1) @ phi  # [B, C_out, d]
-        bias = p_phi @ self.q_shift if self.bias is None else p_phi @ self.q_shift + self.bias  # [B, C_out]
-        centre = static.shape[2] * static.shape[3] // 2
-        kernel = F.pad((p_phi @ self.q.flatten(1))[..., None], (centre, centre))  # [B, C_out, C_in, k*k]
-        kernel = kernel.reshape(-1, *static.shape).addcmul_(scale[:, :, None, None, None], static)
-        return conv_per_sample(x, kernel, bias, self.stride, self.padding, self.dilation)
+        y = F.conv2d(x, static, None, self.stride, self.padding, self.dilation)
+        fused = F.conv2d(self._centred(x), self.q, self.q_shift, self.stride)  # [B, d, H', W'], Q^T x
+        if self.norm_q is not None and self.norm_phi is not None:
+            fused = self.norm_q(fused)
+            fused = self.norm_phi((phi @ fused.flatten(2)).reshape(fused.shape)) + fused
+            fused = F.conv2d(fused, self.p, self.bias)
+        else:
+            assert self.bias is not None  # folding has made one
+            fused = torch.baddbmm(self.bias[:, None], self.p.flatten(1) @ phi, fused.flatten(2)).reshape(y.shape)
+        return torch.addcmul(fused, scale[:, :, None, None], y)
 
     def _centred(self, x: Tensor) -> Tensor:
         """The input with the border, maybe negative, that gives a 1x1 convolution the output size of this one."""
