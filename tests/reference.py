@@ -71,7 +71,7 @@ def rdconv(x: Tensor, layer: RDConv, guide: Tensor | None = None) -> Tensor:
         for c in range(layer.intrinsic):
             over_h = intrinsic[c].sum(0) / intrinsic.shape[1]  # [W]
             over_w = intrinsic[c].sum(1) / intrinsic.shape[2]  # [H]
-            across = conv2d(over_h[None, None], row.weight[c : c + 1], padding=(0, row.padding[1]))[0, 0]
+            across = conv2d(over_h[None, :, None], row.weight[c : c + 1], padding=(row.padding[0], 0))[0, :, 0]
             down = conv2d(over_w[None, :, None], col.weight[c : c + 1], padding=(col.padding[0], 0))[0, :, 0]
             across, down = across[:: layer.stride] + row.bias[c], down[:: layer.stride] + col.bias[c]
             for i in range(y.shape[1]):

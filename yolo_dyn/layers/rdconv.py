@@ -86,8 +86,9 @@ class RDConv(nn.Module):
         self.conv_h = nn.Conv2d(
             intrinsic, intrinsic, (strip_size, 1), (stride, 1), (strip_padding, 0), groups=intrinsic
         )
+        # upright too: torch's half-precision depthwise convolution along a single row never returns on some CPUs
         self.conv_w = nn.Conv2d(
-            intrinsic, intrinsic, (1, strip_size), (1, stride), (0, strip_padding), groups=intrinsic
+            intrinsic, intrinsic, (strip_size, 1), (stride, 1), (strip_padding, 0), groups=intrinsic
         )
         maps = math.ceil((out_channels - intrinsic) / intrinsic)
         self.cheap = ConvNorm(intrinsic, maps * intrinsic, (3, 3), groups=intrinsic)
@@ -95,14 +96,14 @@ class RDConv(nn.Module):
     def forward(self, x: Tensor, guide: Tensor | None = None) -> Tensor:
         """`guide`, ``[c_r, c_r/groups, k, k]``, multiplies the mixed kernel (SGDM Eq. 10)."""
         x = F.silu(self.razor(x), inplace=True)  # [B, c_r, H, W], the intrinsic features (Eq. 6)
-        over_h, over_w = x.mean(2, keepdim=True), x.mean(3, keepdim=True)  # [B, c_r, 1, W], [B, c_r, H, 1] (Fig. 2a)
+        over_h, over_w = x.mean(2)[..., None], x.mean(3)[..., None]  # [B, c_r, W, 1], [B, c_r, H, 1] (Fig. 2a)
         attention = torch.sigmoid(self.attention(over_h.mean((2, 3))))  # [B, K] (Eq. 5)
         kernel = mix_kernels(self.weight, attention)  # [B, c_r, c_r/groups, k, k] (Eq. 2)
         if guide is not None:
             kernel = kernel * guide
         y = conv_per_sample(x, kernel, self.bias, self.stride, self.padding, self.dilation, self.groups)
         y = F.silu(y if self.norm is None else self.norm(y), inplace=True)
-        y = y * torch.sigmoid(self.conv_w(over_h) + self.conv_h(over_w))  # [B, c_r, H', W']
+        y = y * torch.sigmoid(self.conv_w(over_h).transpose(2, 3) + self.conv_h(over_w))  # [B, c_r, H', W']
         return torch.cat([y, F.silu(self.cheap(y), inplace=True)], 1)[:, : self.out_channels]  # (Eq. 7)
 
     @torch.no_grad()
