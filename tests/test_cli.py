@@ -17,7 +17,10 @@ def test_help_names_every_command_with_an_example(capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["inser"], "unknown command 'inser'; did you mean 'insert'? (commands: help, insert, info, bench, demo)"),
+        (
+            ["inser"],
+            "unknown command 'inser'; did you mean 'insert'? (commands: help, insert, info, ",
+        ),
         (["info", "modle=x.yaml"], "unknown key 'modle'; did you mean 'model'? (keys: model, base, imgsz)"),
         (["info", "yolov8n.yaml"], "expected key=value, got 'yolov8n.yaml'; for example: yolo-dyn info"),
         (["info"], "missing key 'model'; for example: yolo-dyn info"),

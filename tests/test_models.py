@@ -8,6 +8,7 @@ from conftest import ROOT
 from test_layers import randomise
 from torch import nn
 from ultralytics import YOLO
+from ultralytics.nn import tasks
 from ultralytics.nn.tasks import DetectionModel
 
 from yolo_dyn import YoloDynError, layers, registry
@@ -17,8 +18,9 @@ BUNDLED = sorted(path.name for path in (ROOT / "models_yaml").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("name", BUNDLED)
-def test_bundled_model_trains_reloads_fuses_and_validates(name, tiny, tmp_path):
-    """One epoch with the stock trainer, which saves the model, reloads it, fuses it and validates it."""
+def test_bundled_model_trains_reloads_fuses_and_validates(name, tiny, tmp_path, monkeypatch):
+    """One epoch with the stock trainer, which saves the model, reloads it, restricted too, fuses and validates it."""
+    monkeypatch.setattr(tasks, "SAFE_LOAD", True)
     model = YOLO(ROOT / "models_yaml" / name.replace("-", "n-", 1))
     model.train(data=str(tiny), imgsz=64, epochs=1, batch=8, workers=0, plots=False, project=str(tmp_path), name="run")
     best = YOLO(tmp_path / "run" / "weights" / "best.pt")

@@ -1,7 +1,5 @@
 """What the layers ask of their input before they mix: small networks on the globally pooled input ``[B, C]``."""
 
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -18,7 +16,8 @@ class KernelAttention(nn.Module):
         in_channels: channels of the input.
         num_experts: number of expert kernels, K.
         hidden: hidden width.
-        activation: between the two layers. With a hidden width of four, a ReLU could start with all units dead.
+        activation: class of the module between the two layers. With a hidden width of four, a ReLU could start with all
+            units dead.
         bias: whether the first layer has one.
 
     Shape:
@@ -30,13 +29,13 @@ class KernelAttention(nn.Module):
         in_channels: int,
         num_experts: int,
         hidden: int,
-        activation: Callable[[Tensor], Tensor] = F.relu,
+        activation: type[nn.Module] = nn.ReLU,
         bias: bool = False,
     ):
         super().__init__()
         self.squeeze = nn.Linear(in_channels, hidden, bias)
         self.expand = nn.Linear(hidden, num_experts)
-        self.activation = activation
+        self.activation = activation()
 
     def forward(self, pooled: Tensor) -> Tensor:
         return self.expand(self.activation(self.squeeze(pooled)))

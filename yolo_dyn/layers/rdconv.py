@@ -76,7 +76,7 @@ class RDConv(nn.Module):
         self.out_channels, self.intrinsic, self.kernel_size = out_channels, intrinsic, kernel_size
         self.stride, self.padding, self.dilation, self.groups = stride, padding, dilation, groups
         self.razor = ConvNorm(in_channels, intrinsic)
-        self.attention = KernelAttention(intrinsic, num_experts, max(intrinsic // 4, 4), F.silu, bias=True)
+        self.attention = KernelAttention(intrinsic, num_experts, max(intrinsic // 4, 4), nn.SiLU, bias=True)
         self.weight = nn.Parameter(
             torch.empty(num_experts * intrinsic, intrinsic // groups, kernel_size, kernel_size)  # [K*c_r, c_r, k, k]
         )
