@@ -1,0 +1,198 @@
+"""Corruptions: the same pixels everywhere, with the statistics that they promise."""
+
+import hashlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from yolo_dyn import YoloDynError
+from yolo_dyn.robustness import corrupt, corruptions, register_corruption
+from yolo_dyn.robustness.corruptions import (
+    _CORRUPTIONS,
+    bit_generator,
+    gaussian_noise_values,
+    normal_quantiles,
+    uniform16,
+)
+
+OURS = ("gaussian_noise", "shot_noise", "impulse_noise", "speckle_noise", "contrast")
+GREY = np.full((480, 640, 3), 128, np.uint8)
+
+
+def picture(height: int = 64, width: int = 48) -> np.ndarray:
+    """Smooth colours, every level of grey somewhere."""
+    rows, columns = np.mgrid[:height, :width]
+    return np.stack([rows * 255 // height, columns * 255 // width, (rows + columns) % 256], 2).astype(np.uint8)
+
+
+def digest(array: np.ndarray) -> str:
+    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()[:16]
+
+
+def test_the_noise_is_the_same_on_every_machine():
+    """These figures were printed once; a library that changes them changes every published score."""
+    assert bit_generator(0, "000001.jpg", "gaussian_noise", 25).random_raw(2).tolist() == [
+        16074782378128424119,
+        11301518476570136584,
+    ]
+    assert digest(normal_quantiles()) == "1cfbba1e07e34386"
+    noisy = {name: digest(corrupt(picture(), name, severity=3, name="000001.jpg")) for name in OURS}
+    assert noisy == {
+        "gaussian_noise": "774862399b79cefd",
+        "shot_noise": "43396813747313be",
+        "impulse_noise": "bae97072d812727f",
+        "speckle_noise": "455f9c4a47c9861a",
+        "contrast": "d62fe54aa662b699",
+    }
+
+
+def test_a_fresh_process_sees_the_same_pixels():
+    code = """
+import hashlib, numpy as np
+from yolo_dyn.robustness import corrupt
+image = np.full((40, 30, 3), 128, np.uint8)
+print(hashlib.sha256(corrupt(image, sigma=25, name="a.jpg").tobytes()).hexdigest()[:16])
+"""
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    assert found == digest(corrupt(np.full((40, 30, 3), 128, np.uint8), sigma=25, name="a.jpg"))
+
+
+@pytest.mark.parametrize("name", corruptions())
+@pytest.mark.parametrize("severity", [1, 5])
+def test_a_pure_function_that_keeps_shape_and_input(name, severity):
+    image = picture()
+    before = image.copy()
+    first = corrupt(image, name, severity=severity, name="a.jpg")
+    assert first.shape == image.shape
+    assert first.dtype == np.uint8
+    assert not np.array_equal(first, image)
+    assert np.array_equal(image, before)
+    corrupt(image, name, severity=severity, name="b.jpg")
+    assert np.array_equal(corrupt(image, name, severity=severity, name="a.jpg"), first)
+
+
+@pytest.mark.parametrize("name", ["gaussian_noise", "shot_noise", "impulse_noise", "speckle_noise"])
+def test_seed_name_strength_and_corruption_each_change_the_noise(name):
+    image, arguments = picture(), {"strength": 0.2 if name in ("impulse_noise", "speckle_noise") else 20.0, "name": "a"}
+    first = corrupt(image, name, **arguments)
+    assert not np.array_equal(corrupt(image, name, **{**arguments, "name": "b"}), first)
+    assert not np.array_equal(corrupt(image, name, **arguments, seed=1), first)
+
+
+@pytest.mark.parametrize("name", ["gaussian_noise", "shot_noise", "speckle_noise", "fog", "contrast"])
+def test_each_severity_is_worse_than_the_one_before(name):
+    image = picture(120, 160)
+    distance = [np.abs(corrupt(image, name, severity=s, name="a").astype(int) - image).mean() for s in range(1, 6)]
+    assert distance == sorted(distance)
+    assert distance[0] > 0
+
+
+@pytest.mark.parametrize("sigma", [5, 10, 20, 25])
+def test_gaussian_noise_has_the_statistics_of_gaussian_noise(sigma):
+    """Over unclipped pixels, on average over ten images."""
+    images = [corrupt(GREY, sigma=sigma, name=f"{i}.jpg").astype(float) - 128 for i in range(10)]
+    values = np.stack(images)
+    assert abs(values.std() / sigma - 1) < 0.01
+    assert abs(values.mean()) < 0.1
+    assert abs(stats.kurtosis(values, axis=None)) < 0.1
+    pairs = {
+        "right": (values[:, :, 1:], values[:, :, :-1]),
+        "below": (values[:, 1:], values[:, :-1]),
+        "channels": (values[..., :1], values[..., 1:2]),
+        "images": (values[:5], values[5:]),
+    }
+    for name, (a, b) in pairs.items():
+        assert abs(np.corrcoef(a.ravel(), b.ravel())[0, 1]) < 0.01, name
+
+
+def test_gaussian_noise_is_added_rounded_and_clipped():
+    noise = gaussian_noise_values(picture().shape, 40, bit_generator(0, "a", "gaussian_noise", 40))
+    expected = np.clip(picture().astype(int) + noise, 0, 255)
+    assert np.array_equal(corrupt(picture(), sigma=40, name="a"), expected)
+
+
+def test_severities_of_gaussian_noise_are_those_of_the_field():
+    for severity, share in enumerate((0.08, 0.12, 0.18, 0.26, 0.38), 1):
+        by_severity = corrupt(picture(), severity=severity, name="a")
+        assert np.array_equal(by_severity, corrupt(picture(), sigma=255 * share, name="a"))
+
+
+def test_sigma_0_is_the_image_itself():
+    assert corrupt(GREY, sigma=0) is GREY
+
+
+def test_shot_noise_is_poisson():
+    image = np.full((400, 400, 3), 128, np.uint8)
+    counts = corrupt(image, "shot_noise", strength=60, name="a").astype(float) / 255 * 60
+    assert counts.mean() == pytest.approx(128 / 255 * 60, rel=0.01)
+    assert counts.var() == pytest.approx(128 / 255 * 60, rel=0.02)
+
+
+def test_impulse_noise_sets_the_share_it_says():
+    noisy = corrupt(np.full((400, 400, 3), 128, np.uint8), "impulse_noise", strength=0.1, name="a")
+    assert (noisy == 0).mean() == pytest.approx(0.05, rel=0.03)
+    assert (noisy == 255).mean() == pytest.approx(0.05, rel=0.03)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 3), (7, 5, 1), (8, 8, 4)])
+def test_any_size_and_number_of_channels(shape):
+    image = np.full(shape, 100, np.uint8)
+    for name in OURS:
+        assert corrupt(image, name, severity=3, name="a").shape == shape
+
+
+def test_uniform_numbers_are_uniform():
+    counts = np.bincount(uniform16(bit_generator(0, "a", "b", 1), (2**20,)) >> 8, minlength=256)
+    assert stats.chisquare(counts).pvalue > 1e-3
+
+
+@pytest.fixture
+def registered():
+    before = dict(_CORRUPTIONS)
+    yield
+    _CORRUPTIONS.clear()
+    _CORRUPTIONS.update(before)
+
+
+def test_a_corruption_of_ones_own(registered):
+    @register_corruption("darkness", (0.8, 0.6, 0.4, 0.2, 0.1))
+    def darkness(image, strength, bits):
+        return (image * strength).astype(np.uint8)
+
+    assert corrupt(GREY, "darkness", severity=5).max() == 12
+    with pytest.raises(YoloDynError, match="'darkness' is registered already"):
+        register_corruption("darkness", (1, 2, 3, 4, 5))
+    with pytest.raises(YoloDynError, match="strengths must be five, one a severity"):
+        register_corruption("light", (1, 2))
+
+    @register_corruption("halving", (1, 1, 1, 1, 1))
+    def halving(image, strength, bits):
+        return image[::2]
+
+    with pytest.raises(YoloDynError, match="'halving' must keep shape and type"):
+        corrupt(GREY, "halving", severity=1)
+
+
+@pytest.mark.parametrize(
+    ("image", "arguments", "message"),
+    [
+        (GREY, {}, "give one of sigma, severity and strength, got 0"),
+        (GREY, {"sigma": 1, "severity": 1}, "give one of sigma, severity and strength, got 2"),
+        (GREY, {"severity": 6}, "severity must be one of 1, 2, 3, 4, 5, got 6"),
+        (GREY, {"sigma": -1}, "the strength of gaussian_noise must be at least 0, got -1"),
+        (GREY, {"corruption": "fog", "sigma": 1}, "sigma is the strength of gaussian_noise; fog takes severity"),
+        (
+            GREY,
+            {"corruption": "gausian_noise", "sigma": 1},
+            "unknown corruption 'gausian_noise'; did you mean 'gaussian",
+        ),
+        (GREY.astype(float), {"sigma": 1, "name": "a.jpg"}, r"image 'a.jpg' must be uint8 \[H, W, C\], got float64"),
+        (GREY[..., 0], {"sigma": 1}, r"must be uint8 \[H, W, C\], got uint8 \[480, 640\]"),
+    ],
+)
+def test_bad_input(image, arguments, message):
+    with pytest.raises(YoloDynError, match=message):
+        corrupt(image, **arguments)
