@@ -1,7 +1,5 @@
 """Float64 oracles of the papers' other layers: one sample at a time, the experts summed one by one."""
 
-import math
-
 import torch
 from reference import conv2d, norm, sigmoid, silu
 from torch import Tensor, nn
@@ -203,5 +201,4 @@ ORACLES = {
 
 def oracle(name: str, x: Tensor, layer: nn.Module) -> Tensor:
     """A batch, sample by sample, in float64. `layer` must be in float64."""
-    assert not math.isnan(x.sum())
     return torch.stack([ORACLES[name](sample, layer) for sample in x])

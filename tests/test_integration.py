@@ -314,6 +314,18 @@ def test_images_of_other_channels(channels):
     assert model.train()(torch.rand(2, channels, 64, 64)) is not None
 
 
+@pytest.mark.parametrize("row", [[-1, 1, "Conv"], 5, []], ids=str)
+def test_a_malformed_row_is_for_the_stock_parser_to_refuse(row):
+    """Our look at the rows neither hides nor changes what Ultralytics says."""
+    d = {"nc": 1, "backbone": [[-1, 1, "Conv", [8, 3, 2]], row], "head": [[[0], 1, "Detect", ["nc"]]]}
+    refused = []
+    for parse in (tasks.parse_model, tasks.parse_model.__wrapped__):
+        with pytest.raises((TypeError, ValueError)) as error:
+            parse(copy.deepcopy(d), 3, verbose=False)
+        refused.append(str(error.value))
+    assert refused[0] == refused[1]
+
+
 def test_odd_sizes_half_and_channels_last(sgdm_model):
     model = copy.deepcopy(sgdm_model).fuse(verbose=False)
     x = torch.rand(1, 3, 640, 352)

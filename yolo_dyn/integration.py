@@ -142,11 +142,7 @@ def _registered_rows(d: dict[str, Any]) -> list[Row]:
 def _converted_rows(d: dict[str, Any]) -> list[StockRow]:
     """Ultralytics' own rows that ask for a dynamic layer in place of their convolutions."""
     file = str(d.get("yaml_file") or "model dict")
-    rows = [
-        StockRow.read(raw, index, file)
-        for index, raw in enumerate([*d["backbone"], *d["head"]])
-        if raw[2] not in registry.names()
-    ]
+    rows = [StockRow.read(raw, index, file) for index, raw in enumerate([*d["backbone"], *d["head"]])]
     return [row for row in rows if row is not None]
 
 

@@ -142,7 +142,7 @@ class StockRow:
     @classmethod
     def read(cls, raw: list[Any], index: int, file: str) -> "StockRow | None":
         """The row, or None where it does not ask for a dynamic layer."""
-        args = raw[3] if isinstance(raw, list) and len(raw) == 4 else None
+        args = raw[3] if isinstance(raw, list) and len(raw) == 4 and raw[2] not in registry.names() else None
         if not (isinstance(args, list) and args and isinstance(args[-1], dict) and "dynamic" in args[-1]):
             return None
         options = {key: value for key, value in args[-1].items() if key != "dynamic"}

@@ -6,7 +6,7 @@ import os
 import platform
 import statistics
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -46,32 +46,11 @@ def bench_layers(layers: list[str] | None = None, rounds: int = 9, experts: int 
         raise YoloDynError(f"the folder out={out} does not exist")
     cells = []
     print(_header())
-    for channels, size in SHAPES:
-        for mode, batch in CASES:
-            modules: dict[str, nn.Module] = {STATIC: nn.Conv2d(channels, channels, 3, padding=1, bias=False)}
-            modules |= {name: _layer(name, channels, experts) for name in names}
-            x = torch.randn(batch, channels, size, size)
-            steps = {name: _step(module, x, mode == "train") for name, module in modules.items()}
-            # the static convolution before each layer: what it is compared with has seen the same memory and cache
-            pairs = [step for name in names for step in (steps[STATIC], steps[name])]
-            times = in_turn(pairs, rounds, 1, lambda: None)
-            series = {STATIC: (times[0], times[0])}
-            series |= {name: (times[2 * i], times[2 * i + 1]) for i, name in enumerate(names)}
-            for name, (static, timed) in series.items():
-                ratio = statistics.median(t / s for t, s in zip(timed, static, strict=True))
-                cells.append(
-                    {
-                        "layer": name,
-                        "mode": mode,
-                        "batch": batch,
-                        "channels": channels,
-                        "size": size,
-                        "ms": statistics.median(timed),
-                        "ratio": ratio,
-                        "peak_mib": peak_memory(steps[name]),
-                    }
-                )
-                print(_line(cells[-1]))
+    for shape in SHAPES:
+        for case in CASES:
+            for cell in _measure(names, *shape, *case, rounds, experts):
+                cells.append(cell)
+                print(_line(cell))
     report = {
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
         "torch": torch.__version__,
@@ -85,6 +64,30 @@ def bench_layers(layers: list[str] | None = None, rounds: int = 9, experts: int 
         _draw(cells, Path(out, "layers.png"))
         print(f"\nwritten to {Path(out, 'layers.json')} and {Path(out, 'layers.png')}")
     return report
+
+
+def _measure(
+    names: list[str], channels: int, size: int, mode: str, batch: int, rounds: int, experts: int
+) -> Iterator[dict[str, Any]]:
+    """The static convolution and each layer at one shape, in one mode."""
+    static = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+    modules: dict[str, nn.Module] = {STATIC: static, **{name: _layer(name, channels, experts) for name in names}}
+    x = torch.randn(batch, channels, size, size)
+    steps = {name: _step(module, x, mode == "train") for name, module in modules.items()}
+    # the static convolution before each layer: what it is compared with has seen the same memory and cache
+    times = in_turn([step for name in steps for step in (steps[STATIC], steps[name])], rounds, 1, lambda: None)
+    for i, name in enumerate(steps):
+        reference, timed = times[2 * i], times[2 * i + (name != STATIC)]
+        yield {
+            "layer": name,
+            "mode": mode,
+            "batch": batch,
+            "channels": channels,
+            "size": size,
+            "ms": statistics.median(timed),
+            "ratio": statistics.median(t / s for t, s in zip(timed, reference, strict=True)),
+            "peak_mib": peak_memory(steps[name]),
+        }
 
 
 def bench_forms(rounds: int = 9) -> None:

@@ -81,6 +81,16 @@ class Trunk(nn.Module):
             self.norm = None
 
 
+@torch.no_grad()
+def start_at_a_half(*heads: nn.Linear | None) -> float:
+    """Zero the logits of sigmoid attentions; return the gain that makes up for those that there are."""
+    used = [head for head in heads if head is not None]
+    for head in used:
+        nn.init.zeros_(head.weight)
+        nn.init.zeros_(head.bias)
+    return 2.0 ** len(used)
+
+
 def check_anneal(anneal: dict[str, float] | None) -> dict[str, float] | None:
     """A temperature schedule ``{start, step}``: from `start` down by `step` an epoch until 1; None for 1 throughout.
 

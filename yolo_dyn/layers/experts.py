@@ -102,11 +102,11 @@ class Experts(nn.Module):
         return y if self.shift is None else y + self.shift[:, None, None]
 
     @torch.no_grad()
-    def start_from(self, weight: Tensor, bias: Tensor | None, gain: float = 1.0) -> None:
-        """Start every expert as the same static convolution, times a gain that makes up for the attentions."""
+    def start_from(self, weight: Tensor, bias: Tensor | None, gain: float = 1.0, bias_gain: float = 1.0) -> None:
+        """Start every expert as the same static convolution, times gains that make up for the attentions."""
         self.weight.copy_(gain * weight.repeat(self.num_experts, 1, 1, 1))
         if self.bias is not None and bias is not None:
-            self.bias.copy_(gain * bias.repeat(self.num_experts))
+            self.bias.copy_(bias_gain * bias.repeat(self.num_experts))
 
     @torch.no_grad()
     def fuse(self, guide: Tensor | None = None, bn: nn.BatchNorm2d | None = None) -> None:

@@ -10,7 +10,7 @@ Readings:
 import torch
 from torch import Tensor, nn
 
-from yolo_dyn.layers.attention import KernelAttention, Trunk, check_anneal
+from yolo_dyn.layers.attention import KernelAttention, Trunk, check_anneal, start_at_a_half
 from yolo_dyn.layers.experts import Experts
 from yolo_dyn.layers.functional import Size
 
@@ -85,18 +85,10 @@ class FMDConv(nn.Module):
             return pooled.new_full((pooled.shape[0], self.experts.num_experts), 1 / self.experts.num_experts)
         return torch.softmax(self.kernel(pooled) / self.temperature, 1)
 
-    @torch.no_grad()
     def start_from(self, weight: Tensor, bias: Tensor | None) -> None:
-        """Start as this static convolution: every sigmoid attention is a half."""
-        gain = 1.0
-        for head in (self.input, self.output):
-            if head is not None:
-                nn.init.zeros_(head.weight)
-                nn.init.zeros_(head.bias)
-                gain *= 2
-        self.experts.start_from(weight, None, gain)
-        if self.experts.bias is not None and bias is not None:  # only the output attention scales a bias
-            self.experts.bias.copy_((1 if self.output is None else 2) * bias.repeat(self.experts.num_experts))
+        """Start as this static convolution; of the attentions, which start at a half, only output scales a bias."""
+        gain = start_at_a_half(self.input, self.output)
+        self.experts.start_from(weight, bias, gain, bias_gain=1 if self.output is None else 2)
 
     def fuse(self, guide: Tensor | None = None, bn: nn.BatchNorm2d | None = None) -> None:
         """Fold the trunk's norm, and a guide and a following BatchNorm, which are constant at evaluation."""

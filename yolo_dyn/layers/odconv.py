@@ -8,7 +8,7 @@ Deviations:
 import torch
 from torch import Tensor, nn
 
-from yolo_dyn.layers.attention import Trunk, check_anneal
+from yolo_dyn.layers.attention import Trunk, check_anneal, start_at_a_half
 from yolo_dyn.layers.experts import Experts
 from yolo_dyn.layers.functional import Size, scaled
 
@@ -97,18 +97,10 @@ class ODConv(nn.Module):
             return trunk.new_full((trunk.shape[0], self.experts.num_experts), 1 / self.experts.num_experts)
         return torch.softmax(self.kernel(trunk) / self.temperature, 1)
 
-    @torch.no_grad()
     def start_from(self, weight: Tensor, bias: Tensor | None) -> None:
-        """Start as this static convolution: every sigmoid attention is a half."""
-        gain = 1.0
-        for head in (self.spatial, self.channel, self.filter):
-            if head is not None:
-                nn.init.zeros_(head.weight)
-                nn.init.zeros_(head.bias)
-                gain *= 2
-        self.experts.start_from(weight, None, gain)
-        if self.experts.bias is not None and bias is not None:  # only the filter attention scales a bias
-            self.experts.bias.copy_((1 if self.filter is None else 2) * bias.repeat(self.experts.num_experts))
+        """Start as this static convolution; of the attentions, which start at a half, only filter scales a bias."""
+        gain = start_at_a_half(self.spatial, self.channel, self.filter)
+        self.experts.start_from(weight, bias, gain, bias_gain=1 if self.filter is None else 2)
 
     def fuse(self, guide: Tensor | None = None, bn: nn.BatchNorm2d | None = None) -> None:
         """Fold the trunk's norm, and a guide and a following BatchNorm, which are constant at evaluation."""
