@@ -12,12 +12,15 @@ from pycocotools.cocoeval import COCOeval
 
 from yolo_dyn import YoloDynError
 from yolo_dyn.robustness.scores import (
-    NAMES,
+    SCORES,
     average_precision,
+    draw_images,
     evaluate,
+    interval,
     mean_performance,
-    paired_difference,
+    paired_interval,
     relative_performance,
+    resample,
 )
 
 
@@ -70,6 +73,15 @@ def jittered(truth: dict, jitter: float = 0.12, seed: int = 0) -> list[dict]:
     ]
 
 
+def rows(detections: list[dict]) -> np.ndarray:
+    """Detections as our evaluator takes them, ``[n, 7]``."""
+    return np.array([[d["image_id"], *d["bbox"], d["score"], d["category_id"]] for d in detections]).reshape(-1, 7)
+
+
+def once(images: int) -> np.ndarray:
+    return np.ones((1, images), int)
+
+
 def by_hand(truth: dict, detections: list[dict]) -> np.ndarray:
     """COCO's twelve figures."""
     with contextlib.redirect_stdout(io.StringIO()):
@@ -87,13 +99,12 @@ def by_hand(truth: dict, detections: list[dict]) -> np.ndarray:
 def test_scores_are_those_of_pycocotools(seed):
     truth = made_up(seed=seed)
     detections = jittered(truth, seed=seed)
-    result, expected = evaluate(truth, detections), by_hand(truth, detections)
+    result, expected = evaluate(truth, rows(detections)), by_hand(truth, detections)
     assert 0.2 < result.scores["AP"] < 0.7
-    assert [result.scores[name] for name in NAMES] == pytest.approx(expected[:6], abs=1e-9)
-    assert result.scores["AR100"] == pytest.approx(expected[8], abs=1e-9)
+    assert result.scores == pytest.approx({name: expected[at] for name, at in SCORES.items()}, abs=1e-9)
     assert set(result.per_class) == {"class 3", "class 7", "class 8"}
     assert np.mean(list(result.per_class.values())) == pytest.approx(expected[0], abs=1e-9)
-    found = average_precision(result.records, np.ones(result.images, int))
+    (found,) = average_precision(result.records, once(result.images))
     assert [found.mean(), found[0], found[5]] == pytest.approx(expected[:3], abs=1e-9)
 
 
@@ -101,10 +112,10 @@ def test_scores_on_official_annotations_with_crowds(photos):
     truth = json.loads((photos / "coco-tiny" / "annotations" / "instances_val2017.json").read_text())
     assert any(a["iscrowd"] for a in truth["annotations"])
     detections = jittered(truth, jitter=0.08)
-    expected, result = by_hand(truth, detections), evaluate(truth, detections)
+    expected, result = by_hand(truth, detections), evaluate(truth, rows(detections))
     assert 0.3 < expected[0] < 0.7
-    assert [result.scores[name] for name in NAMES] == pytest.approx(expected[:6], abs=1e-9)
-    found = average_precision(result.records, np.ones(result.images, int))
+    assert result.scores == pytest.approx({name: expected[at] for name, at in SCORES.items()}, abs=1e-9)
+    found = average_precision(result.records, once(result.images))
     assert found.mean() == pytest.approx(expected[0], abs=1e-9)
 
 
@@ -124,34 +135,52 @@ def resampled(truth: dict, detections: list[dict], times: np.ndarray) -> tuple[d
 def test_a_resample_equals_scoring_its_images_anew():
     truth = made_up()
     detections = [{**d, "score": d["score"] + i * 1e-6} for i, d in enumerate(jittered(truth))]  # no ties
-    result, rng = evaluate(truth, detections), np.random.default_rng(0)
-    for _ in range(5):
-        times = rng.multinomial(result.images, np.full(result.images, 1 / result.images))
+    result = evaluate(truth, rows(detections))
+    for times, found in zip(draw_images(result.images, 5), resample(result, 5), strict=True):
         expected = by_hand(*resampled(truth, detections, times))
-        assert average_precision(result.records, times).mean() == pytest.approx(expected[0], abs=1e-9)
+        assert found == pytest.approx(expected[:2], abs=1e-9)
+
+
+def test_the_draws_are_fair_and_the_same_everywhere():
+    times = draw_images(50, 4000)
+    assert (times.sum(1) == 50).all()
+    assert times.mean(0) == pytest.approx(1, abs=0.08)  # five standard errors of a mean of 4,000
+    assert times.var() == pytest.approx(1 - 1 / 50, abs=0.02)
+    assert times[0, :10].tolist() == [1, 3, 1, 1, 0, 0, 3, 2, 2, 0]
+    assert (draw_images(50, 10) == times[:10]).all()
+    assert (draw_images(50, 10, seed=1) != times[:10]).any()
+
+
+def test_memory_of_a_bootstrap_is_bounded(monkeypatch):
+    truth = made_up()
+    result = evaluate(truth, rows(jittered(truth)))
+    whole = resample(result, 20)
+    monkeypatch.setattr("yolo_dyn.robustness.scores.CHUNK", 100)
+    assert (resample(result, 20) == whole).all()
 
 
 def test_the_interval_of_a_difference():
     truth = made_up(60)
-    good, bad = evaluate(truth, jittered(truth, 0.05)), evaluate(truth, jittered(truth, 0.2))
-    found = paired_difference(good, bad, resamples=200)
-    for name in ("AP", "AP50"):
-        assert found[name].value == pytest.approx(bad.scores[name] - good.scores[name], abs=1e-9)
-        assert found[name].low < found[name].value < found[name].high < 0
-    assert paired_difference(good, bad, resamples=200) == found
-    assert paired_difference(good, good, resamples=20)["AP"] == paired_difference(bad, bad, resamples=20)["AP"]
-    with pytest.raises(YoloDynError, match="the models do not pair: 60 and 30 images"):
-        paired_difference(good, evaluate(made_up(30), []))
+    good, bad = (evaluate(truth, rows(jittered(truth, jitter))) for jitter in (0.05, 0.2))
+    one, other = resample(good, 200), resample(bad, 200)
+    for name, (low, high) in paired_interval(one, other).items():
+        assert low < bad.scores[name] - good.scores[name] < high < 0
+        alone = interval(other)[name]
+        assert alone[0] < bad.scores[name] < alone[1]
+    assert paired_interval(one, one) == {"AP": (0, 0), "AP50": (0, 0)}
+    with pytest.raises(YoloDynError, match="the models do not pair: 200 and 100 resamples"):
+        paired_interval(one, other[:100])
 
 
 def test_no_detections_and_no_objects():
     truth = made_up()
-    nothing = evaluate(truth, [])
+    nothing = evaluate(truth, rows([]))
     assert nothing.scores["AP"] == nothing.scores["AR100"] == 0
-    assert average_precision(nothing.records, np.ones(nothing.images, int)).max() == 0
-    empty = evaluate({**truth, "annotations": []}, jittered(truth))
+    assert average_precision(nothing.records, once(nothing.images)).max() == 0
+    empty = evaluate({**truth, "annotations": []}, rows(jittered(truth)))
     assert empty.scores == {}
     assert empty.per_class == {}
+    assert np.isnan(average_precision(empty.records, once(empty.images))).all()
 
 
 @pytest.mark.parametrize(("key", "value"), [("image_id", 999), ("category_id", 4)])
@@ -159,23 +188,21 @@ def test_a_detection_of_something_unknown(key, value):
     truth = made_up()
     detections = [{**jittered(truth)[0], key: value}]
     with pytest.raises(YoloDynError, match=f"names the {key.removesuffix('_id')} {value}"):
-        evaluate(truth, detections)
+        evaluate(truth, rows(detections))
 
 
 def test_mean_and_relative_performance():
-    cells = {("gaussian_noise", 1): 0.4, ("gaussian_noise", 2): 0.2}
-    assert mean_performance(cells) == pytest.approx(0.3)
-    assert relative_performance(0.6, cells) == pytest.approx(0.5)
-    assert mean_performance({}) is None
-    assert relative_performance(0.6, {}) is None
-    assert relative_performance(0, cells) is None
+    assert mean_performance([0.4, 0.2]) == pytest.approx(0.3)
+    assert relative_performance(0.6, [0.4, 0.2]) == pytest.approx(0.5)
+    assert mean_performance([]) is None
+    assert relative_performance(0.6, []) is None
+    assert relative_performance(0, [0.4]) is None
 
 
 def test_reference_points_of_the_public_leaderboard():
     """Faster R-CNN under Gaussian noise on COCO and VOC: mPC and rPC follow from its five severities."""
     for clean, severities, kept in (
-        (36.4, (28.9, 23.7, 17.0, 9.8, 4.0), 46),
-        (80.5, (69.6, 59.6, 44.3, 25.8, 11.0), 52),
+        (36.4, [28.9, 23.7, 17.0, 9.8, 4.0], 46),
+        (80.5, [69.6, 59.6, 44.3, 25.8, 11.0], 52),
     ):
-        cells = {("gaussian_noise", s): score for s, score in enumerate(severities, 1)}
-        assert round(100 * relative_performance(clean, cells)) == kept
+        assert round(100 * relative_performance(clean, severities)) == kept

@@ -1,7 +1,8 @@
-"""Scores of detections: COCO's, by pycocotools, and the uncertainty of a difference between two models.
+"""Scores of detections: COCO's, by pycocotools, and their uncertainty by a bootstrap over images.
 
-The bootstrap resamples images. It does not match again: what pycocotools matched once is kept for each image, class and
-threshold, and a resample only counts each image as often as it was drawn.
+The bootstrap does not match again: what pycocotools matched once is kept for each class and threshold, and a resample
+only counts each image as often as it was drawn. The draws depend on a seed and the number of images alone, so two
+models scored on the same images are resampled together, and their difference is a paired one.
 """
 
 import contextlib
@@ -10,13 +11,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
 from yolo_dyn.errors import YoloDynError
+from yolo_dyn.robustness.corruptions import bit_generator
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)  # of the intersection over union
 RECALLS = np.linspace(0, 1, 101)
-NAMES = ("AP", "AP50", "AP75", "AP_S", "AP_M", "AP_L")
-AR = "AR100"
+SCORES = {"AP": 0, "AP50": 1, "AP75": 2, "AP_small": 3, "AP_medium": 4, "AP_large": 5, "AR100": 8}  # COCO's twelve
+RESAMPLED = ("AP", "AP50")
+CHUNK = 4_000_000  # values at a time: bounds the memory of a bootstrap
 
 
 @dataclass(frozen=True)
@@ -33,18 +37,18 @@ class ClassRecords:
 class Result:
     """Scores of one model on one set of images, and the records to resample."""
 
-    scores: dict[str, float]  # NAMES, AR100; a size without objects is absent
+    scores: dict[str, float]  # SCORES; a size without objects is absent
     per_class: dict[str, float]  # AP of each class that has objects
     records: list[ClassRecords]
     images: int
 
 
-def evaluate(truth: dict[str, Any], detections: list[dict[str, Any]]) -> Result:
+def evaluate(truth: dict[str, Any], detections: np.ndarray) -> Result:
     """Score detections by pycocotools.
 
     Args:
         truth: COCO's format: `images`, `annotations` (with `area` and `iscrowd`), `categories`.
-        detections: ``{image_id, category_id, bbox, score}`` each, the box as left, top, width, height in pixels.
+        detections: ``[n, 7]``: image id, left, top, width, height in pixels, score, category id.
 
     Returns:
         The scores; without any detection they are 0.
@@ -60,31 +64,28 @@ def evaluate(truth: dict[str, Any], detections: list[dict[str, Any]]) -> Result:
         ground = COCO()
         ground.dataset = {"info": {}, **truth}
         ground.createIndex()
-        found = ground.loadRes(detections) if detections else _nothing(ground)
+        found = ground.loadRes(detections) if len(detections) else _nothing(ground)
         coco = COCOeval(ground, found, "bbox")
         coco.evaluate()
         coco.accumulate()
         coco.summarize()
-    stats = {**dict(zip(NAMES, coco.stats[:6], strict=True)), AR: coco.stats[8]}
     precision = coco.eval["precision"][:, :, :, 0, -1]  # [T, recall, class], all areas, 100 detections an image
     names = {c["id"]: c["name"] for c in truth["categories"]}
     means = {names[c]: precision[..., k].mean() for k, c in enumerate(coco.params.catIds)}
     return Result(
-        {name: float(value) for name, value in stats.items() if value >= 0},
+        {name: float(coco.stats[at]) for name, at in SCORES.items() if coco.stats[at] >= 0},
         {name: float(value) for name, value in means.items() if value >= 0},
         _records(coco),
         len(coco.params.imgIds),
     )
 
 
-def _check(truth: dict[str, Any], detections: list[dict[str, Any]]) -> None:
-    images, categories = ({entry["id"] for entry in truth[key]} for key in ("images", "categories"))
-    for detection in detections:
-        if detection["image_id"] not in images:
-            raise YoloDynError(f"a detection names the image {detection['image_id']!r}, which the annotations lack")
-        if detection["category_id"] not in categories:
-            known = ", ".join(map(str, sorted(categories)))
-            raise YoloDynError(f"a detection names the category {detection['category_id']!r}, known are {known}")
+def _check(truth: dict[str, Any], detections: np.ndarray) -> None:
+    for column, key, what in ((0, "images", "image"), (6, "categories", "category")):
+        known = [entry["id"] for entry in truth[key]]
+        unknown = np.setdiff1d(detections[:, column], known)
+        if len(unknown):
+            raise YoloDynError(f"a detection names the {what} {unknown[0]:g}, which the annotations lack")
 
 
 def _nothing(ground: Any) -> Any:
@@ -110,9 +111,9 @@ def _records(coco: Any) -> list[ClassRecords]:
         scores = np.concatenate([np.asarray(e["dtScores"])[:limit] for _, e in some] or [np.zeros(0)])
         order = np.argsort(-scores, kind="mergesort")  # as pycocotools sorts
         which = np.concatenate([np.full(len(e["dtScores"][:limit]), i) for i, e in some] or [np.zeros(0, int)])
-        hits = np.concatenate([e["dtMatches"][:, :limit] != 0 for _, e in some] or [np.zeros((10, 0), bool)], 1)
+        matched = np.concatenate([e["dtMatches"][:, :limit] != 0 for _, e in some] or [np.zeros((10, 0), bool)], 1)
         ignored = np.concatenate([e["dtIgnore"][:, :limit] != 0 for _, e in some] or [np.zeros((10, 0), bool)], 1)
-        records.append(ClassRecords(which[order], hits[:, order], ignored[:, order], objects))
+        records.append(ClassRecords(which[order], (matched & ~ignored)[:, order], ignored[:, order], objects))
     return records
 
 
@@ -121,77 +122,79 @@ def average_precision(records: list[ClassRecords], times: np.ndarray) -> np.ndar
 
     Args:
         records: of all classes.
-        times: how often each image counts, ``[images]``.
+        times: how often each image counts in each resample, ``[R, images]``.
 
     Returns:
-        AP at each threshold, ``[T]``: the mean over the classes that have an object; NaN where none has.
+        AP of each resample at each threshold, ``[R, T]``: the mean over the classes that have an object there; NaN
+        where none has.
     """
-    found = []
+    total = np.zeros((len(times), len(THRESHOLDS)))
+    classes = np.zeros((len(times), 1))
     for r in records:
-        positives = r.objects @ times
-        if positives == 0:
-            continue
-        counts = times[r.images] * ~r.ignored  # [T, n]
-        hits = np.cumsum(counts * r.hits, 1)
-        alarms = np.cumsum(counts * ~r.hits, 1)
-        precision = hits / np.maximum(hits + alarms, np.spacing(1))
+        objects = times @ r.objects  # [R]
+        step = max(1, CHUNK // max(1, len(r.images)))
+        for rows in (slice(i, i + step) for i in range(0, len(times), step)):
+            total[rows] += _class_precision(r, times[rows], objects[rows])
+        classes += (objects > 0)[:, None]
+    return np.divide(total, classes, out=np.full_like(total, np.nan), where=classes > 0)
+
+
+def _class_precision(r: ClassRecords, times: np.ndarray, objects: np.ndarray) -> np.ndarray:
+    """AP of one class, ``[R, T]``; 0 where it has no object. Precision falls between hits: only hits are looked at."""
+    drawn = times[:, r.images]  # [R, n], how often each detection counts
+    seen = drawn.cumsum(1)
+    recalls = torch.from_numpy(np.broadcast_to(RECALLS, (len(times), len(RECALLS))).copy())
+    found = np.zeros((len(times), len(THRESHOLDS)))
+    for t in range(len(THRESHOLDS)):
+        at, aside = np.flatnonzero(r.hits[t]), np.flatnonzero(r.ignored[t])
+        hits = drawn[:, at].cumsum(1)  # [R, hits]
+        ignored = np.pad(drawn[:, aside].cumsum(1), ((0, 0), (1, 0)))[:, np.searchsorted(aside, at)]
+        precision = hits / np.maximum(seen[:, at] - ignored, 1)
         envelope = np.maximum.accumulate(precision[:, ::-1], 1)[:, ::-1]
-        envelope = np.concatenate([envelope, np.zeros((len(envelope), 1))], 1)  # beyond the last recall
-        recall = hits / positives
-        at = np.stack([np.searchsorted(row, RECALLS, "left") for row in recall])
-        found.append(np.take_along_axis(envelope, at, 1).mean(1))
-    return np.mean(found, 0) if found else np.full(len(THRESHOLDS), np.nan)
+        envelope = np.pad(envelope, ((0, 0), (0, 1)))  # beyond the last recall
+        recall = hits / np.maximum(objects, 1)[:, None]
+        first = torch.searchsorted(torch.from_numpy(np.ascontiguousarray(recall)), recalls).numpy()
+        found[:, t] = np.take_along_axis(envelope, first, 1).mean(1)
+    return found * (objects > 0)[:, None]
 
 
-@dataclass(frozen=True)
-class Difference:
-    """A model's score less the first model's, with the interval of a paired bootstrap over images."""
+def draw_images(images: int, resamples: int = 1000, seed: int = 0) -> np.ndarray:
+    """How often each image is drawn in each resample, ``[R, images]``; the same on every machine."""
+    bits = bit_generator(seed, "", "bootstrap", images)
+    words = bits.random_raw(resamples * images) >> np.uint64(32)
+    drawn = ((words * np.uint64(images)) >> np.uint64(32)).astype(np.int64).reshape(resamples, images)
+    return np.stack([np.bincount(row, minlength=images) for row in drawn])
 
-    value: float
-    low: float
-    high: float
+
+def resample(result: Result, resamples: int = 1000, seed: int = 0) -> np.ndarray:
+    """AP and AP50 of bootstrap samples of the images, ``[R, 2]``."""
+    precision = average_precision(result.records, draw_images(result.images, resamples, seed))
+    return np.stack([precision.mean(1), precision[:, 0]], 1)
 
 
-def paired_difference(
-    first: Result, other: Result, resamples: int = 1000, seed: int = 0, level: float = 0.95
-) -> dict[str, Difference]:
-    """How much two models differ on the same images, with percentile intervals, for AP and AP50.
+def interval(resampled: np.ndarray, level: float = 0.95) -> dict[str, tuple[float, float]]:
+    """Percentile intervals of AP and AP50, from ``[R, 2]`` resampled scores."""
+    low, high = np.nanpercentile(resampled, (50 * (1 - level), 50 * (1 + level)), axis=0)
+    return {name: (float(a), float(b)) for name, a, b in zip(RESAMPLED, low, high, strict=True)}
 
-    Args:
-        first: the model to compare with.
-        other: the other model, evaluated on the same images.
-        resamples: number of bootstrap samples.
-        seed: of the samples.
-        level: of the interval.
+
+def paired_interval(first: np.ndarray, other: np.ndarray, level: float = 0.95) -> dict[str, tuple[float, float]]:
+    """Percentile intervals of the other model's score less the first's, from the same resamples of the same images.
 
     Raises:
-        YoloDynError: where the two were evaluated on different numbers of images.
+        YoloDynError: where the two were not resampled equally often.
     """
-    if first.images != other.images:
-        raise YoloDynError(f"the models do not pair: {first.images} and {other.images} images")
-    rng = np.random.default_rng(seed)
-    draws = rng.multinomial(first.images, np.full(first.images, 1 / first.images), resamples)
-    values = np.stack([average_precision(other.records, t) - average_precision(first.records, t) for t in draws])
-    once = np.ones(first.images, int)
-    value = average_precision(other.records, once) - average_precision(first.records, once)
-    tails = 50 * (1 - level), 50 * (1 + level)
-    result = {}
-    for name, columns in (("AP", slice(None)), ("AP50", slice(0, 1))):
-        low, high = np.nanpercentile(values[:, columns].mean(1), tails)
-        result[name] = Difference(float(value[columns].mean()), float(low), float(high))
-    return result
+    if first.shape != other.shape:
+        raise YoloDynError(f"the models do not pair: {len(first)} and {len(other)} resamples")
+    return interval(other - first, level)
 
 
-def mean_performance(cells: dict[tuple[str, int], float]) -> float | None:
-    """mPC: the mean score over the corruptions and severities that were run; None where none was.
-
-    Args:
-        cells: score of each (corruption, severity).
-    """
-    return sum(cells.values()) / len(cells) if cells else None
+def mean_performance(scores: list[float]) -> float | None:
+    """mPC: the mean score over the corruptions and strengths that were run; None where none was."""
+    return sum(scores) / len(scores) if scores else None
 
 
-def relative_performance(clean: float, cells: dict[tuple[str, int], float]) -> float | None:
+def relative_performance(clean: float | None, scores: list[float]) -> float | None:
     """rPC: the share of the clean score that is kept, mPC / P; None where it is not defined."""
-    mean = mean_performance(cells)
-    return None if mean is None or clean <= 0 else mean / clean
+    mean = mean_performance(scores)
+    return None if mean is None or not clean else mean / clean
