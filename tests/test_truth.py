@@ -51,13 +51,19 @@ def write_xml(folder: Path, difficult: int = 0) -> None:
     (folder / "b.xml").write_text("<annotation></annotation>")
 
 
+def broken_xml(root: Path, text: str) -> None:
+    write_xml(root / "Annotations")
+    (root / "Annotations/a.xml").write_text(text)
+
+
 def test_yolo_txt(root):
     truth = ground_truth(images(root), NAMES, root, "val")
     assert "YOLO txt" in truth.source
     (box,) = truth.coco["annotations"]
     assert box["bbox"] == pytest.approx(BOX)
     assert (box["image_id"], box["category_id"], box["iscrowd"], box["area"]) == (0, 1, 0, pytest.approx(300))
-    assert [image["id"] for image in truth.coco["images"]] == [0, 1]
+    first = {"id": 0, "file_name": "a.png", "width": 100, "height": 50}
+    assert truth.coco["images"] == [first, {**first, "id": 1, "file_name": "b.png"}]
 
 
 @pytest.mark.parametrize("folder", ["Annotations", "images/VOCdevkit/VOC2007/Annotations"])
@@ -101,7 +107,9 @@ def test_json_of_coco_s_own_layout(root):
         (lambda root: write_json(root / "x.json", category_id=4), "x.json", "x.json: the class 'cow' is none of"),
         (lambda root: (root / "x.json").write_text("{"), "x.json", "x.json is no COCO annotation file"),
         (lambda root: None, "x.json", "annotations: x.json does not exist in"),
-        (lambda root: (root / "Annotations").mkdir(), "Annotations", "no a.xml in "),
+        (lambda root: broken_xml(root, "<annotation>"), "", "a.xml is no VOC annotation file"),
+        (lambda root: broken_xml(root, XML.format(difficult=0).replace("11", "left")), "", "a.xml: a box must be four"),
+        (lambda root: broken_xml(root, XML.format(difficult=0).replace("dog", "cow")), "", "a.xml: the class 'cow' is"),
     ],
 )
 def test_what_is_broken_is_named(root, prepare, given, message):
@@ -110,11 +118,26 @@ def test_what_is_broken_is_named(root, prepare, given, message):
         ground_truth(images(root), NAMES, root, "val", given)
 
 
-def test_an_image_that_the_json_lacks(root):
+@pytest.mark.parametrize("route", ["json", "xml"])
+def test_an_image_that_is_not_annotated_is_left_out(root, route):
+    write_json(root / "annotations/instances_val.json") if route == "json" else write_xml(root / "Annotations")
+    shutil.copy(root / "images/val/a.png", root / "images/val/aa.png")
+    truth = ground_truth(images(root), NAMES, root, "val")
+    assert [file.name for file in truth.files] == ["a.png", "b.png"]
+    assert [file.name for file in truth.unknown] == ["aa.png"]
+    assert [image["id"] for image in truth.coco["images"]] == [0, 1]
+
+
+def test_labels_and_images_that_do_not_pair_are_named(root):
+    (root / "labels/val/z.txt").write_text("1 0.2 0.25 0.2 0.3\n")
+    truth = ground_truth(images(root), NAMES, root, "val")
+    assert truth.notes == [
+        "1 images have no label file and count as without objects: b.png",
+        "1 label files have no image: z.txt",
+    ]
     write_json(root / "annotations/instances_val.json")
-    shutil.copy(root / "images/val/a.png", root / "images/val/c.png")
-    with pytest.raises(YoloDynError, match=r"does not list the image c.png"):
-        ground_truth(images(root), NAMES, root, "val")
+    (note,) = ground_truth(images(root)[1:], NAMES, root, "val").notes
+    assert note == "1 images are listed in instances_val.json and not in the split: a"
 
 
 def test_sources_of_real_photos_agree(photos):

@@ -32,6 +32,11 @@ COMMANDS = {
     "bench layers": Command("yolo_dyn.deploy.layer_bench", "bench_layers", "yolo-dyn bench layers layers=ODConv,DCD"),
     "bench forms": Command("yolo_dyn.deploy.layer_bench", "bench_forms", "yolo-dyn bench forms"),
     "fingerprints": Command("yolo_dyn.study.fingerprints", "fingerprints", "yolo-dyn fingerprints"),
+    "robustness": Command(
+        "yolo_dyn.robustness.sweep",
+        "robustness",
+        "yolo-dyn robustness model=a.pt,b.pt data=VOC.yaml sigma=0,10,20,30,40,50",
+    ),
     "demo": Command("yolo_dyn.demo", "demo", "yolo-dyn demo"),
 }
 
@@ -100,18 +105,21 @@ def _read(key: str, text: str, hint: Any) -> Any:
         import yaml
 
         return yaml.safe_load(text)
-    if hint in (list[str], list[str] | None):
-        return [part for part in text.split(",") if part]
+    for kind, lists in LISTS.items():
+        if hint in lists:
+            return [_number(key, part, kind) for part in text.split(",") if part]
     if hint is bool:
         if text.lower() not in ("true", "false"):
             raise YoloDynError(f"{key} must be True or False, got {text!r}")
         return text.lower() == "true"
-    for kind in (int, float):
-        if hint is kind:
-            try:
-                return kind(text)
-            except ValueError:
-                raise YoloDynError(
-                    f"{key} must be {'an integer' if kind is int else 'a number'}, got {text!r}"
-                ) from None
-    return text
+    return _number(key, text, hint) if hint in (int, float) else text
+
+
+LISTS = {kind: (list[kind], list[kind] | None) for kind in (str, int, float)}  # type: ignore[valid-type]
+
+
+def _number(key: str, text: str, kind: Callable[[str], Any]) -> Any:
+    try:
+        return kind(text)
+    except ValueError:
+        raise YoloDynError(f"{key} must be {'an integer' if kind is int else 'a number'}, got {text!r}") from None

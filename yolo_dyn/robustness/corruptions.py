@@ -82,6 +82,11 @@ def find(corruption: str) -> Corruption:
     return _CORRUPTIONS[corruption]
 
 
+def make_known(corruption: Corruption) -> None:
+    """Register a corruption that came from another process, where it is not known here."""
+    _CORRUPTIONS.setdefault(corruption.name, corruption)
+
+
 def corrupt(
     image: Image,
     corruption: str = "gaussian_noise",

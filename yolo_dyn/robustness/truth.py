@@ -2,7 +2,8 @@
 
 First the data YAML's `annotations:` key, then ``annotations/instances_<split>.json``, then VOC XML where Ultralytics'
 VOC download leaves it or in ``Annotations/``, then YOLO txt. Crowds and difficult objects are ignored in scoring,
-neither found nor missed, where the source knows them; YOLO txt does not.
+neither found nor missed, where the source knows them; YOLO txt does not. An image that json or XML does not list is
+left out, since nobody knows what it shows; one without txt has no objects, as everywhere in Ultralytics.
 """
 
 import json
@@ -15,12 +16,25 @@ from typing import Any
 from yolo_dyn.errors import MissingFileError, YoloDynError
 
 
+Boxes = list[dict[str, Any]]  # bbox, category_id, and where it is known iscrowd and area
+
+
 @dataclass(frozen=True)
 class Truth:
-    """Annotations of a split; image ids are positions in the list of images, category ids the model's classes."""
+    """Annotations of a split; image ids are positions in `files`, category ids the model's classes."""
 
     coco: dict[str, Any]  # images, annotations, categories
+    files: list[Path]  # the images that are annotated
+    unknown: list[Path]  # the images that are not, and are left out
     source: str  # where it was read, and what is known there, for the log
+    notes: list[str]  # what else the reader should know
+
+
+@dataclass(frozen=True)
+class _Read:
+    boxes: list[Boxes | None]  # of each image; None where it is not annotated
+    source: str
+    notes: list[str]
 
 
 def ground_truth(images: Sequence[str | Path], names: dict[int, str], root: Path, split: str, given: str = "") -> Truth:
@@ -37,36 +51,62 @@ def ground_truth(images: Sequence[str | Path], names: dict[int, str], root: Path
         YoloDynError: where a file is missing or broken, or names an unknown class.
     """
     files = [Path(image) for image in images]
+    read = _read(files, names, root, split, given)
+    known = [(file, boxes) for file, boxes in zip(files, read.boxes, strict=True) if boxes is not None]
+    unknown = [file for file, boxes in zip(files, read.boxes, strict=True) if boxes is None]
+    return Truth(_dataset(known, names), [file for file, _ in known], unknown, read.source, read.notes)
+
+
+def _read(files: list[Path], names: dict[int, str], root: Path, split: str, given: str) -> _Read:
     if given:
         path = root / given
         if not path.exists():
             raise MissingFileError(f"annotations: {given} does not exist in {root}")
         return _coco(files, names, path) if path.suffix == ".json" else _voc(files, names, [path])
-    for name in dict.fromkeys((split, files[0].parent.name if files else split)):  # val, or val2017 as in coco.yaml
+    for name in dict.fromkeys((split, *(file.parent.name for file in files[:1]))):  # val, or val2017 as in coco.yaml
         path = root / "annotations" / f"instances_{name}.json"
         if path.is_file():
             return _coco(files, names, path)
     folders = [*sorted((root / "images" / "VOCdevkit").glob("VOC*/Annotations")), root / "Annotations"]
     folders = [folder for folder in folders if folder.is_dir()]
-    if files and any((folder / f"{files[0].stem}.xml").is_file() for folder in folders):
+    if any((folder / f"{file.stem}.xml").is_file() for folder in folders for file in files):
         return _voc(files, names, folders)
     return _yolo(files, names)
 
 
-def _dataset(files: list[Path], names: dict[int, str], boxes: list[list[dict[str, Any]]]) -> dict[str, Any]:
+def _dataset(known: list[tuple[Path, Boxes]], names: dict[int, str]) -> dict[str, Any]:
+    sizes = [image_size(file) for file, _ in known]
     annotations = [
         {"area": box["bbox"][2] * box["bbox"][3], "iscrowd": 0, **box, "image_id": image}
-        for image, found in enumerate(boxes)
-        for box in found
+        for image, (_, boxes) in enumerate(known)
+        for box in boxes
     ]
     return {
-        "images": [{"id": image, "file_name": file.name} for image, file in enumerate(files)],
+        "images": [
+            {"id": image, "file_name": file.name, "width": width, "height": height}
+            for image, ((file, _), (width, height)) in enumerate(zip(known, sizes, strict=True))
+        ],
         "annotations": [{**box, "id": number} for number, box in enumerate(annotations, 1)],  # 0 means no match
         "categories": [{"id": number, "name": name} for number, name in names.items()],
     }
 
 
-def _coco(files: list[Path], names: dict[int, str], path: Path) -> Truth:
+def image_size(file: Path) -> tuple[int, int]:
+    """Width and height in pixels, turned as the file's EXIF says."""
+    from PIL import Image
+    from ultralytics.data.utils import exif_size
+
+    with Image.open(file) as image:
+        return exif_size(image)
+
+
+def _first(what: str, found: list[str]) -> list[str]:
+    """A note about some files, the first ones named."""
+    more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+    return [f"{what}: {', '.join(found[:3])}{more}"] if found else []
+
+
+def _coco(files: list[Path], names: dict[int, str], path: Path) -> _Read:
     try:
         official = json.loads(path.read_text(encoding="utf-8"))
         stems = {image["id"]: Path(image["file_name"]).stem for image in official["images"]}
@@ -74,39 +114,45 @@ def _coco(files: list[Path], names: dict[int, str], path: Path) -> Truth:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise YoloDynError(f"{path} is no COCO annotation file: {error!r}") from error
     classes = {name: number for number, name in names.items()}
-    by_stem: dict[str, list[dict[str, Any]]] = {}
+    by_stem: dict[str, Boxes] = {stem: [] for stem in stems.values()}
     for a in official["annotations"]:
-        if labels[a["category_id"]] not in classes:
-            raise YoloDynError(f"{path}: the class {labels[a['category_id']]!r} is none of the data YAML's names")
-        box = {"bbox": a["bbox"], "category_id": classes[labels[a["category_id"]]], "iscrowd": a.get("iscrowd", 0)}
-        by_stem.setdefault(stems[a["image_id"]], []).append(box | ({"area": a["area"]} if "area" in a else {}))
-    missing = next((file for file in files if file.stem not in set(stems.values())), None)
-    if missing is not None:
-        raise YoloDynError(f"{path} does not list the image {missing.name}")
-    boxes = [by_stem.get(file.stem, []) for file in files]
-    return Truth(_dataset(files, names, boxes), f"{path} (COCO json: crowds are known and ignored)")
+        name = labels.get(a["category_id"], a["category_id"])
+        if name not in classes:
+            raise YoloDynError(f"{path}: the class {name!r} is none of the data YAML's names")
+        if a["image_id"] not in stems:
+            raise YoloDynError(f"{path}: annotation {a.get('id')!r} is of image {a['image_id']!r}, which is not listed")
+        box = {"bbox": a["bbox"], "category_id": classes[name], "iscrowd": a.get("iscrowd", 0)}
+        by_stem[stems[a["image_id"]]].append(box | ({"area": a["area"]} if "area" in a else {}))
+    absent = sorted(set(stems.values()) - {file.stem for file in files})
+    return _Read(
+        [by_stem.get(file.stem) for file in files],
+        f"{path} (COCO json: crowds are known and ignored)",
+        _first(f"{len(absent)} images are listed in {path.name} and not in the split", absent),
+    )
 
 
-def _voc(files: list[Path], names: dict[int, str], folders: list[Path]) -> Truth:
+def _voc(files: list[Path], names: dict[int, str], folders: list[Path]) -> _Read:
     classes = {name: number for number, name in names.items()}
-    boxes = []
+    boxes: list[Boxes | None] = []
     for file in files:
         path = next((f / f"{file.stem}.xml" for f in folders if (f / f"{file.stem}.xml").is_file()), None)
-        if path is None:
-            raise MissingFileError(f"no {file.stem}.xml in {', '.join(map(str, folders))}")
         try:
-            boxes.append([_voc_box(obj, classes, path) for obj in ET.parse(path).getroot().iter("object")])
-        except (ET.ParseError, AttributeError, TypeError, ValueError) as error:
+            objects = ET.parse(path).getroot().iter("object") if path else None
+            boxes.append(None if path is None or objects is None else [_voc_box(o, classes, path) for o in objects])
+        except (ET.ParseError, AttributeError, TypeError) as error:
             raise YoloDynError(f"{path} is no VOC annotation file: {error}") from error
     where = ", ".join(map(str, folders))
-    return Truth(_dataset(files, names, boxes), f"{where} (VOC XML: difficult objects are known and ignored)")
+    return _Read(boxes, f"{where} (VOC XML: difficult objects are known and ignored)", [])
 
 
 def _voc_box(obj: Any, classes: dict[str, int], path: Path) -> dict[str, Any]:
     name = obj.find("name").text
     if name not in classes:
         raise YoloDynError(f"{path}: the class {name!r} is none of the data YAML's names")
-    left, top, right, bottom = (float(obj.find("bndbox").find(k).text) for k in ("xmin", "ymin", "xmax", "ymax"))
+    try:
+        left, top, right, bottom = (float(obj.find("bndbox").find(k).text) for k in ("xmin", "ymin", "xmax", "ymax"))
+    except ValueError as error:
+        raise YoloDynError(f"{path}: a box must be four numbers: {error}") from error
     # pixels count from 1, and the last one belongs to the box
     box = [left - 1, top - 1, right - left + 1, bottom - top + 1]
     difficult = obj.find("difficult")
@@ -117,21 +163,22 @@ def _voc_box(obj: Any, classes: dict[str, int], path: Path) -> dict[str, Any]:
     }
 
 
-def _yolo(files: list[Path], names: dict[int, str]) -> Truth:
-    from PIL import Image
-    from ultralytics.data.utils import exif_size, img2label_paths
+def _yolo(files: list[Path], names: dict[int, str]) -> _Read:
+    from ultralytics.data.utils import img2label_paths
 
-    boxes = []
-    for file, label in zip(files, img2label_paths([str(file) for file in files]), strict=True):
-        found = []
-        if Path(label).is_file():
-            with Image.open(file) as image:
-                width, height = exif_size(image)
-            for number, line in enumerate(Path(label).read_text(encoding="utf-8").splitlines(), 1):
-                if line.strip():
-                    found.append(_yolo_box(line, width, height, names, f"{label}, line {number}"))
-        boxes.append(found)
-    return Truth(_dataset(files, names, boxes), "labels (YOLO txt: crowds and difficult objects are not known)")
+    labels = [Path(label) for label in img2label_paths([str(file) for file in files])]
+    boxes: list[Boxes | None] = []
+    for file, label in zip(files, labels, strict=True):
+        lines = label.read_text(encoding="utf-8-sig").splitlines() if label.is_file() else []
+        size = image_size(file)
+        numbered = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
+        boxes.append([_yolo_box(line, *size, names, f"{label}, line {number}") for number, line in numbered])
+    bare = [file.name for file, label in zip(files, labels, strict=True) if not label.is_file()]
+    used = set(labels)
+    orphans = sorted(p.name for folder in {p.parent for p in labels} for p in folder.glob("*.txt") if p not in used)
+    notes = _first(f"{len(bare)} images have no label file and count as without objects", bare)
+    notes += _first(f"{len(orphans)} label files have no image", orphans)
+    return _Read(boxes, "labels (YOLO txt: crowds and difficult objects are not known)", notes)
 
 
 def _yolo_box(line: str, width: int, height: int, names: dict[int, str], where: str) -> dict[str, Any]:

@@ -1,0 +1,192 @@
+"""Cells of a sweep: one model under one corruption at one strength, each kept in its own two files.
+
+A cell is known by its identity: everything that decides its numbers, from the hash of the weights to the version of
+torch. Its file name carries the identity's hash, so a changed model, data set or setting makes another cell, and cells
+that do not belong together cannot be mixed.
+"""
+
+import functools
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from yolo_dyn.errors import YoloDynError
+from yolo_dyn.robustness import scores
+from yolo_dyn.robustness.corruptions import Corruption
+from yolo_dyn.robustness.evaluate import Corrupter, Settings, detect
+from yolo_dyn.robustness.images import EvaluationSet
+
+CLEAN = "clean"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One model under one corruption at one strength; strength and severity of a clean cell are None."""
+
+    model: str  # file
+    label: str  # of the model, in tables and pictures
+    corruption: str
+    strength: float | None
+    severity: int | None
+    identity: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """Name of its files, without suffix."""
+        digest = hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()
+        strength = "" if self.strength is None else f"_{self.strength:.6g}"
+        return f"{self.label}_{self.corruption}{strength}_{digest[:12]}"
+
+    @property
+    def title(self) -> str:
+        """What it is, in words."""
+        if self.severity is not None:
+            return f"{self.label}, {self.corruption} at severity {self.severity}"
+        return f"{self.label}, {CLEAN if self.strength is None else f'{self.corruption} at {self.strength:g}'}"
+
+
+@dataclass(frozen=True)
+class Task:
+    """A cell and what it takes to run it, in any process."""
+
+    cell: Cell
+    images: EvaluationSet
+    settings: Settings
+    seed: int
+    resamples: int
+    workers: int
+    hashes: bool
+    folder: str
+    corruption: Corruption | None  # where another process may not know it
+
+    def run(self, progress: Callable[[int], None] | None = None) -> "Done":
+        """Detect, score and resample."""
+        start = time.perf_counter()
+        corrupter = Corrupter(self.cell.corruption, self.cell.strength, self.seed)
+        found = detect(
+            self.cell.model, self.images, corrupter, self.settings, self.workers, self.hashes, progress, self.folder
+        )
+        result = scores.evaluate(self.images.coco, found.found)
+        resampled = scores.resample(result, self.resamples)
+        sigma = (self.cell.strength or 0.0) if self.cell.corruption in (CLEAN, "gaussian_noise") else None
+        record = {
+            "model": self.cell.label,
+            "path": self.cell.model,
+            "weights": self.cell.identity["weights"],
+            "corruption": self.cell.corruption,
+            "sigma": sigma,
+            "severity": self.cell.severity,
+            "strength": self.cell.strength,
+            "seed": self.seed,
+            "images": len(self.images.files),
+            "skipped": len(self.images.skipped),
+            "detections": len(found.found),
+            **result.scores,
+            "per_class": result.per_class,
+            "intervals": scores.interval(resampled) if result.scores else {},
+            "ultralytics": found.ultralytics,
+            "milliseconds": found.milliseconds,
+            "pixels": {key: _digest(found.hashes, key) for key in ("decoded", "noise", "used")} if self.hashes else {},
+            "seconds": time.perf_counter() - start,
+            "identity": self.cell.identity,
+        }
+        return Done(self.cell, record, {"detections": found.found, "resampled": resampled}, found.hashes)
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a cell came to."""
+
+    cell: Cell
+    record: dict[str, Any]
+    arrays: dict[str, np.ndarray]  # detections [n, 7], resampled [R, 2]
+    hashes: dict[str, dict[str, str]]  # of each image's pixels
+
+
+def _digest(hashes: dict[str, dict[str, str]], key: str) -> str:
+    """One hash over all images, in the order of their names."""
+    listed = sorted((Path(file).name, found[key]) for file, found in hashes.items())
+    return hashlib.sha256(json.dumps(listed).encode()).hexdigest()
+
+
+def save(folder: Path, done: Done) -> None:
+    """Write a cell: each file appears at once and whole, the one that says that the cell is there comes last."""
+    path = folder / done.cell.name
+    if done.hashes:
+        lines = [f"{Path(f).name},{h['decoded']},{h['noise']},{h['used']}" for f, h in sorted(done.hashes.items())]
+        text = "\n".join(["image,decoded,noise,used", *lines, ""])
+        _atomically(path.with_name(f"{path.name}_pixels.csv"), lambda file: file.write_text(text, encoding="utf-8"))
+    _atomically(path.with_name(f"{path.name}.npz"), functools.partial(_write_arrays, done.arrays))
+    text = json.dumps(done.record, indent=1) + "\n"
+    _atomically(path.with_name(f"{path.name}.json"), lambda file: file.write_text(text, encoding="utf-8"))
+
+
+def _write_arrays(arrays: dict[str, np.ndarray], file: Path) -> None:
+    with file.open("wb") as stream:
+        np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
+
+
+def _atomically(path: Path, write: Callable[[Path], Any]) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        write(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load(folder: Path, cell: Cell) -> dict[str, Any] | None:
+    """The record of a finished cell, or None."""
+    path = folder / f"{cell.name}.json"
+    if not path.is_file():
+        return None
+    record = json.loads(path.read_text(encoding="utf-8"))
+    return record if record["identity"] == cell.identity else None
+
+
+def load_arrays(folder: Path, cell: Cell) -> dict[str, np.ndarray]:
+    """Detections and resampled scores of a finished cell."""
+    with np.load(folder / f"{cell.name}.npz") as arrays:
+        return {name: arrays[name] for name in arrays.files}
+
+
+def changed(folder: Path, cells: list[Cell]) -> list[str]:
+    """For cells that were finished here under another identity: what has changed since."""
+    wanted = {cell.name for cell in cells}
+    by_title = {(cell.label, cell.corruption, cell.strength): cell for cell in cells}
+    changes: dict[str, int] = {}
+    for path in sorted(folder.glob("*.json")):
+        if path.stem in wanted:
+            continue
+        record = json.loads(path.read_text(encoding="utf-8"))
+        cell = by_title.get((record["model"], record["corruption"], record["strength"]))
+        if cell:
+            keys = [key for key, value in cell.identity.items() if record["identity"].get(key) != value]
+            what = f"other {', '.join(keys)}"
+            changes[what] = changes.get(what, 0) + 1
+    return [f"{count} finished cells here are of {what} and are left aside" for what, count in changes.items()]
+
+
+def hash_file(path: str | Path) -> str:
+    """SHA-256 of a file, or of all files of a folder in the order of their names.
+
+    Raises:
+        YoloDynError: where there is nothing.
+    """
+    path = Path(path)
+    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    if not all(file.is_file() for file in files) or not files:
+        raise YoloDynError(f"{path} does not exist")
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,274 @@
+"""One model on one set of corrupted images, through the stock validation pipeline.
+
+Images are read from their files, corrupted at full resolution and then resized as the stock loader does it, so no cache
+of decoded or resized images can come between. Every image is letterboxed to a square: what the network sees of it
+depends on that image alone, not on the batch it is in.
+"""
+
+import hashlib
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from ultralytics.data import YOLODataset, build_dataloader
+from ultralytics.models.yolo.detect import DetectionValidator
+from ultralytics.nn.autobackend import AutoBackend
+from ultralytics.utils import DEFAULT_CFG, LOGGER, ops
+from ultralytics.utils.patches import imread
+
+from yolo_dyn.errors import MissingFileError, YoloDynError
+from yolo_dyn.robustness.corruptions import Image, corrupt
+from yolo_dyn.robustness.images import EvaluationSet
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What besides model, images and corruption decides the numbers. All are stock validation arguments but `threads`."""
+
+    imgsz: int = 640
+    batch: int = 16
+    conf: float = 0.001  # least score of a detection
+    iou: float = 0.7  # of non-maximum suppression
+    max_det: int = 300
+    half: bool = False
+    device: str = "cpu"
+    threads: int = 0  # of torch on a CPU: results of another number differ in the last bits; 0: all cores
+
+
+@dataclass(frozen=True)
+class Corrupter:
+    """One corruption at one strength, as the data loader's workers apply it; strength None leaves images clean."""
+
+    corruption: str
+    strength: float | None
+    seed: int = 0
+
+    def __call__(self, image: Image, name: str) -> Image:
+        if self.strength is None:
+            return image
+        return corrupt(image, self.corruption, strength=self.strength, seed=self.seed, name=name)
+
+    def hashes(self, image: Image, name: str) -> dict[str, str]:
+        """SHA-256 of the decoded image, of the corruption on plain grey of its size, and of the two together."""
+        shown = {"decoded": image, "noise": self(np.full_like(image, 128), name), "used": self(image, name)}
+        return {key: hashlib.sha256(np.ascontiguousarray(value)).hexdigest() for key, value in shown.items()}
+
+
+@dataclass(frozen=True)
+class Detections:
+    """What a model found, and what the stock validator made of it."""
+
+    found: np.ndarray  # [n, 7], as scores.evaluate takes it
+    ultralytics: dict[str, float]  # AP50 and AP by its own interpolation and matching
+    milliseconds: dict[str, float]  # an image: preprocess, inference, postprocess
+    hashes: dict[str, dict[str, str]]  # of each image file's pixels, where they were asked for
+
+
+class CorruptedImages(YOLODataset):
+    """The stock data set, its images corrupted before they are resized, its labels those of the evaluation set."""
+
+    def __init__(self, images: EvaluationSet, corrupter: Corrupter, hashes: bool, **stock: Any) -> None:
+        self._images, self._corrupter, self._hashes = images, corrupter, hashes
+        self._hashed: dict[str, str] = {}
+        super().__init__(img_path=[], data={"names": images.names, "channels": images.channels}, augment=False, **stock)
+
+    def get_img_files(self, img_path: Any) -> list[str]:
+        return [str(file) for file in self._images.files]
+
+    def get_labels(self) -> list[dict[str, Any]]:
+        """Labels for the stock metrics: objects that count, centre and size as fractions of the image."""
+        boxes: list[list[dict[str, Any]]] = [[] for _ in self.im_files]
+        for annotation in self._images.coco["annotations"]:
+            if not annotation["iscrowd"]:
+                boxes[annotation["image_id"]].append(annotation)
+        return [
+            self._label(file, found, image["width"], image["height"])
+            for file, found, image in zip(self.im_files, boxes, self._images.coco["images"], strict=True)
+        ]
+
+    @staticmethod
+    def _label(file: str, found: list[dict[str, Any]], width: int, height: int) -> dict[str, Any]:
+        corners = np.array([box["bbox"] for box in found], np.float32).reshape(-1, 4)
+        centres = corners[:, :2] + corners[:, 2:] / 2
+        size = np.array([width, height] * 2, np.float32)
+        return {
+            "im_file": file,
+            "shape": (height, width),
+            "cls": np.array([[box["category_id"]] for box in found], np.float32).reshape(-1, 1),
+            "bboxes": np.concatenate([centres, corners[:, 2:]], 1) / size,
+            "segments": [],
+            "keypoints": None,
+            "normalized": True,
+            "bbox_format": "xywh",
+        }
+
+    def load_image(self, i: int, rect_mode: bool = True, resize_short: bool = False) -> Any:
+        """Read, corrupt, then resize the long side to `imgsz`; ``uint8 [h, w, C]``, original and resized (h, w)."""
+        name = Path(self.im_files[i]).name
+        image = imread(self.im_files[i], flags=self.cv2_flag)
+        if image is None:
+            raise MissingFileError(f"{self.im_files[i]} cannot be read any more")
+        image = image[..., None] if image.ndim == 2 else image
+        if self._hashes:
+            self._hashed = self._corrupter.hashes(image, name)
+        image = self._corrupter(image, name)
+        height, width = image.shape[:2]
+        ratio = self.imgsz / max(height, width)
+        if ratio != 1:
+            size = (min(math.ceil(side * ratio), self.imgsz) for side in (width, height))
+            image = cv2.resize(image, tuple(size), interpolation=cv2.INTER_LINEAR)
+            image = image[..., None] if image.ndim == 2 else image
+        return image, (height, width), image.shape[:2]
+
+    def get_image_and_label(self, index: int) -> dict[str, Any]:
+        """The stock label, with the hashes of the pixels that were just read where they are wanted."""
+        label = super().get_image_and_label(index)
+        return label | ({"hashes": self._hashed} if self._hashes else {})
+
+
+class CorruptedValidator(DetectionValidator):
+    """The stock validator on corrupted images, which keeps all detections in pixels of the original images."""
+
+    def __init__(
+        self,
+        images: EvaluationSet,
+        corrupter: Corrupter,
+        workers: int,
+        hashes: bool,
+        progress: Callable[[int], None] | None,
+        save_dir: Path,
+        **arguments: Any,
+    ) -> None:
+        super().__init__(save_dir=save_dir, args={**arguments, "rect": False, "plots": False, "verbose": False})
+        self._images, self._corrupter, self._workers, self._hashes = images, corrupter, workers, hashes
+        self._progress = progress
+        self._ids = {str(file): number for number, file in enumerate(images.files)}
+        self.found: list[np.ndarray] = []
+        self.hashes: dict[str, dict[str, str]] = {}
+
+    def build_dataset(self, img_path: str, mode: str = "val", batch: int | None = None) -> CorruptedImages:
+        return CorruptedImages(
+            self._images,
+            self._corrupter,
+            self._hashes,
+            imgsz=self.args.imgsz if isinstance(self.args.imgsz, int) else max(self.args.imgsz),
+            hyp=self.args,
+            rect=False,
+            stride=self.stride,
+        )
+
+    def get_dataloader(self, dataset_path: str, batch_size: int) -> Any:
+        """The stock loader, with workers on a CPU too where they are asked for."""
+        dataset = self.build_dataset(dataset_path, batch=batch_size)
+        return build_dataloader(dataset, batch_size, self._workers, shuffle=False, device=self.device)
+
+    def update_metrics(self, preds: list[dict[str, torch.Tensor]], batch: dict[str, Any]) -> None:
+        super().update_metrics(preds, batch)
+        for i, pred in enumerate(preds):
+            self.found.append(self._in_pixels(pred, i, batch))
+        for file, hashes in zip(batch["im_file"], batch.get("hashes", ()), strict=False):
+            self.hashes[file] = hashes
+        if self._progress:
+            self._progress(len(preds))
+
+    def _in_pixels(self, pred: dict[str, torch.Tensor], i: int, batch: dict[str, Any]) -> np.ndarray:
+        """Detections of one image, ``[n, 7]``: image id, left, top, width, height, score, class."""
+        shapes = batch["img"].shape[2:], batch["ori_shape"][i], batch["ratio_pad"][i]
+        boxes = ops.scale_boxes(shapes[0], pred["bboxes"].clone().float(), shapes[1], ratio_pad=shapes[2])
+        boxes[:, 2:] -= boxes[:, :2]
+        number = torch.full_like(pred["conf"], self._ids[batch["im_file"][i]])
+        columns = [number[:, None], boxes, pred["conf"][:, None], pred["cls"][:, None]]
+        return torch.cat([column.double().cpu() for column in columns], 1).numpy()
+
+
+def detect(
+    model: str,
+    images: EvaluationSet,
+    corrupter: Corrupter,
+    settings: Settings,
+    workers: int = 0,
+    hashes: bool = False,
+    progress: Callable[[int], None] | None = None,
+    folder: str | Path = ".",
+) -> Detections:
+    """Detect in every image of the set.
+
+    Args:
+        model: a checkpoint, or a file or folder that `yolo export` wrote.
+        images: what to detect in.
+        corrupter: applied to each image at full resolution.
+        settings: of the network and its post-processing.
+        workers: processes that read and corrupt images; the numbers do not depend on it.
+        hashes: also hash the pixels.
+        progress: called with the number of images done.
+        folder: existing folder, which Ultralytics asks for; nothing is written into it.
+    """
+    arguments = asdict(settings)
+    threads, half = arguments.pop("threads"), arguments.pop("half")
+    if half:
+        arguments["quantize" if hasattr(DEFAULT_CFG, "quantize") else "half"] = 16  # renamed within the validated range
+    validator = CorruptedValidator(
+        images,
+        corrupter,
+        workers,
+        hashes,
+        progress,
+        Path(folder),
+        model=model,
+        data=images.data,
+        split=images.split,
+        **arguments,
+    )
+    # select_device sets torch's threads, so they are set once more, after it
+    validator.add_callback("on_val_start", lambda _: torch.set_num_threads(threads) if threads else None)
+    level = LOGGER.level
+    LOGGER.setLevel("ERROR")  # one validation's own progress and table are noise among many
+    try:
+        validator()
+    finally:
+        LOGGER.setLevel(level)
+    box = validator.metrics.box
+    return Detections(
+        np.concatenate([*validator.found, np.zeros((0, 7))]),
+        {"AP": float(box.map), "AP50": float(box.map50)},
+        {key: value for key, value in validator.speed.items() if key != "loss"},
+        validator.hashes,
+    )
+
+
+def check_model(model: str, images: EvaluationSet, settings: Settings) -> None:
+    """Find out before a long run that a model does not fit.
+
+    Raises:
+        YoloDynError: where the file is missing, is no detection model, has other classes than the data set, or was
+            exported for another image size or without the batch.
+    """
+    if not Path(model).exists():
+        raise MissingFileError(f"model {model!r} does not exist")
+    try:
+        backend = AutoBackend(model, device=torch.device("cpu"), verbose=False)
+    except Exception as error:  # as many kinds as there are formats
+        raise YoloDynError(f"model {model!r} cannot be loaded: {error}") from error
+    task = getattr(backend, "task", None) or getattr(getattr(backend, "model", None), "task", None) or "detect"
+    if task != "detect":
+        raise YoloDynError(f"model {model!r} is a {task} model; detection models can be evaluated")
+    names = {int(number): str(name) for number, name in backend.names.items()}
+    if names != images.names:
+        raise YoloDynError(f"model {model!r} and {images.data} have other classes: {_clash(names, images.names)}")
+    fixed = None if backend.format == "pt" or getattr(backend, "dynamic", False) else getattr(backend, "imgsz", None)
+    if fixed and list(fixed) != [settings.imgsz] * 2:
+        raise YoloDynError(
+            f"model {model!r} was exported for images of {fixed[0]}x{fixed[1]}, and imgsz is {settings.imgsz}"
+        )
+
+
+def _clash(model: dict[int, str], data: dict[int, str]) -> str:
+    if len(model) != len(data):
+        return f"{len(model)} in the model, {len(data)} in the data"
+    number = next(n for n in model if model[n] != data.get(n))
+    return f"class {number} is {model[number]!r} in the model and {data.get(number)!r} in the data"

@@ -1,0 +1,147 @@
+"""The images of a split as every model will see them: read once to find broken ones, with ground truth and fingerprint."""
+
+import hashlib
+import io
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from yolo_dyn.errors import YoloDynError
+from yolo_dyn.integration import integrate
+from yolo_dyn.robustness.truth import Truth, ground_truth
+
+
+@dataclass(frozen=True)
+class EvaluationSet:
+    """What models are evaluated on. Image ids are positions in `files`, which are sorted."""
+
+    data: str  # the data YAML
+    split: str
+    names: dict[int, str]
+    channels: int
+    files: list[Path]
+    coco: dict[str, Any]  # ground truth in COCO's format
+    source: str  # of the ground truth
+    skipped: dict[str, str]  # image file -> why it is left out
+    notes: list[str]
+    fingerprint: str  # SHA-256 of names, pixels and ground truth
+
+    def log(self) -> Iterator[str]:
+        """Lines for the terminal and the report."""
+        yield f"{len(self.files)} images of {self.data}, split {self.split}; ground truth: {self.source}"
+        yield from self.notes
+        for file, reason in self.skipped.items():
+            yield f"skipped {file}: {reason}"
+
+
+def evaluation_set(data: str, split: str = "val") -> EvaluationSet:
+    """Read a split of a data set, leaving out what cannot be evaluated.
+
+    Args:
+        data: an Ultralytics data YAML, by bare name or path.
+        split: "train", "val" or "test".
+
+    Raises:
+        YoloDynError: where the data set, the split or the annotations are missing or broken, or no image is left.
+    """
+    description = _description(data)
+    if not description.get(split):
+        known = ", ".join(key for key in ("train", "val", "test") if description.get(key))
+        raise YoloDynError(f"{data} has no split {split!r} (it has {known})")
+    files = image_files(description[split])
+    checked = _check_all(files)
+    skipped = {str(file): reason for file, (reason, _) in zip(files, checked, strict=True) if reason}
+    good = [file for file, (reason, _) in zip(files, checked, strict=True) if not reason]
+    given = str(description.get("annotations") or "")
+    truth = ground_truth(good, description["names"], Path(description["path"]), split, given)
+    skipped |= {str(file): f"not annotated in {truth.source}" for file in truth.unknown}
+    if not truth.files:
+        raise YoloDynError(f"no image of {data}, split {split}, can be evaluated: {_some(skipped)}")
+    digests = {file: digest for file, (_, digest) in zip(files, checked, strict=True)}
+    return EvaluationSet(
+        data=data,
+        split=split,
+        names=description["names"],
+        channels=description.get("channels", 3),
+        files=truth.files,
+        coco=truth.coco,
+        source=truth.source,
+        skipped=skipped,
+        notes=truth.notes,
+        fingerprint=_fingerprint(truth, digests),
+    )
+
+
+def _description(data: str) -> dict[str, Any]:
+    from yolo_dyn.stock import dataset
+
+    integrate()
+    try:
+        return dataset(data)
+    except YoloDynError:
+        raise
+    except (OSError, SyntaxError, TypeError, ValueError) as error:  # what Ultralytics raises about a data YAML
+        raise YoloDynError(f"data={data}: {error}") from error
+
+
+def image_files(path: str | list[str]) -> list[Path]:
+    """Image files of a folder, a text file, or a list of both, as the stock data loader lists them; sorted.
+
+    Raises:
+        YoloDynError: where there are none.
+    """
+    from ultralytics.data.base import BaseDataset
+
+    class Listing(BaseDataset):
+        def get_labels(self) -> list[dict[str, Any]]:
+            return [{} for _ in self.im_files]
+
+        def build_transforms(self, hyp: Any = None) -> None:
+            return None
+
+    try:
+        return sorted(Path(file) for file in Listing(path, augment=False).im_files)
+    except FileNotFoundError as error:
+        raise YoloDynError(str(error.__cause__ or error)) from error
+
+
+def _check_all(files: list[Path]) -> list[tuple[str, str]]:
+    """What is wrong with each file, or an empty string, and the SHA-256 of its bytes."""
+    from ultralytics.utils import TQDM
+
+    with ThreadPoolExecutor() as pool:
+        return list(TQDM(pool.map(_check, files), desc="Checking images", total=len(files)))
+
+
+def _check(file: Path) -> tuple[str, str]:
+    from PIL import Image, UnidentifiedImageError
+    from ultralytics.utils.patches import imread
+
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        return f"cannot be read: {error.strerror}", ""
+    digest = hashlib.sha256(content).hexdigest()
+    if not content:
+        return "the file is empty", digest
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            image.load()  # OpenCV fills up a truncated file in silence
+    except UnidentifiedImageError:  # a format that only OpenCV reads, or none
+        return "" if imread(str(file)) is not None else "it is no image", digest
+    except (OSError, SyntaxError, ValueError) as error:
+        return f"it cannot be decoded: {error}", digest
+    return "", digest
+
+
+def _fingerprint(truth: Truth, digests: dict[Path, str]) -> str:
+    listed = [(file.name, digests[file]) for file in truth.files]  # noise depends on the name
+    return hashlib.sha256(json.dumps([listed, truth.coco], sort_keys=True).encode()).hexdigest()
+
+
+def _some(skipped: dict[str, str]) -> str:
+    first = [f"{file}: {reason}" for file, reason in list(skipped.items())[:3]]
+    return "; ".join(first) + (f"; and {len(skipped) - 3} more" if len(skipped) > 3 else "")

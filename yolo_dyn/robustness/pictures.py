@@ -1,0 +1,232 @@
+"""Pictures of a sweep: curves of AP over strength, and a grid of the same noisy pixels with every model's boxes.
+
+The colours are those of Okabe and Ito, which people with any colour vision tell apart; line styles and markers say the
+same once more.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from yolo_dyn.errors import YoloDynError, nearest
+from yolo_dyn.robustness import cells as store
+from yolo_dyn.robustness.cells import CLEAN, Cell
+from yolo_dyn.robustness.corruptions import find
+from yolo_dyn.robustness.evaluate import Corrupter
+from yolo_dyn.robustness.images import EvaluationSet
+from yolo_dyn.robustness.results import Sweep, condition
+
+BLUE, VERMILLION, YELLOW = "#0072B2", "#D55E00", "#F0E442"
+COLOURS = (BLUE, VERMILLION, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = "osD^vPX"
+STYLES = ("-", "--", "-.", ":")
+MATCH = 0.5  # least intersection over union of a hit
+NEAR = {"bbox_inches": "tight", "dpi": 130}
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Detections of one image against its objects."""
+
+    found: np.ndarray  # [n, 7]
+    hit: np.ndarray  # bool [n]
+    ignored: np.ndarray  # bool [n], on a crowd or a difficult object
+    missed: list[dict[str, Any]]  # objects nobody found
+
+    @property
+    def balance(self) -> int:
+        """Hits less false alarms."""
+        return int(self.hit.sum() - (~self.hit & ~self.ignored).sum())
+
+
+def judge(found: np.ndarray, objects: list[dict[str, Any]]) -> Judged:
+    """Match detections to objects of their class, best score first, each object once."""
+    from pycocotools import mask
+
+    found = found[np.argsort(-found[:, 5], kind="mergesort")]
+    hit, ignored, taken = (np.zeros(n, bool) for n in (len(found), len(found), len(objects)))
+    crowd = np.array([bool(o["iscrowd"]) for o in objects])
+    overlap = mask.iou(found[:, 1:5].tolist(), [o["bbox"] for o in objects], [int(c) for c in crowd])
+    for i, row in enumerate(found):
+        fits = [o["category_id"] == row[6] and (crowd[j] or not taken[j]) for j, o in enumerate(objects)]
+        candidates = np.where(fits, overlap[i], 0) if objects else np.zeros(0)
+        for allowed in (~crowd, crowd):  # an object that counts comes before a crowd
+            best = np.where(allowed, candidates, 0) if objects else candidates
+            if objects and best.max() >= MATCH:
+                taken[best.argmax()] = True
+                hit[i], ignored[i] = not crowd[best.argmax()], crowd[best.argmax()]
+                break
+    return Judged(found, hit, ignored, [o for o, t, c in zip(objects, taken, crowd, strict=True) if not t and not c])
+
+
+def judge_all(sweep: Sweep, cell: Cell, conf: float) -> list[Judged]:
+    """Each image of a cell, with the detections that score at least `conf`."""
+    found = store.load_arrays(sweep.folder / "cells", cell)["detections"]
+    found = found[found[:, 5] >= conf]
+    objects: list[list[dict[str, Any]]] = [[] for _ in sweep.images.files]
+    for annotation in sweep.images.coco["annotations"]:
+        objects[annotation["image_id"]].append(annotation)
+    return [judge(found[found[:, 0] == i], objects[i]) for i in range(len(objects))]
+
+
+def grid(
+    sweep: Sweep, path: Path, images: list[str] | None = None, count: int = 3, conf: float = 0.25, columns: int = 4
+) -> list[str]:
+    """Draw images with every model's detections under every condition.
+
+    Args:
+        sweep: finished cells.
+        path: picture to write.
+        images: file names; those where the models differ most, or the only one suffers most, where it is None.
+        count: how many to choose.
+        conf: least score of a detection that is drawn.
+        columns: most conditions; the clean one and those spread over the others are shown where there are more.
+
+    Returns:
+        The file names of the drawn images.
+
+    Raises:
+        YoloDynError: where an image is not in the set.
+    """
+    conditions = _spread(list(dict.fromkeys((cell.corruption, cell.strength) for cell in sweep.cells)), columns)
+    shown = [cell for cell in sweep.cells if (cell.corruption, cell.strength) in conditions]
+    judged = {(cell.label, cell.corruption, cell.strength): judge_all(sweep, cell, conf) for cell in shown}
+    chosen = _named(images, sweep.images) if images else _most_different(list(judged.values()), sweep.models, count)
+    _draw_grid(sweep, path, chosen, shown, judged)
+    return [sweep.images.files[i].name for i in chosen]
+
+
+def _spread(conditions: list[Any], count: int) -> list[Any]:
+    at = np.unique(np.linspace(0, len(conditions) - 1, min(count, len(conditions))).round().astype(int))
+    return [conditions[i] for i in at]
+
+
+def _named(images: list[str], available: EvaluationSet) -> list[int]:
+    names = [file.name for file in available.files]
+    for image in images:
+        if Path(image).name not in names:
+            raise YoloDynError(f"image {image!r} is not in {available.data}, {available.split}{nearest(image, names)}")
+    return [names.index(Path(image).name) for image in images]
+
+
+def _most_different(judged: list[list[Judged]], models: list[str], count: int) -> list[int]:
+    """Images whose hits less false alarms differ most: between the models, or between conditions for a single one."""
+    balance = np.array([[j.balance for j in cell] for cell in judged])  # [condition * model, images]
+    if len(models) > 1:
+        balance = balance.reshape(-1, len(models), balance.shape[1])
+        spread = np.ptp(balance, axis=1).sum(0)
+    else:
+        spread = np.ptp(balance, axis=0)
+    return np.argsort(-spread, kind="stable")[:count].tolist()
+
+
+def _draw_grid(sweep: Sweep, path: Path, chosen: list[int], shown: list[Cell], judged: dict[Any, list[Judged]]) -> None:
+    import matplotlib.pyplot as plt
+
+    conditions = list(dict.fromkeys((cell.corruption, cell.strength) for cell in shown))
+    titles = {(r["corruption"], r["strength"]): condition(r) for r in sweep.records}
+    rows = [(i, model) for i in chosen for model in sweep.models]
+    height, width = _panel(sweep.images, chosen)
+    size = (width * len(conditions), (height + 0.28) * len(rows) + 0.5)
+    figure, axes = plt.subplots(len(rows), len(conditions), figsize=size, squeeze=False, layout="constrained")
+    for (i, model), line in zip(rows, axes, strict=True):
+        for (corruption, strength), axis in zip(conditions, line, strict=True):
+            file = sweep.images.files[i]
+            image = Corrupter(corruption, strength, sweep.settings["seed"])(_read(file, sweep.images), file.name)
+            axis.imshow(image[..., ::-1] if image.shape[2] == 3 else image[..., 0], cmap="gray")
+            _boxes(axis, judged[model, corruption, strength][i], sweep.images.names)
+            axis.set_xticks([])
+            axis.set_yticks([])
+        line[0].set_ylabel(f"{model}\n{sweep.images.files[i].name}", fontsize=7)
+    for key, axis in zip(conditions, axes[0], strict=True):
+        axis.set_title(f"{titles[key]}\n{axis.get_title()}", fontsize=8)
+    figure.legend(handles=_legend(), loc="outside lower center", ncols=3, fontsize=8, facecolor="#777777")
+    figure.savefig(path, **NEAR)
+    plt.close(figure)
+
+
+def _panel(images: EvaluationSet, chosen: Iterable[int]) -> tuple[float, float]:
+    """Height and width of a panel in inches."""
+    shapes = [images.coco["images"][i] for i in chosen]
+    return 3.4 * max(s["height"] / s["width"] for s in shapes), 3.4
+
+
+def _read(file: Path, images: EvaluationSet) -> np.ndarray:
+    import cv2
+    from ultralytics.utils.patches import imread
+
+    flag = {1: cv2.IMREAD_GRAYSCALE, 3: cv2.IMREAD_COLOR}.get(images.channels, cv2.IMREAD_UNCHANGED)
+    image = imread(str(file), flags=flag)
+    return image[..., None] if image.ndim == 2 else image
+
+
+def _boxes(axis: Any, judged: Judged, names: dict[int, str]) -> None:
+    for row, hit, ignored in zip(judged.found, judged.hit, judged.ignored, strict=True):
+        colour, style = (BLUE, "-") if hit or ignored else (VERMILLION, ":")
+        _box(axis, row[1:5], colour, style, f"{names[int(row[6])]} {row[5]:.2f}")
+    for missed in judged.missed:
+        _box(axis, missed["bbox"], YELLOW, "--", names[missed["category_id"]])
+    alarms = int((~judged.hit & ~judged.ignored).sum())
+    axis.set_title(f"{judged.hit.sum()} found, {len(judged.missed)} missed, {alarms} false", fontsize=7)
+
+
+def _box(axis: Any, box: Any, colour: str, style: str, text: str) -> None:
+    from matplotlib.patches import Rectangle
+
+    axis.add_patch(Rectangle(box[:2], *box[2:4], fill=False, edgecolor=colour, linestyle=style, linewidth=1.3))
+    ink = "black" if colour == YELLOW else "white"
+    label = {"facecolor": colour, "edgecolor": "none", "pad": 0.6, "alpha": 0.85}
+    axis.text(box[0], box[1], text, fontsize=4.5, color=ink, bbox=label, verticalalignment="bottom", clip_on=True)
+
+
+def _legend() -> list[Any]:
+    from matplotlib.lines import Line2D
+
+    kinds = ((BLUE, "-", "found"), (YELLOW, "--", "missed"), (VERMILLION, ":", "false alarm"))
+    return [Line2D([], [], color=colour, linestyle=style, label=label) for colour, style, label in kinds]
+
+
+def curves(sweep: Sweep, path: Path) -> None:
+    """Draw AP and AP50 over the strength of each corruption, with the 95 % band of a bootstrap over images."""
+    import matplotlib.pyplot as plt
+
+    corruptions = list(dict.fromkeys(r["corruption"] for r in sweep.records if r["corruption"] != CLEAN)) or [CLEAN]
+    names = ("AP", "AP50")
+    size = (9.6, 3.6 * len(corruptions) + 0.5)
+    figure, axes = plt.subplots(len(corruptions), 2, figsize=size, squeeze=False, layout="constrained", sharex="row")
+    for corruption, line in zip(corruptions, axes, strict=True):
+        for name, axis in zip(names, line, strict=True):
+            for number, model in enumerate(sweep.models):
+                _curve(axis, sweep, model, corruption, name, number)
+            axis.set_xlabel(_unit(sweep, corruption), fontsize=9)
+            axis.set_ylabel(f"{name} ({'IoU 0.50 to 0.95' if name == 'AP' else 'IoU 0.50'})", fontsize=9)
+            axis.set_ylim(bottom=0)
+            axis.grid(alpha=0.3)
+    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=9)
+    figure.suptitle(sweep.title, fontsize=9)
+    figure.savefig(path, **NEAR)
+    plt.close(figure)
+
+
+def _curve(axis: Any, sweep: Sweep, model: str, corruption: str, name: str, number: int) -> None:
+    mine = [r for r in sweep.records if r["model"] == model and r["corruption"] in (CLEAN, corruption) and name in r]
+    if not mine:
+        return
+    by_severity = any(r["severity"] is not None for r in mine)
+    x = [(r["severity"] or 0) if by_severity else (r["strength"] or 0.0) for r in mine]
+    low, high = zip(*(r["intervals"][name] for r in mine), strict=True)
+    colour = COLOURS[number % len(COLOURS)]
+    style = {"color": colour, "marker": MARKERS[number % len(MARKERS)], "linestyle": STYLES[number % len(STYLES)]}
+    axis.plot(x, [r[name] for r in mine], label=model, **style)
+    axis.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
+
+
+def _unit(sweep: Sweep, corruption: str) -> str:
+    if corruption == CLEAN:
+        return CLEAN
+    if any(r["severity"] is not None for r in sweep.records):
+        return f"severity of {corruption.replace('_', ' ')} (0: clean)"
+    return f"sigma of {corruption.replace('_', ' ')} ({find(corruption).unit})"
