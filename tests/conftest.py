@@ -77,3 +77,68 @@ def command() -> Callable[..., subprocess.CompletedProcess]:
         return done
 
     return run
+
+
+@pytest.fixture(scope="session")
+def detectors(tmp_path_factory) -> Path:
+    """Ten images of several sizes with labels (data.yaml), and detectors that find something in them (a.pt, b.pt).
+
+    Training would take minutes. These networks are random ones with calibrated normalisation and wide scores; what a.pt
+    finds in the clean images, moved a little, is the ground truth. So a.pt scores well, b.pt, a.pt with other weights
+    mixed in, less, and noise spoils both.
+    """
+    import cv2
+    import numpy as np
+    import torch
+    from ultralytics import YOLO
+    from ultralytics.nn.tasks import DetectionModel
+
+    from yolo_dyn import shapes
+    from yolo_dyn.integration import integrate
+    from yolo_dyn.robustness.evaluate import Corrupter, Settings, detect
+    from yolo_dyn.robustness.images import evaluation_set
+
+    integrate()
+    folder = tmp_path_factory.mktemp("detectors")
+    images, labels = folder / "images" / "val", folder / "labels" / "val"
+    images.mkdir(parents=True)
+    labels.mkdir(parents=True)
+    sizes = [(192, 192), (160, 200), (231, 173), (100, 192), (256, 256)] * 2
+    for index, (height, width) in enumerate(sizes):
+        drawn = cv2.resize(shapes.draw_image("val", index)[0], (width, height))
+        cv2.imwrite(str(images / f"{index}.png"), drawn)
+    names = "".join(f"  {i}: {name}\n" for i, name in enumerate(shapes.NAMES))
+    (folder / "data.yaml").write_text(f"path: {folder}\ntrain: images/val\nval: images/val\nnames:\n{names}")
+
+    pixels = torch.from_numpy(np.stack([shapes.draw_image("val", i)[0] for i in range(8)])).permute(0, 3, 1, 2) / 255
+    states = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        model = DetectionModel("yolov8n-sgdm.yaml", nc=len(shapes.NAMES), verbose=False)
+        for module in model.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.momentum = None  # statistics of these images, not a moving average
+        with torch.no_grad():
+            model.train()(pixels)
+        for scores in model.model[-1].cv3:
+            scores[-1].weight.data *= 3
+            scores[-1].bias.data.fill_(-4)
+        states.append(model.state_dict())
+    mixed = {key: torch.lerp(a, states[1][key], 0.08) if a.is_floating_point() else a for key, a in states[0].items()}
+    wrapper = YOLO("yolov8n-sgdm.yaml")
+    wrapper.model = model.eval()
+    model.names = dict(enumerate(shapes.NAMES))
+    for name, state in (("a.pt", states[0]), ("b.pt", mixed)):
+        model.load_state_dict(state)
+        wrapper.save(folder / name)
+
+    unlabelled = evaluation_set(str(folder / "data.yaml"))
+    found = detect(str(folder / "a.pt"), unlabelled, Corrupter(None), Settings(imgsz=192, conf=0.05)).found
+    best = found[np.argsort(-found[:, 5])[:60]]
+    best[:, 1:5] *= np.random.default_rng(0).uniform(0.94, 1.06, (len(best), 4))
+    for i, (file, entry) in enumerate(zip(unlabelled.files, unlabelled.coco["images"], strict=True)):
+        left, top, width, height = (best[best[:, 0] == i, 1:5] / ([entry["width"], entry["height"]] * 2)).T
+        rows = np.column_stack([best[best[:, 0] == i, 6], left + width / 2, top + height / 2, width, height])
+        rows[:, 1:] = rows[:, 1:].clip(0, 1)
+        (labels / f"{file.stem}.txt").write_text("".join(f"{int(c)} {x} {y} {w} {h}\n" for c, x, y, w, h in rows))
+    return folder

@@ -104,6 +104,7 @@ def test_json_of_coco_s_own_layout(root):
             "a.txt, line 1: the class 2 is",
         ),
         (lambda root: (root / "labels/val/a.txt").write_text("1 0.2"), "", "line 1: expected class, x, y, width and"),
+        (lambda root: (root / "labels/val/a.txt").write_text("1 20 25 20 30"), "", "height must be fractions of the"),
         (lambda root: write_json(root / "x.json", category_id=4), "x.json", "x.json: the class 'cow' is none of"),
         (lambda root: (root / "x.json").write_text("{"), "x.json", "x.json is no COCO annotation file"),
         (lambda root: None, "x.json", "annotations: x.json does not exist in"),

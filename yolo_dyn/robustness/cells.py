@@ -19,7 +19,7 @@ import numpy as np
 
 from yolo_dyn.errors import YoloDynError
 from yolo_dyn.robustness import scores
-from yolo_dyn.robustness.corruptions import Corruption
+from yolo_dyn.robustness.corruptions import find
 from yolo_dyn.robustness.evaluate import Corrupter, Settings, detect
 from yolo_dyn.robustness.images import EvaluationSet
 
@@ -44,6 +44,10 @@ class Cell:
         strength = "" if self.strength is None else f"_{self.strength:.6g}"
         return f"{self.label}_{self.corruption}{strength}_{digest[:12]}"
 
+    def corrupter(self, seed: int) -> Corrupter:
+        """What makes the pixels of this cell."""
+        return Corrupter(None if self.strength is None else find(self.corruption), self.strength or 0.0, seed)
+
     @property
     def title(self) -> str:
         """What it is, in words."""
@@ -59,19 +63,24 @@ class Task:
     cell: Cell
     images: EvaluationSet
     settings: Settings
-    seed: int
     resamples: int
     workers: int
     hashes: bool
     folder: str
-    corruption: Corruption | None  # where another process may not know it
+    corrupter: Corrupter
 
     def run(self, progress: Callable[[int], None] | None = None) -> "Done":
         """Detect, score and resample."""
         start = time.perf_counter()
-        corrupter = Corrupter(self.cell.corruption, self.cell.strength, self.seed)
         found = detect(
-            self.cell.model, self.images, corrupter, self.settings, self.workers, self.hashes, progress, self.folder
+            self.cell.model,
+            self.images,
+            self.corrupter,
+            self.settings,
+            self.workers,
+            self.hashes,
+            progress,
+            self.folder,
         )
         result = scores.evaluate(self.images.coco, found.found)
         resampled = scores.resample(result, self.resamples)
@@ -84,9 +93,8 @@ class Task:
             "sigma": sigma,
             "severity": self.cell.severity,
             "strength": self.cell.strength,
-            "seed": self.seed,
+            "seed": self.corrupter.seed,
             "images": len(self.images.files),
-            "skipped": len(self.images.skipped),
             "detections": len(found.found),
             **result.scores,
             "per_class": result.per_class,

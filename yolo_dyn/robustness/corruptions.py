@@ -13,6 +13,7 @@ import functools
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.metadata import entry_points
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,9 @@ import numpy as np
 from yolo_dyn.errors import YoloDynError, nearest
 
 Image = np.ndarray  # uint8 [H, W, C]
-Corrupter = Callable[[Image, float, np.random.Philox], Image]
+Function = Callable[[Image, float, np.random.Philox], Image]
 SEVERITIES = (1, 2, 3, 4, 5)
+ENTRY_POINT_GROUP = "yolo_dyn.corruptions"  # by which packages declare theirs: name = "module:function"
 
 
 @dataclass(frozen=True)
@@ -29,15 +31,34 @@ class Corruption:
     """A pure function of (image, strength, bit generator), and its strengths at severities 1 to 5."""
 
     name: str
-    function: Corrupter
+    function: Function
     strengths: tuple[float, ...]
     unit: str = ""  # of the strength
+
+    def __reduce__(self) -> Any:
+        """Our own travel to other processes by name, a user's as it is, since it may not be registered there."""
+        ours = _CORRUPTIONS.get(self.name) is self and self.function.__module__ == __name__
+        return (find, (self.name,)) if ours else (Corruption, (self.name, self.function, self.strengths, self.unit))
+
+    def apply(self, image: Image, strength: float, seed: int, name: str) -> Image:
+        """Corrupt one image; see `corrupt`."""
+        if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3:
+            found = f"{image.dtype} {list(image.shape)}" if isinstance(image, np.ndarray) else type(image).__name__
+            raise YoloDynError(f"image {name!r} must be uint8 [H, W, C], got {found}")
+        if self.name == "gaussian_noise" and strength == 0:
+            return image
+        corrupted = self.function(image, strength, bit_generator(seed, name, self.name, strength))
+        if corrupted.shape != image.shape or corrupted.dtype != np.uint8:
+            raise YoloDynError(
+                f"corruption {self.name!r} must keep shape and type, got {corrupted.dtype} {list(corrupted.shape)}"
+            )
+        return corrupted
 
 
 _CORRUPTIONS: dict[str, Corruption] = {}
 
 
-def register_corruption(name: str, strengths: tuple[float, ...], unit: str = "") -> Callable[[Corrupter], Corrupter]:
+def register_corruption(name: str, strengths: tuple[float, ...], unit: str = "") -> Callable[[Function], Function]:
     """Make a function known as a corruption; used as a decorator.
 
     Args:
@@ -58,33 +79,31 @@ def register_corruption(name: str, strengths: tuple[float, ...], unit: str = "")
     if len(strengths) != len(SEVERITIES):
         raise YoloDynError(f"corruption {name!r}: strengths must be five, one a severity, got {strengths!r}")
 
-    def add(function: Corrupter) -> Corrupter:
+    def add(function: Function) -> Function:
         _CORRUPTIONS[name] = Corruption(name, function, tuple(strengths), unit)
         return function
 
     return add
 
 
-def corruptions() -> list[str]:
-    """Names of all registered corruptions."""
-    return list(_CORRUPTIONS)
+def known_corruptions() -> list[str]:
+    """Names of all corruptions, registered or declared by installed packages."""
+    return list(dict.fromkeys((*_CORRUPTIONS, *(point.name for point in entry_points(group=ENTRY_POINT_GROUP)))))
 
 
 def find(corruption: str) -> Corruption:
-    """The corruption of that name.
+    """The corruption of that name; a declared one is imported at first use, and registers itself.
 
     Raises:
         YoloDynError: where there is none.
     """
     if corruption not in _CORRUPTIONS:
-        known = corruptions()
+        for point in entry_points(group=ENTRY_POINT_GROUP, name=corruption):
+            point.load()
+    if corruption not in _CORRUPTIONS:
+        known = known_corruptions()
         raise YoloDynError(f"unknown corruption {corruption!r}{nearest(corruption, known)} (known: {', '.join(known)})")
     return _CORRUPTIONS[corruption]
-
-
-def make_known(corruption: Corruption) -> None:
-    """Register a corruption that came from another process, where it is not known here."""
-    _CORRUPTIONS.setdefault(corruption.name, corruption)
 
 
 def corrupt(
@@ -115,18 +134,7 @@ def corrupt(
         YoloDynError: for an unknown corruption, none or several strengths, or an image that is no uint8 ``[H, W, C]``.
     """
     chosen = find(corruption)
-    amount = _strength(chosen, sigma, severity, strength)
-    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3:
-        found = f"{image.dtype} {list(image.shape)}" if isinstance(image, np.ndarray) else type(image).__name__
-        raise YoloDynError(f"image {name!r} must be uint8 [H, W, C], got {found}")
-    if chosen.name == "gaussian_noise" and amount == 0:
-        return image
-    corrupted = chosen.function(image, amount, bit_generator(seed, name, corruption, amount))
-    if corrupted.shape != image.shape or corrupted.dtype != np.uint8:
-        raise YoloDynError(
-            f"corruption {corruption!r} must keep shape and type, got {corrupted.dtype} {list(corrupted.shape)}"
-        )
-    return corrupted
+    return chosen.apply(image, _strength(chosen, sigma, severity, strength), seed, name)
 
 
 def _strength(chosen: Corruption, sigma: float | None, severity: int | None, strength: float | None) -> float:
@@ -224,7 +232,7 @@ def contrast(image: Image, share: float, bits: np.random.Philox) -> Image:
     return np.clip(np.rint(mean + share * (image - mean)), 0, 255).astype(np.uint8)
 
 
-def _albumentations(make: Callable[[Any, float], Any]) -> Corrupter:
+def _albumentations(make: Callable[[Any, float], Any]) -> Function:
     """A transform of albumentations, seeded like our own noise."""
 
     def apply(image: Image, strength: float, bits: np.random.Philox) -> Image:

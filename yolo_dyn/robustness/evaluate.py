@@ -22,13 +22,13 @@ from ultralytics.utils import DEFAULT_CFG, LOGGER, ops
 from ultralytics.utils.patches import imread
 
 from yolo_dyn.errors import MissingFileError, YoloDynError
-from yolo_dyn.robustness.corruptions import Image, corrupt
+from yolo_dyn.robustness.corruptions import Corruption, Image
 from yolo_dyn.robustness.images import EvaluationSet
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What besides model, images and corruption decides the numbers. All are stock validation arguments but `threads`."""
+    """What besides model, images and corruption decides the numbers: stock arguments, and torch's threads."""
 
     imgsz: int = 640
     batch: int = 16
@@ -42,21 +42,19 @@ class Settings:
 
 @dataclass(frozen=True)
 class Corrupter:
-    """One corruption at one strength, as the data loader's workers apply it; strength None leaves images clean."""
+    """One corruption at one strength, as the data loader's workers apply it; without a corruption images stay clean."""
 
-    corruption: str
-    strength: float | None
+    corruption: Corruption | None
+    strength: float = 0.0
     seed: int = 0
 
     def __call__(self, image: Image, name: str) -> Image:
-        if self.strength is None:
-            return image
-        return corrupt(image, self.corruption, strength=self.strength, seed=self.seed, name=name)
+        return self.corruption.apply(image, self.strength, self.seed, name) if self.corruption else image
 
     def hashes(self, image: Image, name: str) -> dict[str, str]:
         """SHA-256 of the decoded image, of the corruption on plain grey of its size, and of the two together."""
         shown = {"decoded": image, "noise": self(np.full_like(image, 128), name), "used": self(image, name)}
-        return {key: hashlib.sha256(np.ascontiguousarray(value)).hexdigest() for key, value in shown.items()}
+        return {key: hashlib.sha256(value.tobytes()).hexdigest() for key, value in shown.items()}
 
 
 @dataclass(frozen=True)

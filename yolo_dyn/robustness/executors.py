@@ -10,16 +10,8 @@ from typing import Any
 
 from yolo_dyn.errors import YoloDynError, nearest
 from yolo_dyn.robustness.cells import Done, Task
-from yolo_dyn.robustness.corruptions import make_known
 
 Progress = Callable[[int], None]  # number of images done
-
-
-def _run(task: Task) -> Done:
-    """Run a task in another process, which may not know a corruption that the user registered."""
-    if task.corruption:
-        make_known(task.corruption)
-    return task.run()
 
 
 def here(tasks: list[Task], jobs: int, progress: Progress) -> Iterator[Done]:
@@ -31,7 +23,7 @@ def here(tasks: list[Task], jobs: int, progress: Progress) -> Iterator[Done]:
 def processes(tasks: list[Task], jobs: int, progress: Progress) -> Iterator[Done]:
     """In so many fresh processes, which end with this one."""
     with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _end_with_parent) as pool:
-        futures = [pool.submit(_run, task) for task in tasks]
+        futures = [pool.submit(task.run) for task in tasks]
         try:
             yield from _reported((future.result() for future in as_completed(futures)), tasks, progress)
         finally:
@@ -57,7 +49,7 @@ def ray(tasks: list[Task], jobs: int, progress: Progress) -> Iterator[Done]:
         except ConnectionError as error:
             raise YoloDynError("executor=ray found no Ray cluster: start one with `ray start --head`") from error
     gpus = 1 if str(tasks[0].settings.device) not in ("cpu", "") else 0
-    remote = ray.remote(num_cpus=tasks[0].settings.threads or 1, num_gpus=gpus)(_run)
+    remote = ray.remote(num_cpus=tasks[0].settings.threads or 1, num_gpus=gpus)(Task.run)
     yield from _reported(_arriving(ray, [remote.remote(task) for task in tasks]), tasks, progress)
 
 

@@ -1,4 +1,4 @@
-"""The images of a split as every model will see them: read once to find broken ones, with ground truth and fingerprint."""
+"""The images of a split with their ground truth: read once, the broken ones left out and named."""
 
 import hashlib
 import io
@@ -118,7 +118,6 @@ def _check_all(files: list[Path]) -> list[tuple[str, str]]:
 
 def _check(file: Path) -> tuple[str, str]:
     from PIL import Image, UnidentifiedImageError
-    from ultralytics.utils.patches import imread
 
     try:
         content = file.read_bytes()
@@ -130,11 +129,20 @@ def _check(file: Path) -> tuple[str, str]:
     try:
         with Image.open(io.BytesIO(content)) as image:
             image.load()  # OpenCV fills up a truncated file in silence
-    except UnidentifiedImageError:  # a format that only OpenCV reads, or none
-        return "" if imread(str(file)) is not None else "it is no image", digest
+    except (UnidentifiedImageError, ImportError):  # a format that only OpenCV reads, or none
+        return "" if _opencv_reads(file) else "it is no image", digest
     except (OSError, SyntaxError, ValueError) as error:
         return f"it cannot be decoded: {error}", digest
     return "", digest
+
+
+def _opencv_reads(file: Path) -> bool:
+    from ultralytics.utils.patches import imread
+
+    try:
+        return imread(str(file)) is not None
+    except Exception:  # it tries other libraries, which may be missing, for what OpenCV cannot read
+        return False
 
 
 def _fingerprint(truth: Truth, digests: dict[Path, str]) -> str:

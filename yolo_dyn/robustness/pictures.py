@@ -15,7 +15,6 @@ from yolo_dyn.errors import YoloDynError, nearest
 from yolo_dyn.robustness import cells as store
 from yolo_dyn.robustness.cells import CLEAN, Cell
 from yolo_dyn.robustness.corruptions import find
-from yolo_dyn.robustness.evaluate import Corrupter
 from yolo_dyn.robustness.images import EvaluationSet
 from yolo_dyn.robustness.results import Sweep, condition
 
@@ -48,17 +47,14 @@ def judge(found: np.ndarray, objects: list[dict[str, Any]]) -> Judged:
 
     found = found[np.argsort(-found[:, 5], kind="mergesort")]
     hit, ignored, taken = (np.zeros(n, bool) for n in (len(found), len(found), len(objects)))
-    crowd = np.array([bool(o["iscrowd"]) for o in objects])
+    crowd = [bool(o["iscrowd"]) for o in objects]
     overlap = mask.iou(found[:, 1:5].tolist(), [o["bbox"] for o in objects], [int(c) for c in crowd])
     for i, row in enumerate(found):
-        fits = [o["category_id"] == row[6] and (crowd[j] or not taken[j]) for j, o in enumerate(objects)]
-        candidates = np.where(fits, overlap[i], 0) if objects else np.zeros(0)
-        for allowed in (~crowd, crowd):  # an object that counts comes before a crowd
-            best = np.where(allowed, candidates, 0) if objects else candidates
-            if objects and best.max() >= MATCH:
-                taken[best.argmax()] = True
-                hit[i], ignored[i] = not crowd[best.argmax()], crowd[best.argmax()]
-                break
+        fitting = [j for j, o in enumerate(objects) if o["category_id"] == row[6] and (crowd[j] or not taken[j])]
+        candidates = [(not crowd[j], overlap[i][j], j) for j in fitting if overlap[i][j] >= MATCH]
+        if candidates:  # an object that counts comes before a crowd, then the one most overlapped
+            hit[i], _, best = max(candidates)
+            ignored[i], taken[best] = not hit[i], True
     return Judged(found, hit, ignored, [o for o, t, c in zip(objects, taken, crowd, strict=True) if not t and not c])
 
 
@@ -128,6 +124,7 @@ def _draw_grid(sweep: Sweep, path: Path, chosen: list[int], shown: list[Cell], j
 
     conditions = list(dict.fromkeys((cell.corruption, cell.strength) for cell in shown))
     titles = {(r["corruption"], r["strength"]): condition(r) for r in sweep.records}
+    corrupters = {(cell.corruption, cell.strength): cell.corrupter(sweep.settings["seed"]) for cell in shown}
     rows = [(i, model) for i in chosen for model in sweep.models]
     height, width = _panel(sweep.images, chosen)
     size = (width * len(conditions), (height + 0.28) * len(rows) + 0.5)
@@ -135,7 +132,7 @@ def _draw_grid(sweep: Sweep, path: Path, chosen: list[int], shown: list[Cell], j
     for (i, model), line in zip(rows, axes, strict=True):
         for (corruption, strength), axis in zip(conditions, line, strict=True):
             file = sweep.images.files[i]
-            image = Corrupter(corruption, strength, sweep.settings["seed"])(_read(file, sweep.images), file.name)
+            image = corrupters[corruption, strength](_read(file, sweep.images), file.name)
             axis.imshow(image[..., ::-1] if image.shape[2] == 3 else image[..., 0], cmap="gray")
             _boxes(axis, judged[model, corruption, strength][i], sweep.images.names)
             axis.set_xticks([])

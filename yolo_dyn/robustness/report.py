@@ -52,7 +52,7 @@ def html(sweep: Sweep, drawn: list[str]) -> str:
 
 
 def _score(value: Any) -> str:
-    return "–" if value is None else f"{value:.3f}"
+    return "-" if value is None else f"{value:.3f}"
 
 
 def _embedded(picture: Path) -> str:

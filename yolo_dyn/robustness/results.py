@@ -40,7 +40,8 @@ class Sweep:
     ) -> "Sweep":
         """Put finished cells together."""
         records = [store.load(folder / "cells", cell) for cell in cells]
-        found = [(cell, record) for cell, record in zip(cells, records, strict=True) if record is not None]
+        skipped = {"skipped": len(images.skipped)}  # no part of a cell: what is not evaluated changes no number
+        found = [(cell, record | skipped) for cell, record in zip(cells, records, strict=True) if record is not None]
         resampled = {_key(record): _resampled(folder, cell) for cell, record in found}
         kept = [record for _, record in found]
         rows = differences(kept, resampled)
@@ -118,8 +119,8 @@ def _resampled(folder: Path, cell: Cell) -> np.ndarray:
 
 def data_name(data: str) -> str:
     """Name of a data set: that of its YAML, or of the folder of one that is called data.yaml."""
-    path = Path(data)
-    return path.parent.name if path.stem == "data" and path.parent.name else path.stem
+    path = Path(data).absolute()
+    return path.parent.name if path.stem == "data" else path.stem
 
 
 def summary(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -204,30 +205,35 @@ def condition(record: dict[str, Any]) -> str:
 def terminal(sweep: Sweep) -> str:
     """The summary as text: AP over all conditions, then P, mPC, rPC and the differences."""
     conditions = list(dict.fromkeys(condition(record) for record in sweep.records))
-    found = {(record["model"], condition(record)): record for record in sweep.records}
-    wide = max(len("model"), *(len(model) for model in sweep.models)) + 2
+    found = {(record["model"], condition(record)): record.get("AP") for record in sweep.records}
     lines = ["", "AP (COCO, over IoU 0.50 to 0.95)", ""]
     for start in range(0, len(conditions), 6):
         some = conditions[start : start + 6]
-        lines.append(f"{'model':<{wide}}" + "".join(f"{name:>{max(10, len(name) + 2)}}" for name in some))
-        for model in sweep.models:
-            values = (found.get((model, name), {}).get("AP") for name in some)
-            texts = ("-" if value is None else f"{value:.3f}" for value in values)
-            lines.append(f"{model:<{wide}}" + "".join(f"{t:>{max(10, len(n) + 2)}}" for t, n in zip(texts, some)))
-        lines.append("")
-    lines.append(f"{'model':<{wide}}" + "".join(f"{name:>10}" for name in ("P", "mPC", "rPC")))
-    for row in sweep.summary:
-        values = (row["AP"][name] for name in ("P", "mPC", "rPC"))
-        lines.append(f"{row['model']:<{wide}}" + "".join(f"{'-' if v is None else f'{v:.3f}':>10}" for v in values))
+        lines += [*_table(some, {m: [found.get((m, name)) for name in some] for m in sweep.models}), ""]
+    keys = ["P", "mPC", "rPC"]
+    lines += _table(keys, {row["model"]: [row["AP"][key] for key in keys] for row in sweep.summary})
     if sweep.differences:
-        lines += ["", f"AP less that of {sweep.models[0]}, with the 95 % interval of a paired bootstrap over images"]
+        lines += [
+            "",
+            f"AP less that of {sweep.models[0]}, with the 95 % interval of a paired bootstrap over images",
+            "",
+        ]
     for row in sweep.differences:
         d = row["AP"]
-        lines.append(
-            f"{row['model']:<{wide}}{condition(row):<24}{d['value']:+.3f}  [{d['low']:+.3f}, {d['high']:+.3f}]"
-        )
+        lines.append(f"{row['model']}  {condition(row):<24}{d['value']:+.3f}  [{d['low']:+.3f}, {d['high']:+.3f}]")
     for record in sweep.records:
         if record["pixels"]:
             pixels = "  ".join(f"{key} {value[:16]}" for key, value in record["pixels"].items())
             lines.append(f"pixels of {record['model']}, {condition(record)}: {pixels}")
-    return "\n".join([*lines, "", f"results in {sweep.folder}"])
+    return "\n".join([*lines, "", f"{len(sweep.records)} cells, pictures and report.html in {sweep.folder}"])
+
+
+def _table(heads: list[str], rows: dict[str, list[float | None]]) -> list[str]:
+    """Lines with a column of names, then one of numbers for each head."""
+    first = 2 + max(len("model"), *map(len, rows))
+    widths = [max(10, len(head) + 2) for head in heads]
+    lines = [f"{'model':<{first}}" + "".join(f"{head:>{width}}" for head, width in zip(heads, widths, strict=True))]
+    for name, values in rows.items():
+        texts = ("-" if value is None else f"{value:.3f}" for value in values)
+        lines.append(f"{name:<{first}}" + "".join(f"{t:>{w}}" for t, w in zip(texts, widths, strict=True)))
+    return lines

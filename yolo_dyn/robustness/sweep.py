@@ -108,7 +108,7 @@ def robustness(
     for line in store.changed(folder / "cells", wanted):
         print(line)
     tasks = [
-        Task(cell, images, settings, seed, resamples, workers, hashes, str(folder), _users(cell.corruption))
+        Task(cell, images, settings, resamples, workers, hashes, str(folder), cell.corrupter(seed))
         for cell in wanted
         if _missing(folder, cell, hashes)
     ]
@@ -137,13 +137,6 @@ def _run(tasks: list[Task], wanted: int, run_all: Any, jobs: int, folder: Path) 
 def _missing(folder: Path, cell: Cell, hashes: bool) -> bool:
     record = store.load(folder / "cells", cell)
     return record is None or (hashes and not record["pixels"])
-
-
-def _users(corruption: str) -> Any:
-    """A corruption that another process does not know by importing this package."""
-    if corruption == CLEAN or find(corruption).function.__module__.startswith("yolo_dyn."):
-        return None
-    return find(corruption)
 
 
 def _cells(plan: Plan, images: EvaluationSet) -> list[Cell]:

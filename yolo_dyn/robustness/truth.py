@@ -15,7 +15,6 @@ from typing import Any
 
 from yolo_dyn.errors import MissingFileError, YoloDynError
 
-
 Boxes = list[dict[str, Any]]  # bbox, category_id, and where it is known iscrowd and area
 
 
@@ -188,6 +187,8 @@ def _yolo_box(line: str, width: int, height: int, names: dict[int, str], where: 
         raise YoloDynError(f"{where}: expected class, x, y, width and height, got {line!r}") from error
     if int(number) not in names:
         raise YoloDynError(f"{where}: the class {int(number)} is none of the data YAML's {len(names)} names")
+    if not (min(x, y, w, h) >= 0 and max(x, y, w, h) <= 1.01):  # as far as Ultralytics tolerates it
+        raise YoloDynError(f"{where}: x, y, width and height must be fractions of the image, got {line!r}")
     return {
         "bbox": [(x - w / 2) * width, (y - h / 2) * height, w * width, h * height],
         "category_id": int(number),

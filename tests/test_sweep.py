@@ -1,0 +1,369 @@
+"""Sweeps: their numbers against pycocotools by hand, resuming, executors, bad images, and the page."""
+
+import contextlib
+import csv
+import html.parser
+import io
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+from ultralytics import YOLO
+
+from yolo_dyn import YoloDynError
+from yolo_dyn.robustness import cells, register_corruption
+from yolo_dyn.robustness.corruptions import _CORRUPTIONS, Corruption
+from yolo_dyn.robustness.scores import paired_interval
+from yolo_dyn.robustness.sweep import robustness
+
+FAST = {"imgsz": 192, "batch": 5, "device": "cpu", "threads": 1, "resamples": 50}
+NUMBERS = ("AP", "AP50", "AP75", "AP_large", "AR100", "per_class", "intervals", "ultralytics", "detections")
+
+
+@pytest.fixture
+def folder(detectors, tmp_path, monkeypatch) -> Path:
+    """A copy of the data set and the models that a test may spoil; the working directory."""
+    shutil.copytree(detectors, tmp_path / "work")
+    text = (detectors / "data.yaml").read_text().replace(str(detectors), str(tmp_path / "work"))
+    (tmp_path / "work/data.yaml").write_text(text)
+    monkeypatch.chdir(tmp_path / "work")
+    return tmp_path / "work"
+
+
+@pytest.fixture(scope="module")
+def done(detectors, tmp_path_factory):
+    """A finished sweep of both models."""
+    models = [str(detectors / name) for name in ("a.pt", "b.pt")]
+    project = str(tmp_path_factory.mktemp("runs"))
+    return robustness(models, str(detectors / "data.yaml"), sigma=[0, 10, 50], hashes=True, project=project, **FAST)
+
+
+def numbers(sweep) -> list[dict]:
+    return [{key: record.get(key) for key in NUMBERS} for record in sweep.records]
+
+
+@pytest.fixture
+def without_pictures(monkeypatch) -> None:
+    """For tests that look at cells alone."""
+    monkeypatch.setattr("yolo_dyn.robustness.sweep.write", lambda sweep: None)
+
+
+def run(folder: Path, **changes):
+    arguments = {"model": ["a.pt"], "data": "data.yaml", "sigma": [20], **FAST, **changes}
+    return robustness(**arguments)
+
+
+def test_scores_are_pycocotools_on_the_saved_detections(done):
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO(done.folder / "annotations.json")
+    assert len(done.records) == 6
+    for cell, record in zip(done.cells, done.records, strict=True):
+        found = np.load(done.folder / "cells" / f"{cell.name}.npz")["detections"]
+        with contextlib.redirect_stdout(io.StringIO()):
+            coco = COCOeval(truth, truth.loadRes(found), "bbox")
+            coco.evaluate()
+            coco.accumulate()
+            coco.summarize()
+        names = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
+        expected = {name: value for name, value in zip(names, coco.stats, strict=False) if value >= 0}
+        assert {name: record[name] for name in names if name in record} == pytest.approx(expected, abs=1e-9)
+        assert record["AR100"] == pytest.approx(coco.stats[8], abs=1e-9)
+    scores = [record["AP"] for record in done.records if record["model"] == "a"]
+    assert scores[0] > 0.5 > scores[1] > scores[2] > 0
+
+
+def test_the_files_of_a_sweep(done):
+    report = json.loads((done.folder / "results.json").read_text())
+    assert report["cells"] == json.loads(json.dumps(done.records))
+    assert [(c["model"], c["corruption"], c["sigma"]) for c in report["cells"]] == [
+        (model, corruption, sigma)
+        for corruption, sigma in (("clean", 0), ("gaussian_noise", 10), ("gaussian_noise", 50))
+        for model in ("a", "b")
+    ]
+    with (done.folder / "results.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["AP"]) for row in rows] == [record["AP"] for record in done.records]
+    assert float(rows[3]["AP_low"]) == done.records[3]["intervals"]["AP"][0]
+    assert report["data"]["images"] == 10
+    assert report["environment"]["torch"]
+    for name in ("curves.png", "grid.png"):
+        assert min(cv2.imread(str(done.folder / name)).shape[:2]) > 300
+
+
+def test_mean_and_relative_performance_of_a_sweep(done):
+    for row in done.summary:
+        clean, *noisy = [record["AP"] for record in done.records if record["model"] == row["model"]]
+        assert row["AP"]["P"] == clean
+        assert row["AP"]["mPC"] == pytest.approx(np.mean(noisy))
+        assert row["AP"]["rPC"] == pytest.approx(np.mean(noisy) / clean)
+        assert row["AP"]["cells"] == 2
+
+
+def test_differences_are_paired(done):
+    resampled = {
+        (cell.label, cell.strength): np.load(done.folder / "cells" / f"{cell.name}.npz")["resampled"]
+        for cell in done.cells
+    }
+    found = {(record["model"], record["strength"]): record["AP"] for record in done.records}
+    *cellwise, mean = done.differences
+    for row in cellwise:
+        strength = row["strength"]
+        assert row["AP"]["value"] == found["b", strength] - found["a", strength]
+        expected = paired_interval(resampled["a", strength], resampled["b", strength])["AP"]
+        assert (row["AP"]["low"], row["AP"]["high"]) == expected
+    assert mean["corruption"] == "mPC"
+    assert mean["AP"]["value"] == pytest.approx(np.mean([row["AP"]["value"] for row in cellwise[1:]]))
+
+
+def test_pixel_hashes_are_printed_and_those_of_every_model_agree(done):
+    pixels = {}
+    for record in done.records:
+        pixels.setdefault(record["strength"], []).append(record["pixels"])
+        assert record["pixels"]["used"][:16] in str(done)
+    assert all(a == b for a, b in pixels.values())
+    assert len({a["decoded"] for a, _ in pixels.values()}) == 1
+    assert len({a["used"] for a, _ in pixels.values()}) == 3
+    listed = (done.folder / "cells" / f"{done.cells[0].name}_pixels.csv").read_text().splitlines()
+    assert len(listed) == 11
+
+
+class Page(html.parser.HTMLParser):
+    """Sections, and everything the page would load."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.sections: list[str] = []
+        self.sources: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        given = dict(attrs)
+        self.sections += [given["id"]] if tag == "section" else []
+        self.sources += [given[key] for key in ("src", "href") if key in given]
+
+
+def test_the_page_is_complete_and_self_contained(done):
+    text = (done.folder / "report.html").read_text()
+    page = Page(text)
+    expected = ["summary", "curves", "scores", "differences", "grid", "cells", "classes", "images", "reproduce"]
+    assert page.sections == expected
+    assert all(source.startswith("data:") for source in page.sources)
+    assert len(page.sources) == 3  # two pictures and an empty icon
+    for record in done.records:
+        assert f"{record['AP']:.3f}" in text
+
+
+def test_a_finished_sweep_runs_nothing_and_a_missing_cell_alone(folder, without_pictures, monkeypatch, capsys):
+    first = run(folder, sigma=[20, 40])
+    ran = []
+    whole = cells.Task.run
+    monkeypatch.setattr(cells.Task, "run", lambda task, *a: ran.append(task.cell.strength) or whole(task, *a))
+    assert numbers(run(folder, sigma=[20, 40])) == numbers(first)
+    assert ran == []
+    assert "3 of 3 cells are finished already" in capsys.readouterr().out
+    (first.folder / "cells" / f"{first.cells[1].name}.json").unlink()
+    assert numbers(run(folder, sigma=[20, 40])) == numbers(first)
+    run(folder, sigma=[20, 30, 40])
+    assert ran == [20, 30]
+
+
+@pytest.mark.parametrize(
+    ("change", "noticed"),
+    [
+        (lambda folder: shutil.copy(folder / "b.pt", folder / "a.pt"), "other weights"),
+        (lambda folder: (folder / "labels/val/0.txt").write_text("0 0.5 0.5 0.5 0.5\n"), "other images"),
+        (lambda folder: shutil.copy(folder / "images/val/0.png", folder / "images/val/5.png"), "other images"),
+        (lambda folder: {"max_det": 20}, "other max_det"),
+        (lambda folder: {"imgsz": 160}, "other imgsz"),
+        (lambda folder: {"seed": 1}, "other seed, corruption"),
+    ],
+    ids=["weights", "labels", "pixels", "max_det", "imgsz", "seed"],
+)
+def test_a_change_is_noticed_and_never_mixed_in(change, noticed, folder, without_pictures, capsys):
+    before = run(folder)
+    changes = change(folder)
+    after = run(folder, **(changes if isinstance(changes, dict) else {}))
+    assert f"finished cells here are of {noticed} and are left aside" in capsys.readouterr().out
+    assert not {cell.name for cell in before.cells} & {cell.name for cell in after.cells}
+    assert numbers(after) != numbers(before)
+    assert len(after.records) == 2
+
+
+@register_corruption("half_dark", (0.9, 0.7, 0.5, 0.3, 0.1), "share of light")
+def half_dark(image, strength, bits):
+    return (image * strength).astype(np.uint8)
+
+
+def test_severities_of_several_corruptions_one_of_them_the_users(folder, without_pictures):
+    arguments = {"sigma": None, "severity": [1, 5], "corruption": ["half_dark", "shot_noise"]}
+    here = run(folder, **arguments)
+    assert [(r["corruption"], r["severity"], r["sigma"]) for r in here.records] == [
+        ("clean", None, 0),
+        ("half_dark", 1, None),
+        ("half_dark", 5, None),
+        ("shot_noise", 1, None),
+        ("shot_noise", 5, None),
+    ]
+    assert here.records[2]["AP"] < here.records[1]["AP"] < here.records[0]["AP"]
+    apart = run(folder, **arguments, jobs=2, name="apart", workers=1)
+    assert numbers(apart) == numbers(here)
+
+
+def test_the_code_of_a_corruption_is_part_of_a_cell(folder, without_pictures, monkeypatch, capsys):
+    arguments = {"sigma": None, "severity": [3], "corruption": ["half_dark"]}
+    run(folder, **arguments)
+    other = Corruption("half_dark", lambda image, s, bits: image // 3, (1, 1, 0.5, 1, 1))
+    monkeypatch.setitem(_CORRUPTIONS, "half_dark", other)
+    run(folder, **arguments)
+    assert "1 finished cells here are of other corruption" in capsys.readouterr().out
+
+
+def test_a_ray_cluster_gives_the_same_numbers(folder, without_pictures):
+    ray = pytest.importorskip("ray")
+    with pytest.raises(YoloDynError, match="found no Ray cluster"):
+        run(folder, executor="ray")
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    try:
+        assert numbers(run(folder, executor="ray", name="ray")) == numbers(run(folder, name="here"))
+    finally:
+        ray.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("kills", "jobs"),
+    [(1, 2), pytest.param(10, 1, marks=pytest.mark.accept), pytest.param(10, 2, marks=pytest.mark.accept)],
+)
+def test_kill_9_loses_at_most_the_cell_in_work(kills, jobs, folder):
+    words = [f"{key}={value}" for key, value in FAST.items()]
+    words += ["model=a.pt,b.pt", "data=data.yaml", "sigma=10,30,50", f"jobs={jobs}"]
+    program = [str(Path(sys.executable).with_name("yolo-dyn")), "robustness", *words]
+    rng = np.random.default_rng(kills)
+    kept = 0
+    for _ in range(kills):
+        process = subprocess.Popen(
+            program, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        )
+        time.sleep(rng.uniform(4, 9))
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        finished = len(list((folder / "runs/robustness").rglob("cells/*.json")))
+        assert finished >= kept
+        kept = finished
+    time.sleep(2)
+    assert not alive(process.pid), "a killed sweep left its workers behind"
+    subprocess.run(program, check=True, capture_output=True)
+    models = ["a.pt", "b.pt"]
+    undisturbed = run(folder, model=models, sigma=[10, 30, 50], name="undisturbed")
+    resumed = json.loads((folder / "runs/robustness/work/results.json").read_text())
+    assert [{key: record.get(key) for key in NUMBERS} for record in resumed["cells"]] == json.loads(
+        json.dumps(numbers(undisturbed))
+    )
+    assert resumed["differences"] == json.loads(json.dumps(undisturbed.differences))
+
+
+def alive(session: int) -> list[int]:
+    """Processes of a session that still run."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, _, _, sid = stat.read_text().rpartition(")")[2].split()[:4]
+            if int(sid) == session and state != "Z":
+                found.append(int(stat.parent.name))
+    return found
+
+
+def test_broken_images_are_skipped_and_counted_and_change_no_score(folder, capsys):
+    expected = run(folder)
+    good = (folder / "images/val/0.png").read_bytes()
+    (folder / "images/val/empty.png").touch()
+    (folder / "images/val/text.jpg").write_text("no image")
+    (folder / "images/val/cut.png").write_bytes(good[: len(good) // 2])
+    jpeg = cv2.imencode(".jpg", cv2.imdecode(np.frombuffer(good, np.uint8), 1))[1].tobytes()
+    (folder / "images/val/cut.jpg").write_bytes(jpeg[: len(jpeg) // 2])
+    found = run(folder)
+    assert numbers(found) == numbers(expected)
+    assert {record["skipped"] for record in found.records} == {4}
+    assert {record["images"] for record in found.records} == {10}
+    text, page = capsys.readouterr().out, (found.folder / "report.html").read_text()
+    for name, reason in (
+        ("empty.png", "the file is empty"),
+        ("text.jpg", "it is no image"),
+        ("cut.png", "it cannot be decoded"),
+        ("cut.jpg", "it cannot be decoded: image file is truncated"),
+    ):
+        assert re.search(f"skipped .*{name}: {reason}", text)
+        assert re.search(f"{name}: {reason}", page)
+
+
+def test_labels_and_images_that_do_not_pair(folder, capsys):
+    (folder / "labels/val/1.txt").unlink()
+    (folder / "labels/val/of_nothing.txt").write_text("0 0.5 0.5 0.1 0.1\n")
+    found = run(folder)
+    text, page = capsys.readouterr().out, (found.folder / "report.html").read_text()
+    for note in (
+        "1 images have no label file and count as without objects: 1.png",
+        "1 label files have no image: of_nothing.txt",
+    ):
+        assert note in text
+        assert note in page
+
+
+def test_no_detections_at_all(folder, capsys):
+    model = YOLO("a.pt")
+    for scores in model.model.model[-1].cv3:
+        scores[-1].weight.data.zero_()
+        scores[-1].bias.data.fill_(-20)
+    model.save("silent.pt")
+    found = run(folder, model=["silent.pt", "a.pt"])
+    assert [record["AP"] for record in found.records if record["model"] == "silent"] == [0, 0]
+    assert "silent, clean: no detections at all, so every score is 0" in capsys.readouterr().out
+    assert found.summary[0]["AP"]["rPC"] is None
+    assert found.differences[0]["AP"]["value"] > 0.5
+
+
+def test_images_without_any_object(folder):
+    for file in (folder / "labels/val").glob("*.txt"):
+        file.write_text("")
+    found = run(folder, model=["a.pt", "b.pt"])
+    assert all("AP" not in record for record in found.records)
+    assert found.summary[0]["AP"] == {"P": None, "mPC": None, "rPC": None, "cells": 0}
+    assert found.differences == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model": ["nowhere.pt"]}, "model 'nowhere.pt' does not exist"),
+        ({"model": ["a.pt", "a.pt"]}, "a model is given twice"),
+        ({"data": "nowhere.yaml"}, "nowhere.yaml"),
+        ({"split": "test"}, "data.yaml has no split 'test' (it has train, val)"),
+        ({"sigma": [-1]}, "sigma must be grey levels of at least 0"),
+        ({"severity": [2]}, "sigma is the strength of gaussian_noise; other corruptions take severity"),
+        ({"sigma": None, "severity": [6]}, "severity must be among 1, 2, 3, 4, 5, got 6"),
+        ({"sigma": None, "corruption": ["gausian_noise"]}, "did you mean 'gaussian_noise'?"),
+        ({"executor": "slurm"}, "unknown executor 'slurm' (known: here, processes, ray)"),
+        ({"jobs": 0}, "jobs must be at least 1, got 0"),
+        ({"project": "data.yaml"}, "data.yaml/work cannot be written to"),
+    ],
+    ids=lambda value: str(value) if isinstance(value, dict) else "",
+)
+def test_bad_input_is_named_before_anything_runs(changes, message, folder):
+    with pytest.raises(YoloDynError, match=re.escape(message)):
+        run(folder, **changes)
+
+
+def test_a_class_that_the_data_lacks(folder):
+    (folder / "labels/val/3.txt").write_text("9 0.5 0.5 0.1 0.1\n")
+    with pytest.raises(YoloDynError, match=r"3.txt, line 1: the class 9 is none of the data YAML's 7 names"):
+        run(folder)
