@@ -37,6 +37,9 @@ COMMANDS = {
         "robustness",
         "yolo-dyn robustness model=a.pt,b.pt data=VOC.yaml sigma=0,10,20,30,40,50",
     ),
+    "compare": Command(
+        "yolo_dyn.robustness.compare", "compare", "yolo-dyn compare model=a.pt,b.pt source=images/ sigma=0,25,50"
+    ),
     "demo": Command("yolo_dyn.demo", "demo", "yolo-dyn demo"),
 }
 

@@ -244,18 +244,13 @@ def check_model(model: str, images: EvaluationSet, settings: Settings) -> None:
 
     Raises:
         YoloDynError: where the file is missing, is no detection model, has other classes than the data set, or was
-            exported for another image size or without the batch.
+            exported for another image size.
     """
-    if not Path(model).exists():
-        raise MissingFileError(f"model {model!r} does not exist")
-    try:
-        backend = AutoBackend(model, device=torch.device("cpu"), verbose=False)
-    except Exception as error:  # as many kinds as there are formats
-        raise YoloDynError(f"model {model!r} cannot be loaded: {error}") from error
+    backend = _backend(model)
     task = getattr(backend, "task", None) or getattr(getattr(backend, "model", None), "task", None) or "detect"
     if task != "detect":
         raise YoloDynError(f"model {model!r} is a {task} model; detection models can be evaluated")
-    names = {int(number): str(name) for number, name in backend.names.items()}
+    names = _names(backend)
     if names != images.names:
         raise YoloDynError(f"model {model!r} and {images.data} have other classes: {_clash(names, images.names)}")
     fixed = None if backend.format == "pt" or getattr(backend, "dynamic", False) else getattr(backend, "imgsz", None)
@@ -263,6 +258,28 @@ def check_model(model: str, images: EvaluationSet, settings: Settings) -> None:
         raise YoloDynError(
             f"model {model!r} was exported for images of {fixed[0]}x{fixed[1]}, and imgsz is {settings.imgsz}"
         )
+
+
+def class_names(model: str) -> dict[int, str]:
+    """Classes of a model.
+
+    Raises:
+        YoloDynError: where the file is missing or is no model.
+    """
+    return _names(_backend(model))
+
+
+def _names(backend: AutoBackend) -> dict[int, str]:
+    return {int(number): str(name) for number, name in backend.names.items()}
+
+
+def _backend(model: str) -> AutoBackend:
+    if not Path(model).exists():
+        raise MissingFileError(f"model {model!r} does not exist")
+    try:
+        return AutoBackend(model, device=torch.device("cpu"), verbose=False)
+    except Exception as error:  # as many kinds as there are formats
+        raise YoloDynError(f"model {model!r} cannot be loaded: {error}") from error
 
 
 def _clash(model: dict[int, str], data: dict[int, str]) -> str:

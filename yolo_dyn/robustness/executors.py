@@ -12,6 +12,7 @@ from yolo_dyn.errors import YoloDynError, nearest
 from yolo_dyn.robustness.cells import Done, Task
 
 Progress = Callable[[int], None]  # number of images done
+Executor = Callable[[list[Task], int, Progress], Iterator[Done]]
 
 
 def here(tasks: list[Task], jobs: int, progress: Progress) -> Iterator[Done]:
@@ -65,10 +66,10 @@ def _reported(found: Iterable[Done], tasks: list[Task], progress: Progress) -> I
         yield done
 
 
-EXECUTORS = {"here": here, "processes": processes, "ray": ray}
+EXECUTORS: dict[str, Executor] = {"here": here, "processes": processes, "ray": ray}
 
 
-def executor(name: str, jobs: int) -> Callable[[list[Task], int, Progress], Iterator[Done]]:
+def executor(name: str, jobs: int) -> Executor:
     """The executor of that name; without a name, processes for several jobs.
 
     Raises:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from yolo_dyn.errors import YoloDynError
+from yolo_dyn.errors import YoloDynError, nearest
 from yolo_dyn.integration import integrate
 from yolo_dyn.robustness.truth import Truth, ground_truth
 
@@ -27,6 +27,7 @@ class EvaluationSet:
     source: str  # of the ground truth
     skipped: dict[str, str]  # image file -> why it is left out
     notes: list[str]
+    labelled: bool  # whether there is any ground truth
     fingerprint: str  # SHA-256 of names, pixels and ground truth
 
     def log(self) -> Iterator[str]:
@@ -37,12 +38,13 @@ class EvaluationSet:
             yield f"skipped {file}: {reason}"
 
 
-def evaluation_set(data: str, split: str = "val") -> EvaluationSet:
+def evaluation_set(data: str, split: str = "val", only: list[str] | None = None) -> EvaluationSet:
     """Read a split of a data set, leaving out what cannot be evaluated.
 
     Args:
         data: an Ultralytics data YAML, by bare name or path.
         split: "train", "val" or "test".
+        only: file names of the images to keep; all where it is None.
 
     Raises:
         YoloDynError: where the data set, the split or the annotations are missing or broken, or no image is left.
@@ -51,7 +53,7 @@ def evaluation_set(data: str, split: str = "val") -> EvaluationSet:
     if not description.get(split):
         known = ", ".join(key for key in ("train", "val", "test") if description.get(key))
         raise YoloDynError(f"{data} has no split {split!r} (it has {known})")
-    files = image_files(description[split])
+    files = _only(image_files(description[split]), only, f"{data}, split {split}")
     checked = _check_all(files)
     skipped = {str(file): reason for file, (reason, _) in zip(files, checked, strict=True) if reason}
     good = [file for file, (reason, _) in zip(files, checked, strict=True) if not reason]
@@ -71,6 +73,7 @@ def evaluation_set(data: str, split: str = "val") -> EvaluationSet:
         source=truth.source,
         skipped=skipped,
         notes=truth.notes,
+        labelled=truth.labelled,
         fingerprint=_fingerprint(truth, digests),
     )
 
@@ -106,6 +109,15 @@ def image_files(path: str | list[str]) -> list[Path]:
         return sorted(Path(file) for file in Listing(path, augment=False).im_files)
     except FileNotFoundError as error:
         raise YoloDynError(str(error.__cause__ or error)) from error
+
+
+def _only(files: list[Path], only: list[str] | None, where: str) -> list[Path]:
+    names = [file.name for file in files]
+    for name in only or ():
+        if Path(name).name not in names:
+            raise YoloDynError(f"image {name!r} is not in {where}{nearest(name, names)}")
+    kept = {Path(name).name for name in only or names}
+    return [file for file in files if file.name in kept]
 
 
 def _check_all(files: list[Path]) -> list[tuple[str, str]]:

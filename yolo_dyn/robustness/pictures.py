@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from yolo_dyn.errors import YoloDynError, nearest
 from yolo_dyn.robustness import cells as store
 from yolo_dyn.robustness.cells import CLEAN, Cell
 from yolo_dyn.robustness.corruptions import find
@@ -68,29 +67,23 @@ def judge_all(sweep: Sweep, cell: Cell, conf: float) -> list[Judged]:
     return [judge(found[found[:, 0] == i], objects[i]) for i in range(len(objects))]
 
 
-def grid(
-    sweep: Sweep, path: Path, images: list[str] | None = None, count: int = 3, conf: float = 0.25, columns: int = 4
-) -> list[str]:
+def grid(sweep: Sweep, path: Path, count: int = 3, conf: float = 0.25, columns: int = 4) -> list[str]:
     """Draw images with every model's detections under every condition.
 
     Args:
         sweep: finished cells.
         path: picture to write.
-        images: file names; those where the models differ most, or the only one suffers most, where it is None.
-        count: how many to choose.
+        count: how many images: those where the models differ most, or where the only one suffers most.
         conf: least score of a detection that is drawn.
         columns: most conditions; the clean one and those spread over the others are shown where there are more.
 
     Returns:
         The file names of the drawn images.
-
-    Raises:
-        YoloDynError: where an image is not in the set.
     """
     conditions = _spread(list(dict.fromkeys((cell.corruption, cell.strength) for cell in sweep.cells)), columns)
     shown = [cell for cell in sweep.cells if (cell.corruption, cell.strength) in conditions]
     judged = {(cell.label, cell.corruption, cell.strength): judge_all(sweep, cell, conf) for cell in shown}
-    chosen = _named(images, sweep.images) if images else _most_different(list(judged.values()), sweep.models, count)
+    chosen = _most_different(list(judged.values()), len(sweep.models), count)
     _draw_grid(sweep, path, chosen, shown, judged)
     return [sweep.images.files[i].name for i in chosen]
 
@@ -100,20 +93,14 @@ def _spread(conditions: list[Any], count: int) -> list[Any]:
     return [conditions[i] for i in at]
 
 
-def _named(images: list[str], available: EvaluationSet) -> list[int]:
-    names = [file.name for file in available.files]
-    for image in images:
-        if Path(image).name not in names:
-            raise YoloDynError(f"image {image!r} is not in {available.data}, {available.split}{nearest(image, names)}")
-    return [names.index(Path(image).name) for image in images]
+def _most_different(judged: list[list[Judged]], models: int, count: int) -> list[int]:
+    """Images whose hits less false alarms differ most: between the models, or between conditions for a single one.
 
-
-def _most_different(judged: list[list[Judged]], models: list[str], count: int) -> list[int]:
-    """Images whose hits less false alarms differ most: between the models, or between conditions for a single one."""
+    Without ground truth every detection is a false alarm, and what differs is their number.
+    """
     balance = np.array([[j.balance for j in cell] for cell in judged])  # [condition * model, images]
-    if len(models) > 1:
-        balance = balance.reshape(-1, len(models), balance.shape[1])
-        spread = np.ptp(balance, axis=1).sum(0)
+    if models > 1:
+        spread = np.ptp(balance.reshape(-1, models, balance.shape[1]), axis=1).sum(0)
     else:
         spread = np.ptp(balance, axis=0)
     return np.argsort(-spread, kind="stable")[:count].tolist()
@@ -134,13 +121,14 @@ def _draw_grid(sweep: Sweep, path: Path, chosen: list[int], shown: list[Cell], j
             file = sweep.images.files[i]
             image = corrupters[corruption, strength](_read(file, sweep.images), file.name)
             axis.imshow(image[..., ::-1] if image.shape[2] == 3 else image[..., 0], cmap="gray")
-            _boxes(axis, judged[model, corruption, strength][i], sweep.images.names)
+            _boxes(axis, judged[model, corruption, strength][i], sweep.images)
             axis.set_xticks([])
             axis.set_yticks([])
         line[0].set_ylabel(f"{model}\n{sweep.images.files[i].name}", fontsize=7)
     for key, axis in zip(conditions, axes[0], strict=True):
         axis.set_title(f"{titles[key]}\n{axis.get_title()}", fontsize=8)
-    figure.legend(handles=_legend(), loc="outside lower center", ncols=3, fontsize=8, facecolor="#777777")
+    if sweep.images.labelled:
+        figure.legend(handles=_legend(), loc="outside lower center", ncols=3, fontsize=8, facecolor="#777777")
     figure.savefig(path, **NEAR)
     plt.close(figure)
 
@@ -160,14 +148,15 @@ def _read(file: Path, images: EvaluationSet) -> np.ndarray:
     return image[..., None] if image.ndim == 2 else image
 
 
-def _boxes(axis: Any, judged: Judged, names: dict[int, str]) -> None:
+def _boxes(axis: Any, judged: Judged, images: EvaluationSet) -> None:
     for row, hit, ignored in zip(judged.found, judged.hit, judged.ignored, strict=True):
-        colour, style = (BLUE, "-") if hit or ignored else (VERMILLION, ":")
-        _box(axis, row[1:5], colour, style, f"{names[int(row[6])]} {row[5]:.2f}")
+        colour, style = (BLUE, "-") if hit or ignored or not images.labelled else (VERMILLION, ":")
+        _box(axis, row[1:5], colour, style, f"{images.names[int(row[6])]} {row[5]:.2f}")
     for missed in judged.missed:
-        _box(axis, missed["bbox"], YELLOW, "--", names[missed["category_id"]])
+        _box(axis, missed["bbox"], YELLOW, "--", images.names[missed["category_id"]])
     alarms = int((~judged.hit & ~judged.ignored).sum())
-    axis.set_title(f"{judged.hit.sum()} found, {len(judged.missed)} missed, {alarms} false", fontsize=7)
+    counts = f"{judged.hit.sum()} found, {len(judged.missed)} missed, {alarms} false"
+    axis.set_title(counts if images.labelled else f"{len(judged.found)} detections", fontsize=7)
 
 
 def _box(axis: Any, box: Any, colour: str, style: str, text: str) -> None:
@@ -176,7 +165,7 @@ def _box(axis: Any, box: Any, colour: str, style: str, text: str) -> None:
     axis.add_patch(Rectangle(box[:2], *box[2:4], fill=False, edgecolor=colour, linestyle=style, linewidth=1.3))
     ink = "black" if colour == YELLOW else "white"
     label = {"facecolor": colour, "edgecolor": "none", "pad": 0.6, "alpha": 0.85}
-    axis.text(box[0], box[1], text, fontsize=4.5, color=ink, bbox=label, verticalalignment="bottom", clip_on=True)
+    axis.text(box[0], box[1], text, fontsize=5.5, color=ink, bbox=label, verticalalignment="bottom", clip_on=True)
 
 
 def _legend() -> list[Any]:

@@ -1,39 +1,20 @@
 """`yolo-dyn robustness`: every model under every corruption and strength, on the very same pixels."""
 
-import hashlib
 import os
-import platform
 import sys
-from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import torch
 
 from yolo_dyn.errors import YoloDynError
 from yolo_dyn.robustness import cells as store
-from yolo_dyn.robustness.cells import CLEAN, Cell, Task
-from yolo_dyn.robustness.corruptions import SEVERITIES, bit_generator, find
+from yolo_dyn.robustness.cells import Cell, Task
 from yolo_dyn.robustness.evaluate import Settings, check_model
+from yolo_dyn.robustness.executors import Executor, here
 from yolo_dyn.robustness.executors import executor as find_executor
 from yolo_dyn.robustness.images import EvaluationSet, evaluation_set
+from yolo_dyn.robustness.plan import Plan, chosen_device, chosen_threads, labels, strengths
 from yolo_dyn.robustness.report import write
 from yolo_dyn.robustness.results import Sweep, data_name
-
-SIGMAS = [0.0, 10.0, 20.0, 30.0, 40.0, 50.0]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What is asked for, checked before anything long begins."""
-
-    models: dict[str, str]  # label -> file
-    strengths: list[tuple[str, float | None, int | None]]  # corruption, strength, severity; a clean one first
-    settings: Settings
-    seed: int
-    resamples: int
 
 
 def robustness(
@@ -95,30 +76,48 @@ def robustness(
     Raises:
         YoloDynError: where something does not fit, before anything long begins.
     """
-    run_all = find_executor(executor, jobs)
-    settings = Settings(imgsz, batch, conf, iou, max_det, half, _device(device), _threads(threads))
-    plan = Plan(_labels(model), _strengths(sigma, severity, corruption), settings, seed, resamples)
-    folder = _folder(Path(project) / (name or data_name(data)))
+    settings = Settings(imgsz, batch, conf, iou, max_det, half, chosen_device(device), chosen_threads(threads))
+    plan = Plan(labels(model), strengths(sigma, severity, corruption), settings, seed, resamples)
+    how = How(workers, jobs, find_executor(executor, jobs), hashes)
+    folder = writable(Path(project) / (name or data_name(data)))
     images = evaluation_set(data, split)
-    for line in images.log():
-        print(line)
-    for file in plan.models.values():
-        check_model(file, images, settings)
-    wanted = _cells(plan, images)
-    for line in store.changed(folder / "cells", wanted):
-        print(line)
-    tasks = [
-        Task(cell, images, settings, resamples, workers, hashes, str(folder), cell.corrupter(seed))
-        for cell in wanted
-        if _missing(folder, cell, hashes)
-    ]
-    _run(tasks, len(wanted), run_all, jobs, folder)
-    sweep = Sweep.read(folder, wanted, images, {**asdict(settings), "seed": seed, "resamples": resamples}, _command())
+    if not images.labelled:
+        raise YoloDynError(f"{data}, split {split}, has no labels to score against; found: {images.source}")
+    sweep = measure(plan, images, folder, how)
     write(sweep)
     return sweep
 
 
-def _run(tasks: list[Task], wanted: int, run_all: Any, jobs: int, folder: Path) -> None:
+@dataclass(frozen=True)
+class How:
+    """How cells are run, which changes no number."""
+
+    workers: int = 0
+    jobs: int = 1
+    executor: Executor = here
+    hashes: bool = False
+
+
+def measure(plan: Plan, images: EvaluationSet, folder: Path, how: How) -> Sweep:
+    """Run the cells that are missing in the folder.
+
+    Raises:
+        YoloDynError: where a model does not fit, before anything long begins.
+    """
+    for line in images.log():
+        print(line)
+    for file in plan.models.values():
+        check_model(file, images, plan.settings)
+    wanted = plan.cells(images)
+    for line in store.changed(folder / "cells", wanted):
+        print(line)
+    common = (images, plan.settings, plan.resamples, how.workers, how.hashes, str(folder))
+    missing = [cell for cell in wanted if _missing(folder, cell, how.hashes)]
+    _run([Task(cell, *common, cell.corrupter(plan.seed)) for cell in missing], len(wanted), how, folder)
+    return Sweep.read(folder, wanted, images, plan.as_dict(), _command())
+
+
+def _run(tasks: list[Task], wanted: int, how: How, folder: Path) -> None:
     from ultralytics.utils import TQDM
 
     if len(tasks) < wanted:
@@ -126,7 +125,7 @@ def _run(tasks: list[Task], wanted: int, run_all: Any, jobs: int, folder: Path) 
     if not tasks:
         return
     bar = TQDM(total=len(tasks) * len(tasks[0].images.files), desc=f"{len(tasks)} cells", unit="images")
-    for done, result in enumerate(run_all(tasks, jobs, bar.update), 1):
+    for done, result in enumerate(how.executor(tasks, how.jobs, bar.update), 1):
         store.save(folder / "cells", result)
         bar.set_description(f"{done} of {len(tasks)} cells, last: {result.cell.title}")
         if not result.record["detections"]:
@@ -139,73 +138,7 @@ def _missing(folder: Path, cell: Cell, hashes: bool) -> bool:
     return record is None or (hashes and not record["pixels"])
 
 
-def _cells(plan: Plan, images: EvaluationSet) -> list[Cell]:
-    common = {
-        **asdict(plan.settings),
-        "seed": plan.seed,
-        "resamples": plan.resamples,
-        "images": images.fingerprint,
-        "machine": _machine(plan.settings.device),
-        "versions": {package: version(package) for package in ("yolo-dyn", "ultralytics", "torch", "opencv-python")},
-    }
-    weights = {label: store.hash_file(file) for label, file in plan.models.items()}
-    return [
-        Cell(
-            file,
-            label,
-            corruption,
-            strength,
-            severity,
-            {**common, "weights": weights[label], "corruption": _probe(corruption, strength, plan.seed)},
-        )
-        for corruption, strength, severity in plan.strengths
-        for label, file in plan.models.items()
-    ]
-
-
-def _probe(corruption: str, strength: float | None, seed: int) -> str:
-    """Hash of a small corrupted image: another one where the code of a corruption has changed."""
-    if strength is None:
-        return CLEAN
-    image = np.arange(64 * 64 * 3, dtype=np.uint32).reshape(64, 64, 3).astype(np.uint8)
-    made = find(corruption).function(image, strength, bit_generator(seed, "probe", corruption, strength))
-    return f"{corruption} {strength:.6g} {hashlib.sha256(made.tobytes()).hexdigest()[:16]}"
-
-
-def _strengths(
-    sigma: list[float] | None, severity: list[int] | None, corruption: list[str] | None
-) -> list[tuple[str, float | None, int | None]]:
-    if sigma is not None and (severity is not None or corruption not in (None, ["gaussian_noise"])):
-        raise YoloDynError("sigma is the strength of gaussian_noise; other corruptions take severity")
-    clean: tuple[str, float | None, int | None] = (CLEAN, None, None)
-    if severity is None and corruption in (None, ["gaussian_noise"]):
-        values = sorted(set(SIGMAS if sigma is None else sigma))
-        if not values or not 0 <= values[0] <= values[-1] < float("inf"):
-            raise YoloDynError(f"sigma must be grey levels of at least 0, got {sigma}")
-        return [clean, *(("gaussian_noise", value, None) for value in values if value)]
-    severities = sorted(set(severity or SEVERITIES))
-    wrong = [value for value in severities if value not in SEVERITIES]
-    if wrong:
-        raise YoloDynError(f"severity must be among {', '.join(map(str, SEVERITIES))}, got {wrong[0]}")
-    names = dict.fromkeys(corruption or ["gaussian_noise"])
-    return [clean, *((c, find(c).strengths[value - 1], value) for c in names for value in severities)]
-
-
-def _labels(model: list[str] | str) -> dict[str, str]:
-    """Short names of the models: the run's of a checkpoint in its folder `weights`, else the file's."""
-    files = [model] if isinstance(model, str) else [str(file) for file in model]
-    if not files:
-        raise YoloDynError("model must name at least one file")
-    paths = [Path(file) for file in files]
-    short = [path.parent.parent.name if path.parent.name == "weights" else path.stem for path in paths]
-    kinds = [f"{name}{path.suffix}" if path.suffix != ".pt" else name for name, path in zip(short, paths, strict=True)]
-    labels = kinds if len(set(kinds)) == len(kinds) else [file.replace(os.sep, "-").lstrip(".-") for file in files]
-    if len(set(labels)) < len(labels):
-        raise YoloDynError(f"a model is given twice: {', '.join(files)}")
-    return dict(zip(labels, files, strict=True))
-
-
-def _folder(folder: Path) -> Path:
+def writable(folder: Path) -> Path:
     """The folder for the results, made and tried before anything long begins."""
     try:
         (folder / "cells").mkdir(parents=True, exist_ok=True)
@@ -215,20 +148,6 @@ def _folder(folder: Path) -> Path:
     except OSError as error:
         raise YoloDynError(f"the folder {folder} cannot be written to: {error.strerror}") from error
     return folder
-
-
-def _device(device: str) -> str:
-    return str(device) or ("0" if torch.cuda.is_available() else "cpu")
-
-
-def _threads(threads: int) -> int:
-    from ultralytics.utils import NUM_THREADS
-
-    return threads or NUM_THREADS
-
-
-def _machine(device: str) -> str:
-    return platform.machine() if device == "cpu" else torch.cuda.get_device_name()
 
 
 def _command() -> str:

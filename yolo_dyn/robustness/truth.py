@@ -27,6 +27,7 @@ class Truth:
     unknown: list[Path]  # the images that are not, and are left out
     source: str  # where it was read, and what is known there, for the log
     notes: list[str]  # what else the reader should know
+    labelled: bool  # whether anything was found at all
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class _Read:
     boxes: list[Boxes | None]  # of each image; None where it is not annotated
     source: str
     notes: list[str]
+    labelled: bool = True
 
 
 def ground_truth(images: Sequence[str | Path], names: dict[int, str], root: Path, split: str, given: str = "") -> Truth:
@@ -53,7 +55,7 @@ def ground_truth(images: Sequence[str | Path], names: dict[int, str], root: Path
     read = _read(files, names, root, split, given)
     known = [(file, boxes) for file, boxes in zip(files, read.boxes, strict=True) if boxes is not None]
     unknown = [file for file, boxes in zip(files, read.boxes, strict=True) if boxes is None]
-    return Truth(_dataset(known, names), [file for file, _ in known], unknown, read.source, read.notes)
+    return Truth(_dataset(known, names), [file for file, _ in known], unknown, read.source, read.notes, read.labelled)
 
 
 def _read(files: list[Path], names: dict[int, str], root: Path, split: str, given: str) -> _Read:
@@ -177,6 +179,8 @@ def _yolo(files: list[Path], names: dict[int, str]) -> _Read:
     orphans = sorted(p.name for folder in {p.parent for p in labels} for p in folder.glob("*.txt") if p not in used)
     notes = _first(f"{len(bare)} images have no label file and count as without objects", bare)
     notes += _first(f"{len(orphans)} label files have no image", orphans)
+    if len(bare) == len(files):
+        return _Read(boxes, f"none: no {labels[0]} nor any other label file" if labels else "none", [], False)
     return _Read(boxes, "labels (YOLO txt: crowds and difficult objects are not known)", notes)
 
 

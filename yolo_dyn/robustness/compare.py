@@ -1,0 +1,94 @@
+"""`yolo-dyn compare`: the same noisy pixels under every model, side by side (SGDM paper, Fig. 4)."""
+
+import glob
+from pathlib import Path
+
+import yaml
+
+from yolo_dyn.errors import YoloDynError
+from yolo_dyn.robustness.evaluate import Settings, class_names
+from yolo_dyn.robustness.images import evaluation_set, image_files
+from yolo_dyn.robustness.pictures import grid
+from yolo_dyn.robustness.plan import Plan, chosen_device, chosen_threads, labels, strengths
+from yolo_dyn.robustness.results import data_name
+from yolo_dyn.robustness.sweep import How, measure, writable
+
+SIGMAS = [0.0, 25.0, 50.0]
+
+
+def compare(
+    model: list[str],
+    source: str = "",
+    data: str = "",
+    split: str = "val",
+    images: list[str] | None = None,
+    count: int = 3,
+    sigma: list[float] | None = None,
+    severity: list[int] | None = None,
+    corruption: list[str] | None = None,
+    conf: float = 0.25,
+    seed: int = 0,
+    imgsz: int = 640,
+    device: str = "",
+    name: str = "",
+    project: str = "runs/compare",
+) -> str:
+    """Draw what models detect in the same noisy images: found, missed and false alarms where the truth is known.
+
+    Args:
+        model: checkpoints or exported models.
+        source: folder, file or pattern of images; YOLO labels are found beside it as in training.
+        data: a data YAML in place of a source.
+        split: of the data.
+        images: file names to draw; those where the models differ most where nothing is given.
+        count: how many to choose.
+        sigma: standard deviations of Gaussian noise in grey levels; 0, 25, 50 where nothing is given.
+        severity: 1 to 5, in place of sigma.
+        corruption: names, with severity; gaussian_noise by default.
+        conf: least score of a detection that is drawn.
+        seed: of the corruptions.
+        imgsz: images are letterboxed to a square of so many pixels.
+        device: torch device; the first GPU where there is one, else the CPU.
+        name: of the folder for the results, inside `project`; that of the source or data where it is empty.
+        project: folder of all such folders.
+
+    Returns:
+        A line that says which images were drawn, and where the picture is.
+
+    Raises:
+        YoloDynError: where something does not fit, before anything long begins.
+    """
+    if bool(source) == bool(data):
+        raise YoloDynError("give one of source (images) and data (a data YAML)")
+    settings = Settings(imgsz, device=chosen_device(device), threads=chosen_threads(0))
+    by_default = sigma is None and severity is None and corruption in (None, ["gaussian_noise"])
+    conditions = strengths(SIGMAS if by_default else sigma, severity, corruption)
+    plan = Plan(labels(model), conditions, settings, seed, resamples=1)
+    folder = writable(Path(project) / (name or (data_name(data) if data else _source_name(source))))
+    data = data or str(_described(source, class_names(model[0]), folder))
+    available = evaluation_set(data, split, images)
+    sweep = measure(plan, available, folder, How())
+    picture = folder / "grid.png"
+    drawn = grid(sweep, picture, count if images is None else len(images), conf)
+    return f"\n{', '.join(drawn)}: drawn to {picture}"
+
+
+def _source_name(source: str) -> str:
+    path = Path(source).absolute()
+    return path.stem if "*" not in source else path.parent.name
+
+
+def _described(source: str, names: dict[int, str], folder: Path) -> Path:
+    """Write a data YAML for some images, with the classes of a model."""
+    path = Path(source)
+    if path.is_dir() or path.suffix == ".txt":
+        files = image_files(source)
+    else:
+        files = sorted(Path(file) for file in glob.glob(source))
+    if not files:
+        raise YoloDynError(f"source={source}: no image found")
+    listed, data = folder / "images.txt", folder / "data.yaml"
+    listed.write_text("".join(f"{file.absolute()}\n" for file in files), encoding="utf-8")
+    where = str(listed.absolute())
+    data.write_text(yaml.safe_dump({"train": where, "val": where, "names": names}), encoding="utf-8")
+    return data

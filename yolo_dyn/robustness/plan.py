@@ -1,0 +1,112 @@
+"""What a sweep is asked for, checked before anything long begins, and the cells that it takes."""
+
+import hashlib
+import os
+import platform
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from yolo_dyn.errors import YoloDynError
+from yolo_dyn.robustness.cells import CLEAN, Cell, hash_file
+from yolo_dyn.robustness.corruptions import SEVERITIES, bit_generator, find
+from yolo_dyn.robustness.evaluate import Settings
+from yolo_dyn.robustness.images import EvaluationSet
+
+SIGMAS = [0.0, 10.0, 20.0, 30.0, 40.0, 50.0]
+VERSIONS = ("yolo-dyn", "ultralytics", "torch", "opencv-python")  # that numbers depend on
+Strength = tuple[str, float | None, int | None]  # corruption, strength, severity
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Models, conditions and settings; what decides the numbers of each cell."""
+
+    models: dict[str, str]  # label -> file
+    strengths: list[Strength]  # the clean one first
+    settings: Settings
+    seed: int = 0
+    resamples: int = 1000
+
+    def cells(self, images: EvaluationSet) -> list[Cell]:
+        """All cells, condition by condition."""
+        common = {
+            **asdict(self.settings),
+            "seed": self.seed,
+            "resamples": self.resamples,
+            "images": images.fingerprint,
+            "machine": platform.machine() if self.settings.device == "cpu" else torch.cuda.get_device_name(),
+            "versions": {package: version(package) for package in VERSIONS},
+        }
+        weights = {label: hash_file(file) for label, file in self.models.items()}
+        found = []
+        for corruption, strength, severity in self.strengths:
+            pixels = {"corruption": _probe(corruption, strength, self.seed)}
+            for label, file in self.models.items():
+                identity = {**common, "weights": weights[label], **pixels}
+                found.append(Cell(file, label, corruption, strength, severity, identity))
+        return found
+
+    def as_dict(self) -> dict[str, object]:
+        """Settings for the report."""
+        return {**asdict(self.settings), "seed": self.seed, "resamples": self.resamples}
+
+
+def _probe(corruption: str, strength: float | None, seed: int) -> str:
+    """Hash of a small corrupted image: another one where the code of a corruption has changed."""
+    if strength is None:
+        return CLEAN
+    image = np.arange(64 * 64 * 3, dtype=np.uint32).reshape(64, 64, 3).astype(np.uint8)
+    made = find(corruption).function(image, strength, bit_generator(seed, "probe", corruption, strength))
+    return f"{corruption} {strength:.6g} {hashlib.sha256(made.tobytes()).hexdigest()[:16]}"
+
+
+def strengths(sigma: list[float] | None, severity: list[int] | None, corruption: list[str] | None) -> list[Strength]:
+    """Conditions asked for: sigma of Gaussian noise, or severities of any corruption; always a clean one, for P.
+
+    Raises:
+        YoloDynError: for both at once, or what no corruption takes.
+    """
+    if sigma is not None and (severity is not None or corruption not in (None, ["gaussian_noise"])):
+        raise YoloDynError("sigma is the strength of gaussian_noise; other corruptions take severity")
+    clean: Strength = (CLEAN, None, None)
+    if severity is None and corruption in (None, ["gaussian_noise"]):
+        values = sorted(set(SIGMAS if sigma is None else sigma))
+        if not values or not 0 <= values[0] <= values[-1] < float("inf"):
+            raise YoloDynError(f"sigma must be grey levels of at least 0, got {sigma}")
+        return [clean, *(("gaussian_noise", value, None) for value in values if value)]
+    severities = sorted(set(severity or SEVERITIES))
+    wrong = [value for value in severities if value not in SEVERITIES]
+    if wrong:
+        raise YoloDynError(f"severity must be among {', '.join(map(str, SEVERITIES))}, got {wrong[0]}")
+    names = dict.fromkeys(corruption or ["gaussian_noise"])
+    return [clean, *((c, find(c).strengths[value - 1], value) for c in names for value in severities)]
+
+
+def labels(model: list[str] | str) -> dict[str, str]:
+    """Short names of the models: the run's of a checkpoint in its folder `weights`, else the file's."""
+    files = [model] if isinstance(model, str) else [str(file) for file in model]
+    if not files:
+        raise YoloDynError("model must name at least one file")
+    paths = [Path(file) for file in files]
+    short = [path.parent.parent.name if path.parent.name == "weights" else path.stem for path in paths]
+    kinds = [f"{name}{path.suffix}" if path.suffix != ".pt" else name for name, path in zip(short, paths, strict=True)]
+    labels = kinds if len(set(kinds)) == len(kinds) else [file.replace(os.sep, "-").lstrip(".-") for file in files]
+    if len(set(labels)) < len(labels):
+        raise YoloDynError(f"a model is given twice: {', '.join(files)}")
+    return dict(zip(labels, files, strict=True))
+
+
+def chosen_device(device: str) -> str:
+    """The device asked for; else the first GPU where there is one, else the CPU."""
+    return str(device) or ("0" if torch.cuda.is_available() else "cpu")
+
+
+def chosen_threads(threads: int) -> int:
+    """Torch's threads asked for; else as Ultralytics sets them."""
+    from ultralytics.utils import NUM_THREADS
+
+    return threads or NUM_THREADS
