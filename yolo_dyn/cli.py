@@ -40,6 +40,7 @@ COMMANDS = {
     "compare": Command(
         "yolo_dyn.robustness.compare", "compare", "yolo-dyn compare model=a.pt,b.pt source=images/ sigma=0,25,50"
     ),
+    "noise-recipe": Command("yolo_dyn.robustness.training", "noise_recipe", "yolo-dyn noise-recipe sigma=50 p=0.5"),
     "demo": Command("yolo_dyn.demo", "demo", "yolo-dyn demo"),
 }
 

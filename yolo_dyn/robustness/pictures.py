@@ -165,7 +165,9 @@ def _box(axis: Any, box: Any, colour: str, style: str, text: str) -> None:
     axis.add_patch(Rectangle(box[:2], *box[2:4], fill=False, edgecolor=colour, linestyle=style, linewidth=1.3))
     ink = "black" if colour == YELLOW else "white"
     label = {"facecolor": colour, "edgecolor": "none", "pad": 0.6, "alpha": 0.85}
-    axis.text(box[0], box[1], text, fontsize=5.5, color=ink, bbox=label, verticalalignment="bottom", clip_on=True)
+    inside = box[1] < 0.05 * axis.get_ylim()[0]  # of the picture, whose y axis points down
+    where = "top" if inside else "bottom"
+    axis.text(box[0], box[1], text, fontsize=5.5, color=ink, bbox=label, verticalalignment=where, clip_on=True)
 
 
 def _legend() -> list[Any]:
