@@ -7,7 +7,9 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -80,25 +82,49 @@ def command() -> Callable[..., subprocess.CompletedProcess]:
 
 
 @pytest.fixture(scope="session")
-def detectors(tmp_path_factory) -> Path:
-    """Ten images of several sizes with labels (data.yaml), and detectors that find something in them (a.pt, b.pt).
-
-    Training would take minutes. These networks are random ones with calibrated normalisation and wide scores; what a.pt
-    finds in the clean images, moved a little, is the ground truth. So a.pt scores well, b.pt, a.pt with other weights
-    mixed in, less, and noise spoils both.
-    """
-    import cv2
-    import numpy as np
+def random_detector() -> Callable[..., Any]:
+    """Build a network that finds something without training: random, with calibrated normalisation and wide scores."""
     import torch
-    from ultralytics import YOLO
     from ultralytics.nn.tasks import DetectionModel
 
     from yolo_dyn import shapes
     from yolo_dyn.integration import integrate
+
+    integrate()
+    drawn = np.stack([shapes.draw_image("val", i)[0] for i in range(8)])
+
+    def build(yaml: str, names: dict[int, str], seed: int = 0) -> DetectionModel:
+        torch.manual_seed(seed)
+        model = DetectionModel(yaml, nc=len(names), verbose=False)
+        model.names = names
+        for module in model.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.momentum = None  # statistics of these images, not a moving average
+        with torch.no_grad():
+            model.train()(torch.from_numpy(drawn).permute(0, 3, 1, 2) / 255)
+        for scores in model.model[-1].cv3:
+            scores[-1].weight.data *= 3
+            scores[-1].bias.data.fill_(-4)
+        return model.eval()
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def detectors(random_detector, tmp_path_factory) -> Path:
+    """Ten images of several sizes with labels (data.yaml), and detectors that find something in them (a.pt, b.pt).
+
+    Training would take minutes. What a.pt, a random network, finds in the clean images, moved a little, is the ground
+    truth. So a.pt scores well, b.pt, a.pt with other weights mixed in, less, and noise spoils both.
+    """
+    import cv2
+    import torch
+    from ultralytics import YOLO
+
+    from yolo_dyn import shapes
     from yolo_dyn.robustness.evaluate import Corrupter, Settings, detect
     from yolo_dyn.robustness.images import evaluation_set
 
-    integrate()
     folder = tmp_path_factory.mktemp("detectors")
     images, labels = folder / "images" / "val", folder / "labels" / "val"
     images.mkdir(parents=True)
@@ -110,27 +136,15 @@ def detectors(tmp_path_factory) -> Path:
     names = "".join(f"  {i}: {name}\n" for i, name in enumerate(shapes.NAMES))
     (folder / "data.yaml").write_text(f"path: {folder}\ntrain: images/val\nval: images/val\nnames:\n{names}")
 
-    pixels = torch.from_numpy(np.stack([shapes.draw_image("val", i)[0] for i in range(8)])).permute(0, 3, 1, 2) / 255
-    states = []
-    for seed in (0, 1):
-        torch.manual_seed(seed)
-        model = DetectionModel("yolov8n-sgdm.yaml", nc=len(shapes.NAMES), verbose=False)
-        for module in model.modules():
-            if isinstance(module, torch.nn.BatchNorm2d):
-                module.momentum = None  # statistics of these images, not a moving average
-        with torch.no_grad():
-            model.train()(pixels)
-        for scores in model.model[-1].cv3:
-            scores[-1].weight.data *= 3
-            scores[-1].bias.data.fill_(-4)
-        states.append(model.state_dict())
-    mixed = {key: torch.lerp(a, states[1][key], 0.08) if a.is_floating_point() else a for key, a in states[0].items()}
+    model, other = (random_detector("yolov8n-sgdm.yaml", dict(enumerate(shapes.NAMES)), seed) for seed in (0, 1))
     wrapper = YOLO("yolov8n-sgdm.yaml")
-    wrapper.model = model.eval()
-    model.names = dict(enumerate(shapes.NAMES))
-    for name, state in (("a.pt", states[0]), ("b.pt", mixed)):
-        model.load_state_dict(state)
-        wrapper.save(folder / name)
+    wrapper.model = model
+    wrapper.save(folder / "a.pt")
+    first, second = model.state_dict(), other.state_dict()
+    model.load_state_dict(
+        {key: torch.lerp(a, second[key], 0.08) if a.is_floating_point() else a for key, a in first.items()}
+    )
+    wrapper.save(folder / "b.pt")
 
     unlabelled = evaluation_set(str(folder / "data.yaml"))
     found = detect(str(folder / "a.pt"), unlabelled, Corrupter(None), Settings(imgsz=192, conf=0.05)).found

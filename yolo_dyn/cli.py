@@ -31,6 +31,9 @@ COMMANDS = {
     ),
     "bench layers": Command("yolo_dyn.deploy.layer_bench", "bench_layers", "yolo-dyn bench layers layers=ODConv,DCD"),
     "bench forms": Command("yolo_dyn.deploy.layer_bench", "bench_forms", "yolo-dyn bench forms"),
+    "bench noise": Command(
+        "yolo_dyn.robustness.noise_bench", "bench_noise", "yolo-dyn bench noise model=best.pt data=VOC.yaml"
+    ),
     "fingerprints": Command("yolo_dyn.study.fingerprints", "fingerprints", "yolo-dyn fingerprints"),
     "robustness": Command(
         "yolo_dyn.robustness.sweep",

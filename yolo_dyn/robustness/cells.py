@@ -98,7 +98,7 @@ class Task:
             "detections": len(found.found),
             **result.scores,
             "per_class": result.per_class,
-            "intervals": scores.interval(resampled) if result.scores else {},
+            "intervals": scores.interval(resampled),
             "ultralytics": found.ultralytics,
             "milliseconds": found.milliseconds,
             "pixels": {key: _digest(found.hashes, key) for key in ("decoded", "noise", "used")} if self.hashes else {},

@@ -200,7 +200,8 @@ def curves(sweep: Sweep, path: Path) -> None:
 
 
 def _curve(axis: Any, sweep: Sweep, model: str, corruption: str, name: str, number: int) -> None:
-    mine = [r for r in sweep.records if r["model"] == model and r["corruption"] in (CLEAN, corruption) and name in r]
+    mine = [r for r in sweep.records if r["model"] == model and r["corruption"] in (CLEAN, corruption)]
+    mine = [r for r in mine if name in r["intervals"]]
     if not mine:
         return
     by_severity = any(r["severity"] is not None for r in mine)

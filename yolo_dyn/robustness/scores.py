@@ -173,8 +173,11 @@ def resample(result: Result, resamples: int = 1000, seed: int = 0) -> np.ndarray
 
 
 def interval(resampled: np.ndarray, level: float = 0.95) -> dict[str, tuple[float, float]]:
-    """Percentile intervals of AP and AP50, from ``[R, 2]`` resampled scores."""
-    low, high = np.nanpercentile(resampled, (50 * (1 - level), 50 * (1 + level)), axis=0)
+    """Percentile intervals of AP and AP50, from ``[R, 2]`` resampled scores; none where no resample has an object."""
+    scored = resampled[~np.isnan(resampled).any(1)]
+    if not len(scored):
+        return {}
+    low, high = np.percentile(scored, (50 * (1 - level), 50 * (1 + level)), axis=0)
     return {name: (float(a), float(b)) for name, a, b in zip(RESAMPLED, low, high, strict=True)}
 
 
