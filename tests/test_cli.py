@@ -1,6 +1,7 @@
 """The `yolo-dyn` command."""
 
 import json
+import re
 
 import pytest
 
@@ -28,6 +29,9 @@ def test_help_names_every_command_with_an_example(capsys):
         (["info", "model=nowhere.yaml"], "'nowhere.yaml' does not exist"),
         (["info", "model=nowhere.pt"], "model 'nowhere.pt' does not exist"),
         (["info", "model=x.onnx"], "model must be a .yaml or a .pt file, got 'x.onnx'"),
+        (["robustness", "model=a.pt", "data=x.yaml", "sigma=0,high"], "sigma must be a number, got 'high'"),
+        (["robustness", "model=a.pt", "data=x.yaml", "severity=1,2.5"], "severity must be an integer, got '2.5'"),
+        (["robustness", "model=a.pt"], "missing key 'data'; for example: yolo-dyn robustness model=a.pt,b.pt"),
         (["bench", "model=yolov8n.yaml", "train=maybe"], "train must be True or False, got 'maybe'"),
         (["bench", "model=yolov8n.yaml", "out=missing/out.json"], "the folder of out=missing/out.json does not exist"),
         (["insert", "model=yolov8.yaml", "layer=SGDN"], "unknown layer 'SGDN'; did you mean 'SGDM'?"),
@@ -75,3 +79,11 @@ def test_bench_times_models_in_turn(train, capsys, tmp_path):
         assert len(m["ms"]) == 3
         assert min(m["ms"]) <= m["median_ms"] <= m["p95_ms"] <= max(m["ms"])
     assert f"{report['models'][1]['ratio']:.3f}" in capsys.readouterr().out
+
+
+def test_bench_noise(detectors, capsys):
+    words = [f"model={detectors / 'a.pt'}", f"data={detectors / 'data.yaml'}", "imgsz=64", "rounds=2", "device=cpu"]
+    assert cli.main(["bench", "noise", *words]) == 0
+    text = capsys.readouterr().out
+    assert re.search(r"gaussian_noise, severity 3: \d+\.\d ms a 640x480 image on one core", text)
+    assert re.search(r"a clean and a noisy pass over 10 images at 64 px, 2 rounds in turn, ratio \d\.\d+", text)

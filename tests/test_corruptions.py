@@ -1,6 +1,7 @@
 """Corruptions: the same pixels everywhere, with the statistics that they promise."""
 
 import hashlib
+import pickle
 import subprocess
 import sys
 
@@ -13,6 +14,7 @@ from yolo_dyn.robustness import corrupt, known_corruptions, register_corruption
 from yolo_dyn.robustness.corruptions import (
     _CORRUPTIONS,
     bit_generator,
+    find,
     gaussian_noise_values,
     normal_quantiles,
     uniform16,
@@ -196,3 +198,35 @@ def test_a_corruption_of_ones_own(registered):
 def test_bad_input(image, arguments, message):
     with pytest.raises(YoloDynError, match=message):
         corrupt(image, **arguments)
+
+
+def test_a_declared_corruption_is_imported_at_first_use(monkeypatch, tmp_path):
+    from importlib.metadata import EntryPoint
+
+    from yolo_dyn.robustness import corruptions as functions_of_the_package
+    from yolo_dyn.robustness.corruptions import ENTRY_POINT_GROUP
+
+    module = tmp_path / "declared_corruption.py"
+    module.write_text(
+        "from yolo_dyn.robustness import register_corruption\n"
+        "@register_corruption('inverted', (1, 1, 1, 1, 1))\n"
+        "def inverted(image, strength, bits):\n    return 255 - image\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    point = EntryPoint("inverted", "declared_corruption:inverted", ENTRY_POINT_GROUP)
+    monkeypatch.setattr(
+        functions_of_the_package,
+        "entry_points",
+        lambda group, name=None: [point] if group == ENTRY_POINT_GROUP and name in (None, "inverted") else [],
+    )
+    assert "inverted" in known_corruptions()
+    image = np.full((4, 5, 3), 5, np.uint8)
+    assert (corrupt(image, "inverted", severity=1) == 250).all()
+
+
+def test_corruptions_travel_to_other_processes():
+    for name in known_corruptions():
+        found = pickle.loads(pickle.dumps(find(name)))
+        assert found.name == name
+        assert found.strengths == find(name).strengths
+    assert pickle.loads(pickle.dumps(find("fog"))) is find("fog")

@@ -13,6 +13,7 @@ from yolo_dyn.integration import integrate
 from yolo_dyn.stock import dataset
 
 MODEL, BASELINE, DATA, IMGSZ = "yolov8n-sgdm.yaml", "yolov8n.yaml", "shapes.yaml", 192
+SIGMAS = [0.0, 10.0, 20.0, 30.0]
 AP50_EXPECTED = 0.30  # a working installation passes it with room; without learning it stays near zero
 PICTURES = 12
 # A short training from scratch on a CPU: many small steps (nbs is the batch that a step is accumulated to), hardly any
@@ -29,7 +30,7 @@ RECIPE: dict[str, Any] = {
 }
 
 
-def demo(epochs: int = 5, out: str = "runs/demo") -> None:
+def demo(epochs: int = 6, out: str = "runs/demo") -> None:
     """Train yolov8n with and without SGDM on the embedded data set, compare both under noise, predict, export to ONNX.
 
     Args:
@@ -60,7 +61,7 @@ def demo(epochs: int = 5, out: str = "runs/demo") -> None:
     onnx = Path(YOLO(best).export(format="onnx", imgsz=IMGSZ, device="cpu"))
     boxes, scores = _disagreement(best, onnx, images)
     models = [str(file) for file in trained.values()]
-    sweep = robustness(models, DATA, imgsz=IMGSZ, device="cpu", name="robustness", project=str(folder))
+    sweep = robustness(models, DATA, SIGMAS, imgsz=IMGSZ, device="cpu", name="robustness", project=str(folder))
     ap50 = sweep.summary[1]["AP50"]["P"]
 
     print(

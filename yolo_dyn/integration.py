@@ -27,7 +27,7 @@ from yolo_dyn.errors import MissingFileError, YoloDynError, nearest, own_error
 from yolo_dyn.layers.blocks import ConvNormAct
 from yolo_dyn.rows import Row, StockRow
 
-VALIDATED = ("8.4.100", "8.4.190")  # the oldest and the newest Ultralytics that the tests pass with
+VALIDATED = ("8.4.130", "8.4.190")  # the oldest and the newest Ultralytics that the tests pass with
 
 
 def integrate() -> None:

@@ -18,7 +18,7 @@ import torch
 from ultralytics.data import YOLODataset, build_dataloader
 from ultralytics.models.yolo.detect import DetectionValidator
 from ultralytics.nn.autobackend import AutoBackend
-from ultralytics.utils import DEFAULT_CFG, LOGGER, ops
+from ultralytics.utils import LOGGER, ops
 from ultralytics.utils.patches import imread
 
 from yolo_dyn.errors import MissingFileError, YoloDynError
@@ -209,7 +209,7 @@ def detect(
     arguments = asdict(settings)
     threads, half = arguments.pop("threads"), arguments.pop("half")
     if half:
-        arguments["quantize" if hasattr(DEFAULT_CFG, "quantize") else "half"] = 16  # renamed within the validated range
+        arguments["quantize"] = 16
     validator = CorruptedValidator(
         images,
         corrupter,

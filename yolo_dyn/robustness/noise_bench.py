@@ -52,9 +52,7 @@ def bench_noise(
         start = time.perf_counter()
         chosen.apply(image, strength, 0, f"{number}.jpg")
         times.append((time.perf_counter() - start) * 1e3)
-    print(
-        f"{corruption}, severity {severity}, 640x480 image, one core: {statistics.median(times[10:]):.1f} ms (median)"
-    )
+    print(f"{corruption}, severity {severity}: {statistics.median(times[10:]):.1f} ms a 640x480 image on one core")
 
     images = evaluation_set(data, split)
     settings = Settings(imgsz, batch, device=chosen_device(device), threads=chosen_threads(0))
