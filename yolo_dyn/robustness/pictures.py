@@ -149,11 +149,11 @@ def _read(file: Path, images: EvaluationSet) -> np.ndarray:
 
 
 def _boxes(axis: Any, judged: Judged, images: EvaluationSet) -> None:
+    for missed in judged.missed:
+        _box(axis, missed["bbox"], YELLOW, "--", images.names[missed["category_id"]])
     for row, hit, ignored in zip(judged.found, judged.hit, judged.ignored, strict=True):
         colour, style = (BLUE, "-") if hit or ignored or not images.labelled else (VERMILLION, ":")
         _box(axis, row[1:5], colour, style, f"{images.names[int(row[6])]} {row[5]:.2f}")
-    for missed in judged.missed:
-        _box(axis, missed["bbox"], YELLOW, "--", images.names[missed["category_id"]])
     alarms = int((~judged.hit & ~judged.ignored).sum())
     counts = f"{judged.hit.sum()} found, {len(judged.missed)} missed, {alarms} false"
     axis.set_title(counts if images.labelled else f"{len(judged.found)} detections", fontsize=7)
