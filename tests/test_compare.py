@@ -91,7 +91,7 @@ def test_source_with_labels_beside_it_and_named_images(detectors, tmp_path, monk
         f"model={detectors / 'a.pt'}",
         f"source={detectors}/images/val/*.png",
         f"images={full},{other}",
-        "sigma=50",
+        "sigma=120",
     ]
     assert cli.main(["compare", *words, "imgsz=192", "device=cpu", "conf=0.02"]) == 0
     (figure,) = drawn
