@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export YOLO_AUTOINSTALL := false
 
-.PHONY: setup demo test accept lint clean
+.PHONY: setup demo test accept study lint clean
 
 setup: .venv/installed
 
@@ -26,6 +26,12 @@ test: lint
 
 accept: lint
 	$(BIN)/python -m pytest
+
+# What is missing of the study under docs/results, arm by arm, then its page: make study DATA=path/to/bccd/data.yaml
+DATA ?= bccd/data.yaml
+study: setup
+	$(BIN)/yolo-dyn study data=$(DATA)
+	$(BIN)/yolo-dyn results
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache

@@ -18,6 +18,7 @@ class Command:
     module: str
     function: str
     example: str
+    words: str = ""  # the argument that takes words without a key
 
     def load(self) -> Callable[..., Any]:
         return getattr(importlib.import_module(self.module), self.function)
@@ -44,6 +45,15 @@ COMMANDS = {
         "yolo_dyn.robustness.compare", "compare", "yolo-dyn compare model=a.pt,b.pt source=images/ sigma=0,25,50"
     ),
     "noise-recipe": Command("yolo_dyn.robustness.training", "noise_recipe", "yolo-dyn noise-recipe sigma=50 p=0.5"),
+    "repeat": Command(
+        "yolo_dyn.study.repeat",
+        "repeat",
+        "yolo-dyn repeat model=yolov8n.yaml,yolov8n-sgdm.yaml data=VOC.yaml seeds=0,1,2",
+    ),
+    "seeds": Command("yolo_dyn.study.significance", "seeds", "yolo-dyn seeds source=runs/repeat base=yolov8n"),
+    "curves": Command("yolo_dyn.study.curves", "curves", "yolo-dyn curves runs/a runs/b", "runs"),
+    "study": Command("yolo_dyn.study.arms", "study", "yolo-dyn study data=bccd/data.yaml arms=yolov8n,sgdm seeds=0"),
+    "results": Command("yolo_dyn.study.results", "results", "yolo-dyn results"),
     "demo": Command("yolo_dyn.demo", "demo", "yolo-dyn demo"),
 }
 
@@ -58,8 +68,10 @@ def main(argv: list[str] | None = None) -> int:
             print(usage())
         elif name in COMMANDS:
             function = COMMANDS[name].load()
-            result = function(**parse(function, words, COMMANDS[name].example))
-            if result is not None and not isinstance(result, dict):
+            result = function(**parse(function, _keyed(words, COMMANDS[name].words), COMMANDS[name].example))
+            if isinstance(result, list):
+                print("\n".join(result))
+            elif result is not None and not isinstance(result, dict):
                 print(result)
         else:
             raise YoloDynError(
@@ -72,6 +84,12 @@ def main(argv: list[str] | None = None) -> int:
         print(f"yolo-dyn: error: {ours}", file=sys.stderr)
         return 2
     return 0
+
+
+def _keyed(words: list[str], argument: str) -> list[str]:
+    """Gather the words without a key under the argument that takes them, where there is one."""
+    bare = [word for word in words if "=" not in word] if argument else []
+    return [word for word in words if word not in bare] + ([f"{argument}={','.join(bare)}"] if bare else [])
 
 
 def usage() -> str:

@@ -46,7 +46,7 @@ def bench(
     rounds = rounds or (6 if train else 40)
     if out and not Path(out).absolute().parent.is_dir():
         raise YoloDynError(f"the folder of out={out} does not exist")
-    steps = [(_training_step if train else _inference)(load_model(name), imgsz, batch, device) for name in model]
+    steps = [(_training_step if train else inference_step)(load_model(name), imgsz, batch, device) for name in model]
     warmup = 1 if train else 5
     times = in_turn(steps, rounds, warmup, torch.cuda.synchronize if device.startswith("cuda") else lambda: None)
 
@@ -100,7 +100,8 @@ def in_turn(
     return times
 
 
-def _inference(model: nn.Module, imgsz: int, batch: int, device: str) -> Callable[[], Any]:
+def inference_step(model: nn.Module, imgsz: int, batch: int, device: str) -> Callable[[], Any]:
+    """A call that runs a model once on random images, as the stock predictor would run it."""
     layout = torch.channels_last if device == "cpu" else torch.contiguous_format
     model = model.fuse(verbose=False).eval().to(device).to(memory_format=layout)  # type: ignore[operator]
     images = torch.rand(batch, image_channels(model), imgsz, imgsz, device=device).to(memory_format=layout)

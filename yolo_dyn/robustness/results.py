@@ -175,7 +175,7 @@ def environment() -> dict[str, Any]:
     """Machine and versions."""
     return {
         "python": platform.python_version(),
-        "system": platform.platform(),
+        "system": platform.system(),
         "processor": _processor(),
         "cores": os.cpu_count(),
         **{package: version(package) for package in PACKAGES},

@@ -1,0 +1,83 @@
+"""`yolo-dyn repeat`: the same training with several seeds, one after another, by the stock trainer."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from yolo_dyn.errors import YoloDynError
+from yolo_dyn.integration import integrate
+
+WEIGHTS = Path("weights")
+
+
+def repeat(
+    model: list[str],
+    data: str,
+    seeds: list[int] | None = None,
+    project: str = "runs/repeat",
+    name: str = "",
+    **train: Any,
+) -> list[str]:
+    """Train models with several seeds by the stock trainer; resume what was interrupted, skip what is done.
+
+    Args:
+        model: model YAMLs or checkpoints.
+        data: an Ultralytics data YAML.
+        seeds: 0, 1, 2 where nothing is given.
+        project: folder of the runs, which are called ``<name>-seed<n>``.
+        name: of the runs of a single model; that of its YAML where it is empty.
+        **train: arguments of `yolo train`; `cfg` names a recipe.
+
+    Returns:
+        The best checkpoint of each run.
+
+    Raises:
+        YoloDynError: where a run of that name has other arguments.
+    """
+    if name and len(model) > 1:
+        raise YoloDynError(f"name={name} is for a single model, got {len(model)}")
+    found = []
+    for file in model:
+        for seed in seeds if seeds is not None else [0, 1, 2]:
+            run = Path(project).absolute() / f"{name or Path(file).stem}-seed{seed}"
+            train_once(run, file, {"data": data, "seed": seed, **train})
+            found.append(str(run / WEIGHTS / "best.pt"))
+    return found
+
+
+def train_once(run: Path, model: str, arguments: dict[str, Any]) -> None:
+    """Train into a folder, unless it is done there; from where it stopped, where it was interrupted.
+
+    Raises:
+        YoloDynError: where the folder holds a run of other arguments.
+    """
+    integrate()
+    from ultralytics import YOLO
+
+    last = run / WEIGHTS / "last.pt"
+    if not last.is_file():
+        YOLO(model).train(project=str(run.parent), name=run.name, exist_ok=True, **arguments)
+        return
+    _same(run, model, arguments)
+    if finished(last):
+        print(f"{run} is done already")
+    else:
+        YOLO(last).train(resume=True)
+
+
+def finished(last: Path) -> bool:
+    """Whether a run's last checkpoint is that of a finished training, which the stock trainer strips at its end."""
+    return torch.load(last, map_location="cpu", weights_only=False)["epoch"] == -1
+
+
+def _same(run: Path, model: str, arguments: dict[str, Any]) -> None:
+    kept = yaml.safe_load((run / "args.yaml").read_text(encoding="utf-8"))
+    wanted = {"model": model, **arguments}
+    recipe = wanted.pop("cfg", None)
+    if recipe:
+        wanted = {**yaml.safe_load(Path(recipe).read_text(encoding="utf-8")), **wanted}
+    for key, value in wanted.items():
+        if key in kept and key != "device" and str(kept[key]) != str(value):
+            raise YoloDynError(f"{run} was trained with {key}={kept[key]}, not {value}: give another name or project")

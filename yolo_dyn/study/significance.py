@@ -1,0 +1,114 @@
+"""Do arms differ over seeds? Mean, standard deviation, and a two-sided paired t-test (A2D2C paper, its ablations)."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from yolo_dyn.errors import MissingFileError, YoloDynError
+
+RUN = re.compile(r"(?P<arm>.+)-seed(?P<seed>\d+)")
+Scores = dict[int, float]  # by seed
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """An arm less another over the seeds that both were trained with."""
+
+    seeds: list[int]
+    difference: float  # mean over the seeds
+    deviation: float | None  # of the differences over the seeds; None for one seed, like all that follows
+    low: float | None  # 95 % interval of the mean difference
+    high: float | None
+    p: float | None  # two-sided
+
+    def __str__(self) -> str:
+        if self.p is None:
+            return f"{self.difference:+.3f} (one seed: no test)"
+        return f"{self.difference:+.3f} [{self.low:+.3f}, {self.high:+.3f}], p = {self.p:.3f}, {len(self.seeds)} seeds"
+
+
+def compare_seeds(first: Scores, other: Scores) -> Comparison:
+    """Compare two arms by a paired t-test over seeds.
+
+    Args:
+        first: score of each seed of the arm to compare with.
+        other: score of each seed of the other arm.
+
+    Raises:
+        YoloDynError: where the seeds do not pair.
+    """
+    from scipy import stats
+
+    if sorted(first) != sorted(other):
+        raise YoloDynError(f"the seeds do not pair: {sorted(first)} and {sorted(other)}")
+    seeds = sorted(first)
+    a, b = (np.array([scores[seed] for seed in seeds]) for scores in (first, other))
+    if len(seeds) < 2:
+        return Comparison(seeds, float((b - a).mean()), None, None, None, None)
+    deviation = float((b - a).std(ddof=1))
+    if deviation == 0:
+        raise YoloDynError(f"the differences of the seeds {seeds} are all {b[0] - a[0]:g}: there is nothing to test")
+    test = stats.ttest_rel(b, a)
+    low, high = test.confidence_interval(0.95)
+    return Comparison(seeds, float((b - a).mean()), deviation, float(low), float(high), float(test.pvalue))
+
+
+def shared(first: Scores, other: Scores) -> tuple[Scores, Scores]:
+    """Both arms restricted to the seeds that both have."""
+    common = sorted(set(first) & set(other))
+    return {seed: first[seed] for seed in common}, {seed: other[seed] for seed in common}
+
+
+def seeds(source: str = "runs/repeat", base: str = "", metric: str = "mAP50-95") -> str:
+    """Compare arms over seeds: mean, standard deviation, and a paired t-test to the first arm.
+
+    Args:
+        source: folder of stock training runs called ``<arm>-seed<n>``.
+        base: arm to compare with; the first by name where it is empty.
+        metric: column of results.csv, without ``metrics/`` and ``(B)``; a run's score is that of its best epoch.
+
+    Returns:
+        A table. Arms with one seed are listed without a test.
+
+    Raises:
+        YoloDynError: where there is no run, no such arm or column, or seeds do not pair.
+    """
+    arms = read_runs(Path(source), metric)
+    base = base or next(iter(arms))
+    if base not in arms:
+        raise YoloDynError(f"no arm {base!r} in {source} (it has {', '.join(arms)})")
+    wide = 2 + max(map(len, arms))
+    lines = [f"{metric} of the best epoch", "", f"{'arm':<{wide}}{'seeds':>6}{'mean':>8}{'sd':>8}  less {base}"]
+    for arm, scores in arms.items():
+        values = list(scores.values())
+        sd = f"{np.std(values, ddof=1):.3f}" if len(values) > 1 else "-"
+        difference = "" if arm == base else str(compare_seeds(arms[base], scores))
+        lines.append(f"{arm:<{wide}}{len(values):>6}{np.mean(values):>8.3f}{sd:>8}  {difference}")
+    return "\n".join(lines)
+
+
+def read_runs(source: Path, metric: str) -> dict[str, Scores]:
+    """Best value of a column for each arm and seed.
+
+    Raises:
+        YoloDynError: where there is no run, or a run lacks the column.
+    """
+    import csv
+
+    arms: dict[str, Scores] = {}
+    for file in sorted(source.glob("*/results.csv")):
+        named = RUN.fullmatch(file.parent.name)
+        if not named:
+            continue
+        with file.open(encoding="utf-8") as text:
+            rows = [{key.strip(): value for key, value in row.items()} for row in csv.DictReader(text)]
+        column = f"metrics/{metric}(B)"
+        if not rows or column not in rows[0]:
+            raise YoloDynError(f"{file} has no column {column}")
+        best = max(float(row[column]) for row in rows)
+        arms.setdefault(named["arm"], {})[int(named["seed"])] = best
+    if not arms:
+        raise MissingFileError(f"no run called <arm>-seed<n> with a results.csv in {source}")
+    return arms
