@@ -111,6 +111,13 @@ def test_mean_and_relative_performance_of_a_sweep(done):
         assert row["AP"]["cells"] == 2
 
 
+def test_the_summary_prints_ultralytics_own_ap_beside_ours(done):
+    lines = {line.split("  ")[0]: line.split()[-3:] for line in str(done).splitlines()}
+    for model in ("a", "b"):
+        records = [record for record in done.records if record["model"] == model]
+        assert lines[f"{model} (Ultralytics)"] == [f"{record['ultralytics']['AP']:.3f}" for record in records]
+
+
 def test_differences_are_paired(done):
     resampled = {
         (cell.label, cell.strength): np.load(done.folder / "cells" / f"{cell.name}.npz")["resampled"]

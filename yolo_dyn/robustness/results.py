@@ -205,11 +205,16 @@ def condition(record: dict[str, Any]) -> str:
 def terminal(sweep: Sweep) -> str:
     """The summary as text: AP over all conditions, then P, mPC, rPC and the differences."""
     conditions = list(dict.fromkeys(condition(record) for record in sweep.records))
-    found = {(record["model"], condition(record)): record.get("AP") for record in sweep.records}
-    lines = ["", "AP (COCO, over IoU 0.50 to 0.95)", ""]
+    found = {(record["model"], condition(record)): record for record in sweep.records}
+    lines = ["", "AP (COCO, over IoU 0.50 to 0.95), and Ultralytics' own, which the report explains", ""]
     for start in range(0, len(conditions), 6):
         some = conditions[start : start + 6]
-        lines += [*_table(some, {m: [found.get((m, name)) for name in some] for m in sweep.models}), ""]
+        rows: dict[str, list[float | None]] = {}
+        for model in sweep.models:
+            records = [found.get((model, name), {}) for name in some]
+            rows[model] = [record.get("AP") for record in records]
+            rows[f"{model} (Ultralytics)"] = [record.get("ultralytics", {}).get("AP") for record in records]
+        lines += [*_table(some, rows), ""]
     keys = ["P", "mPC", "rPC"]
     lines += _table(keys, {row["model"]: [row["AP"][key] for key in keys] for row in sweep.summary})
     if sweep.differences:
