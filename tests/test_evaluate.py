@@ -1,6 +1,7 @@
 """Evaluation through the stock pipeline: the pixels, what must not change them, and the models that do not fit."""
 
 import copy
+import itertools
 import shutil
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from ultralytics import YOLO
 from ultralytics.data import YOLODataset
+from ultralytics.utils import nms
 
 from yolo_dyn import YoloDynError
 from yolo_dyn.robustness import corrupt
@@ -75,6 +77,15 @@ def test_clean_scores_are_those_of_the_stock_validator(images, detectors, tmp_pa
     )
     assert found.ultralytics == pytest.approx({"AP": stock.box.map, "AP50": stock.box.map50}, abs=1e-4)
     assert 0.3 < score(images, found) < 1
+
+
+def test_a_slow_machine_loses_no_detections(images, detectors, noisy, monkeypatch):
+    """The stock non-maximum suppression stops after two seconds and some, and leaves the other images empty."""
+    passed = itertools.count(step=10)
+    monkeypatch.setattr(nms.time, "time", lambda: next(passed))
+    found = detect(str(detectors / "a.pt"), images, NOISY, SETTINGS)
+    assert (found.found == noisy.found).all()
+    assert next(passed) > 0
 
 
 @pytest.mark.parametrize(
