@@ -15,8 +15,9 @@ from ultralytics.utils import nms
 from yolo_dyn import YoloDynError
 from yolo_dyn.robustness import corrupt
 from yolo_dyn.robustness.corruptions import find
-from yolo_dyn.robustness.evaluate import CorruptedImages, Corrupter, Settings, check_model, detect
+from yolo_dyn.robustness.evaluate import CorruptedImages, Corrupter, Settings, detect
 from yolo_dyn.robustness.images import evaluation_set
+from yolo_dyn.robustness.models import check_model
 from yolo_dyn.robustness.scores import evaluate
 
 CLEAN, NOISY = Corrupter(None), Corrupter(find("gaussian_noise"), 25.0)
@@ -149,11 +150,11 @@ def test_sigma_0_is_the_clean_image(images, detectors):
 def test_exported_onnx(images, detectors, tmp_path):
     shutil.copy(detectors / "a.pt", tmp_path / "a.pt")
     onnx = YOLO(tmp_path / "a.pt").export(format="onnx", imgsz=192, device="cpu")
-    check_model(onnx, images, SETTINGS)
+    check_model(onnx, images, SETTINGS.imgsz)
     expected, found = (detect(str(m), images, NOISY, SETTINGS) for m in (detectors / "a.pt", onnx))
     assert score(images, found) == pytest.approx(score(images, expected), abs=5e-3)
     with pytest.raises(YoloDynError, match="was exported for images of 192x192, and imgsz is 320"):
-        check_model(onnx, images, Settings(imgsz=320))
+        check_model(onnx, images, 320)
 
 
 def test_models_that_do_not_fit(images, detectors, tmp_path):
@@ -172,4 +173,4 @@ def test_models_that_do_not_fit(images, detectors, tmp_path):
         ("renamed.pt", f"class 0 is 'zebra' in the model and '{images.names[0]}' in the data"),
     ):
         with pytest.raises(YoloDynError, match=message):
-            check_model(str(tmp_path / name), images, SETTINGS)
+            check_model(str(tmp_path / name), images, SETTINGS.imgsz)

@@ -1,6 +1,9 @@
-"""Find the model and data YAMLs that come with the package, by bare name, from any folder."""
+"""Find the model and data YAMLs that come with the package, by bare name, from any folder; write files whole."""
 
+import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 FOLDERS = ("models_yaml", "datasets")
@@ -44,3 +47,14 @@ def find_yaml(name: str | Path) -> Path | None:
         folders = FOLDERS if path.parent == Path() else (str(path.parent),)
         candidates += [bundled_folder(folder) / file.name for folder in folders for file in tuple(candidates)]
     return next((file for file in candidates if file.is_file()), None)
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """A file to write to, which takes the place of `path` when all went well: nobody ever finds half of it."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        yield partial
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

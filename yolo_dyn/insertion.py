@@ -1,6 +1,5 @@
 """Plug-and-play: put a registered layer before each input of the head of any Ultralytics model YAML."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +7,7 @@ import yaml
 
 from yolo_dyn import registry
 from yolo_dyn.errors import MissingFileError, YoloDynError, nearest
+from yolo_dyn.files import written_whole
 from yolo_dyn.rows import Row
 from yolo_dyn.stock import detection_heads, stock_yaml
 
@@ -35,9 +35,8 @@ def insert(model: str, layer: str, out: str | None = None, exist_ok: bool = Fals
         raise YoloDynError(f"{file} exists; exist_ok=True replaces it, out=... writes another")
     if not file.parent.is_dir():
         raise MissingFileError(f"the folder {file.parent} of out={file} does not exist")
-    partial = file.with_name(f"{file.name}.partial-{os.getpid()}")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(file)
+    with written_whole(file) as partial:
+        partial.write_text(text, encoding="utf-8")
     return file
 
 

@@ -58,7 +58,7 @@ def bench(
         "machine": torch.cuda.get_device_name() if device.startswith("cuda") else platform.machine(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
-        "models": [_summary(name, series, times[0]) for name, series in zip(model, times, strict=True)],
+        "models": [summary(name, series, times[0]) for name, series in zip(model, times, strict=True)],
     }
     _show(report, rounds)
     if out:
@@ -67,7 +67,7 @@ def bench(
     return report
 
 
-def _summary(name: str, series: list[float], first: list[float]) -> dict[str, Any]:
+def summary(name: str, series: list[float], first: list[float]) -> dict[str, Any]:
     """Median, 95th percentile and the median ratio, round by round, to the first model; milliseconds."""
     ratio = statistics.median(t / reference for t, reference in zip(series, first, strict=True))
     p95 = sorted(series)[min(len(series) - 1, round(0.95 * len(series)))]

@@ -5,10 +5,8 @@ torch. Its file name carries the identity's hash, so a changed model, data set o
 that do not belong together cannot be mixed.
 """
 
-import functools
 import hashlib
 import json
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from yolo_dyn.errors import YoloDynError
+from yolo_dyn.files import written_whole
 from yolo_dyn.robustness import scores
 from yolo_dyn.robustness.corruptions import find
 from yolo_dyn.robustness.evaluate import Corrupter, Settings, detect
@@ -129,25 +128,12 @@ def save(folder: Path, done: Done) -> None:
     path = folder / done.cell.name
     if done.hashes:
         lines = [f"{Path(f).name},{h['decoded']},{h['noise']},{h['used']}" for f, h in sorted(done.hashes.items())]
-        text = "\n".join(["image,decoded,noise,used", *lines, ""])
-        _atomically(path.with_name(f"{path.name}_pixels.csv"), lambda file: file.write_text(text, encoding="utf-8"))
-    _atomically(path.with_name(f"{path.name}.npz"), functools.partial(_write_arrays, done.arrays))
-    text = json.dumps(done.record, indent=1) + "\n"
-    _atomically(path.with_name(f"{path.name}.json"), lambda file: file.write_text(text, encoding="utf-8"))
-
-
-def _write_arrays(arrays: dict[str, np.ndarray], file: Path) -> None:
-    with file.open("wb") as stream:
-        np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
-
-
-def _atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        write(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        with written_whole(path.with_name(f"{path.name}_pixels.csv")) as file:
+            file.write_text("\n".join(["image,decoded,noise,used", *lines, ""]), encoding="utf-8")
+    with written_whole(path.with_name(f"{path.name}.npz")) as file, file.open("wb") as stream:
+        np.savez_compressed(stream, **done.arrays)  # type: ignore[arg-type]
+    with written_whole(path.with_name(f"{path.name}.json")) as file:
+        file.write_text(json.dumps(done.record, indent=1) + "\n", encoding="utf-8")
 
 
 def load(folder: Path, cell: Cell) -> dict[str, Any] | None:

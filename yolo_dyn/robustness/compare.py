@@ -6,8 +6,9 @@ from pathlib import Path
 import yaml
 
 from yolo_dyn.errors import YoloDynError
-from yolo_dyn.robustness.evaluate import Settings, class_names
+from yolo_dyn.robustness.evaluate import Settings
 from yolo_dyn.robustness.images import evaluation_set, image_files
+from yolo_dyn.robustness.models import class_names
 from yolo_dyn.robustness.pictures import grid
 from yolo_dyn.robustness.plan import Plan, chosen_device, chosen_threads, labels, strengths
 from yolo_dyn.robustness.results import data_name

@@ -40,6 +40,16 @@ class Corruption:
         ours = _CORRUPTIONS.get(self.name) is self and self.function.__module__ == __name__
         return (find, (self.name,)) if ours else (Corruption, (self.name, self.function, self.strengths, self.unit))
 
+    def at(self, severity: int) -> float:
+        """The strength of a severity.
+
+        Raises:
+            YoloDynError: where there is no such severity.
+        """
+        if severity not in SEVERITIES:
+            raise YoloDynError(f"severity must be one of {', '.join(map(str, SEVERITIES))}, got {severity!r}")
+        return self.strengths[severity - 1]
+
     def apply(self, image: Image, strength: float, seed: int, name: str) -> Image:
         """Corrupt one image; see `corrupt`."""
         if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3:
@@ -144,9 +154,7 @@ def _strength(chosen: Corruption, sigma: float | None, severity: int | None, str
     if sigma is not None and chosen.name != "gaussian_noise":
         raise YoloDynError(f"sigma is the strength of gaussian_noise; {chosen.name} takes severity or strength")
     if severity is not None:
-        if severity not in SEVERITIES:
-            raise YoloDynError(f"severity must be one of {', '.join(map(str, SEVERITIES))}, got {severity!r}")
-        return chosen.strengths[severity - 1]
+        return chosen.at(severity)
     amount = float(given[0])
     if not 0 <= amount < float("inf"):
         raise YoloDynError(f"the strength of {chosen.name} must be at least 0, got {amount}")

@@ -17,13 +17,10 @@ import numpy as np
 import torch
 from ultralytics.data import YOLODataset, build_dataloader
 from ultralytics.models.yolo.detect import DetectionValidator
-from ultralytics.nn.autobackend import AutoBackend
 from ultralytics.utils import LOGGER, nms, ops
-from ultralytics.utils.patches import imread
 
-from yolo_dyn.errors import MissingFileError, YoloDynError
 from yolo_dyn.robustness.corruptions import Corruption, Image
-from yolo_dyn.robustness.images import EvaluationSet
+from yolo_dyn.robustness.images import EvaluationSet, read_image
 
 
 @dataclass(frozen=True)
@@ -37,7 +34,12 @@ class Settings:
     max_det: int = 300
     half: bool = False
     device: str = "cpu"
-    threads: int = 0  # of torch on a CPU: results of another number differ in the last bits; 0: all cores
+    threads: int = 0  # of torch on a CPU, which decides the last bits of the numbers; 0: as Ultralytics sets them
+
+    def stock(self) -> dict[str, Any]:
+        """As arguments of the stock validator."""
+        shared = {key: value for key, value in asdict(self).items() if key not in ("half", "threads")}
+        return shared | ({"quantize": 16} if self.half else {})
 
 
 @dataclass(frozen=True)
@@ -108,10 +110,7 @@ class CorruptedImages(YOLODataset):
     def load_image(self, i: int, rect_mode: bool = True, resize_short: bool = False) -> Any:
         """Read, corrupt, then resize the long side to `imgsz`; ``uint8 [h, w, C]``, original and resized (h, w)."""
         name = Path(self.im_files[i]).name
-        image = imread(self.im_files[i], flags=self.cv2_flag)
-        if image is None:
-            raise MissingFileError(f"{self.im_files[i]} cannot be read any more")
-        image = image[..., None] if image.ndim == 2 else image
+        image = read_image(self.im_files[i], self._images.channels)
         if self._hashes:
             self._hashed = self._corrupter.hashes(image, name)
         image = self._corrupter(image, name)
@@ -220,10 +219,6 @@ def detect(
         progress: called with the number of images done.
         folder: existing folder, which Ultralytics asks for; nothing is written into it.
     """
-    arguments = asdict(settings)
-    threads, half = arguments.pop("threads"), arguments.pop("half")
-    if half:
-        arguments["quantize"] = 16
     validator = CorruptedValidator(
         images,
         corrupter,
@@ -234,10 +229,10 @@ def detect(
         model=model,
         data=images.data,
         split=images.split,
-        **arguments,
+        **settings.stock(),
     )
-    # select_device sets torch's threads, so they are set once more, after it
-    validator.add_callback("on_val_start", lambda _: torch.set_num_threads(threads) if threads else None)
+    if settings.threads:  # set once more, since the stock set-up of a device sets its own number
+        validator.add_callback("on_val_start", lambda _: torch.set_num_threads(settings.threads))
     level = LOGGER.level
     LOGGER.setLevel("ERROR")  # one validation's own progress and table are noise among many
     try:
@@ -251,53 +246,3 @@ def detect(
         {key: value for key, value in validator.speed.items() if key != "loss"},
         validator.hashes,
     )
-
-
-def check_model(model: str, images: EvaluationSet, settings: Settings) -> None:
-    """Find out before a long run that a model does not fit.
-
-    Raises:
-        YoloDynError: where the file is missing, is no detection model, has other classes than the data set, or was
-            exported for another image size.
-    """
-    backend = _backend(model)
-    task = getattr(backend, "task", None) or getattr(getattr(backend, "model", None), "task", None) or "detect"
-    if task != "detect":
-        raise YoloDynError(f"model {model!r} is a {task} model; detection models can be evaluated")
-    names = _names(backend)
-    if names != images.names:
-        raise YoloDynError(f"model {model!r} and {images.data} have other classes: {_clash(names, images.names)}")
-    fixed = None if backend.format == "pt" or getattr(backend, "dynamic", False) else getattr(backend, "imgsz", None)
-    if fixed and list(fixed) != [settings.imgsz] * 2:
-        raise YoloDynError(
-            f"model {model!r} was exported for images of {fixed[0]}x{fixed[1]}, and imgsz is {settings.imgsz}"
-        )
-
-
-def class_names(model: str) -> dict[int, str]:
-    """Classes of a model.
-
-    Raises:
-        YoloDynError: where the file is missing or is no model.
-    """
-    return _names(_backend(model))
-
-
-def _names(backend: AutoBackend) -> dict[int, str]:
-    return {int(number): str(name) for number, name in backend.names.items()}
-
-
-def _backend(model: str) -> AutoBackend:
-    if not Path(model).exists():
-        raise MissingFileError(f"model {model!r} does not exist")
-    try:
-        return AutoBackend(model, device=torch.device("cpu"), verbose=False)
-    except Exception as error:  # as many kinds as there are formats
-        raise YoloDynError(f"model {model!r} cannot be loaded: {error}") from error
-
-
-def _clash(model: dict[int, str], data: dict[int, str]) -> str:
-    if len(model) != len(data):
-        return f"{len(model)} in the model, {len(data)} in the data"
-    number = next(n for n in model if model[n] != data.get(n))
-    return f"class {number} is {model[number]!r} in the model and {data.get(number)!r} in the data"

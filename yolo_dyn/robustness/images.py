@@ -9,7 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from yolo_dyn.errors import YoloDynError, nearest
+import cv2
+import numpy as np
+
+from yolo_dyn.errors import MissingFileError, YoloDynError, nearest
 from yolo_dyn.integration import integrate
 from yolo_dyn.robustness.truth import Truth, ground_truth
 
@@ -148,11 +151,24 @@ def _check(file: Path) -> tuple[str, str]:
     return "", digest
 
 
-def _opencv_reads(file: Path) -> bool:
+def read_image(file: str | Path, channels: int = 3) -> np.ndarray:
+    """Read an image as the stock data loader does; uint8 ``[H, W, C]``, three channels in the order blue, green, red.
+
+    Raises:
+        MissingFileError: where it cannot be read.
+    """
     from ultralytics.utils.patches import imread
 
+    flag = {1: cv2.IMREAD_GRAYSCALE, 3: cv2.IMREAD_COLOR}.get(channels, cv2.IMREAD_UNCHANGED)
+    image = imread(str(file), flags=flag)
+    if image is None:
+        raise MissingFileError(f"{file} cannot be read")
+    return image[..., None] if image.ndim == 2 else image
+
+
+def _opencv_reads(file: Path) -> bool:
     try:
-        return imread(str(file)) is not None
+        return bool(read_image(file).size)
     except Exception:  # it tries other libraries, which may be missing, for what OpenCV cannot read
         return False
 

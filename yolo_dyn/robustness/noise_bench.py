@@ -1,9 +1,9 @@
 """What noise costs: a corruption on one core, and a noisy pass over a data set beside a clean one."""
 
 import functools
+import itertools
 import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 from yolo_dyn.deploy.latency import in_turn
 from yolo_dyn.robustness.corruptions import find
 from yolo_dyn.robustness.evaluate import Corrupter, Settings, detect
-from yolo_dyn.robustness.images import evaluation_set
+from yolo_dyn.robustness.images import EvaluationSet, evaluation_set
 from yolo_dyn.robustness.plan import chosen_device, chosen_threads
 
 
@@ -29,7 +29,7 @@ def bench_noise(
     workers: int = 0,
     rounds: int = 3,
 ) -> None:
-    """Time a corruption of a 640x480 image on one core, and a corrupted pass over a data set to a clean one, in turn.
+    """Print what a corruption costs: time on one core, and of a corrupted pass over a data set beside a clean one.
 
     Args:
         model: checkpoint or exported model.
@@ -42,29 +42,40 @@ def bench_noise(
         device: torch device; the first GPU where there is one, else the CPU.
         workers: processes that read and corrupt images.
         rounds: passes of each kind, after one of each that does not count.
+
+    Raises:
+        YoloDynError: for an unknown corruption or severity, or a data set that cannot be read.
     """
     chosen = find(corruption)
-    strength = chosen.strengths[severity - 1]
-    cv2.setNumThreads(1)
-    image = np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8)
-    times = []
-    for number in range(60):
-        start = time.perf_counter()
-        chosen.apply(image, strength, 0, f"{number}.jpg")
-        times.append((time.perf_counter() - start) * 1e3)
-    print(f"{corruption}, severity {severity}: {statistics.median(times[10:]):.1f} ms a 640x480 image on one core")
-
+    corrupter = Corrupter(chosen, chosen.at(severity))
+    print(f"{corruption}, severity {severity}: {corruption_ms(corrupter):.1f} ms a 640x480 image on one core")
     images = evaluation_set(data, split)
     settings = Settings(imgsz, batch, device=chosen_device(device), threads=chosen_threads(0))
-    with tempfile.TemporaryDirectory() as folder:
-        passes: list[Callable[[], Any]] = [
-            functools.partial(detect, model, images, corrupter, settings, workers, folder=folder)
-            for corrupter in (Corrupter(None), Corrupter(chosen, strength))
-        ]
-        clean, noisy = in_turn(passes, rounds, 1, lambda: None)
-    ratio = statistics.median(b / a for a, b in zip(clean, noisy, strict=True))
+    clean, noisy = passes_ms(model, images, corrupter, settings, workers, rounds)
     seconds = (f"{statistics.median(series) / 1e3:.1f} s" for series in (clean, noisy))
+    ratio = statistics.median(b / a for a, b in zip(clean, noisy, strict=True))
     print(
         f"{' and '.join(seconds)} for a clean and a noisy pass over {len(images.files)} images at {imgsz} px,"
         f" {rounds} rounds in turn, ratio {ratio:.3f}"
     )
+
+
+def corruption_ms(corrupter: Corrupter, rounds: int = 50) -> float:
+    """Median time of corrupting a 640x480 image on one core, in milliseconds."""
+    cv2.setNumThreads(1)
+    image = np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8)
+    names = (f"{number}.jpg" for number in itertools.count())
+    (times,) = in_turn([lambda: corrupter(image, next(names))], rounds, 10, lambda: None)
+    return statistics.median(times)
+
+
+def passes_ms(
+    model: str, images: EvaluationSet, corrupter: Corrupter, settings: Settings, workers: int, rounds: int
+) -> list[list[float]]:
+    """Times of a clean and of a corrupted pass over a data set, in turn: ``[pass][round]``, in milliseconds."""
+    with tempfile.TemporaryDirectory() as folder:
+        passes: list[Callable[[], Any]] = [
+            functools.partial(detect, model, images, each, settings, workers, folder=folder)
+            for each in (Corrupter(None), corrupter)
+        ]
+        return in_turn(passes, rounds, 1, lambda: None)

@@ -14,7 +14,7 @@ import numpy as np
 from yolo_dyn.robustness import cells as store
 from yolo_dyn.robustness.cells import CLEAN, Cell
 from yolo_dyn.robustness.corruptions import find
-from yolo_dyn.robustness.images import EvaluationSet
+from yolo_dyn.robustness.images import EvaluationSet, read_image
 from yolo_dyn.robustness.results import Sweep, condition
 
 BLUE, VERMILLION, YELLOW = "#0072B2", "#D55E00", "#F0E442"
@@ -119,7 +119,7 @@ def _draw_grid(sweep: Sweep, path: Path, chosen: list[int], shown: list[Cell], j
     for (i, model), line in zip(rows, axes, strict=True):
         for (corruption, strength), axis in zip(conditions, line, strict=True):
             file = sweep.images.files[i]
-            image = corrupters[corruption, strength](_read(file, sweep.images), file.name)
+            image = corrupters[corruption, strength](read_image(file, sweep.images.channels), file.name)
             axis.imshow(image[..., ::-1] if image.shape[2] == 3 else image[..., 0], cmap="gray")
             _boxes(axis, judged[model, corruption, strength][i], sweep.images)
             axis.set_xticks([])
@@ -137,15 +137,6 @@ def _panel(images: EvaluationSet, chosen: Iterable[int]) -> tuple[float, float]:
     """Height and width of a panel in inches."""
     shapes = [images.coco["images"][i] for i in chosen]
     return 3.4 * max(s["height"] / s["width"] for s in shapes), 3.4
-
-
-def _read(file: Path, images: EvaluationSet) -> np.ndarray:
-    import cv2
-    from ultralytics.utils.patches import imread
-
-    flag = {1: cv2.IMREAD_GRAYSCALE, 3: cv2.IMREAD_COLOR}.get(images.channels, cv2.IMREAD_UNCHANGED)
-    image = imread(str(file), flags=flag)
-    return image[..., None] if image.ndim == 2 else image
 
 
 def _boxes(axis: Any, judged: Judged, images: EvaluationSet) -> None:

@@ -12,7 +12,7 @@ import torch
 
 from yolo_dyn.errors import YoloDynError
 from yolo_dyn.robustness.cells import CLEAN, Cell, hash_file
-from yolo_dyn.robustness.corruptions import SEVERITIES, bit_generator, find
+from yolo_dyn.robustness.corruptions import SEVERITIES, find
 from yolo_dyn.robustness.evaluate import Settings
 from yolo_dyn.robustness.images import EvaluationSet
 
@@ -60,7 +60,7 @@ def _probe(corruption: str, strength: float | None, seed: int) -> str:
     if strength is None:
         return CLEAN
     image = np.arange(64 * 64 * 3, dtype=np.uint32).reshape(64, 64, 3).astype(np.uint8)
-    made = find(corruption).function(image, strength, bit_generator(seed, "probe", corruption, strength))
+    made = find(corruption).apply(image, strength, seed, "probe")
     return f"{corruption} {strength:.6g} {hashlib.sha256(made.tobytes()).hexdigest()[:16]}"
 
 
@@ -79,11 +79,8 @@ def strengths(sigma: list[float] | None, severity: list[int] | None, corruption:
             raise YoloDynError(f"sigma must be grey levels of at least 0, got {sigma}")
         return [clean, *(("gaussian_noise", value, None) for value in values if value)]
     severities = sorted(set(severity or SEVERITIES))
-    wrong = [value for value in severities if value not in SEVERITIES]
-    if wrong:
-        raise YoloDynError(f"severity must be among {', '.join(map(str, SEVERITIES))}, got {wrong[0]}")
     names = dict.fromkeys(corruption or ["gaussian_noise"])
-    return [clean, *((c, find(c).strengths[value - 1], value) for c in names for value in severities)]
+    return [clean, *((c, find(c).at(value), value) for c in names for value in severities)]
 
 
 def labels(model: list[str] | str) -> dict[str, str]:

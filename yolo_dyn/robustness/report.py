@@ -38,13 +38,11 @@ def html(sweep: Sweep, drawn: list[str]) -> str:
     engine = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     engine.filters |= {"score": _score, "signed": lambda value: f"{value:+.3f}", "condition": condition}
     conditions = list(dict.fromkeys(condition(record) for record in sweep.records))
-    classes = [n for n in sweep.images.names.values() if any(n in record["per_class"] for record in sweep.records)]
     return engine.get_template(TEMPLATE.name).render(
         sweep=sweep,
         conditions=conditions,
         found={(record["model"], condition(record)): record for record in sweep.records},
         names=list(scores.SCORES),
-        classes=classes,
         drawn=drawn,
         environment=environment(),
         pictures={name: _embedded(sweep.folder / f"{name}.png") for name in ("curves", "grid")},

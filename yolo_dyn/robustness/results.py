@@ -57,6 +57,11 @@ class Sweep:
         """Labels, the first one being what the others are compared with."""
         return list(dict.fromkeys(record["model"] for record in self.records))
 
+    @property
+    def classes(self) -> list[str]:
+        """Classes that have an object, in the order of the data set."""
+        return [name for name in self.images.names.values() if any(name in r["per_class"] for r in self.records)]
+
     def __str__(self) -> str:
         return terminal(self)
 
@@ -88,15 +93,14 @@ class Sweep:
     def write_csv(self) -> Path:
         """One row a cell; intervals and the classes' AP in columns of their own."""
         path = self.folder / "results.csv"
-        classes = [name for name in self.images.names.values() if any(name in r["per_class"] for r in self.records)]
         intervals = [f"{name}_{end}" for name in scores.RESAMPLED for end in ("low", "high")]
         with path.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
-            writer.writerow([*COLUMNS, *scores.SCORES, *intervals, *(f"AP of {name}" for name in classes)])
+            writer.writerow([*COLUMNS, *scores.SCORES, *intervals, *(f"AP of {name}" for name in self.classes)])
             for r in self.records:
                 bounds = [value for name in scores.RESAMPLED for value in r["intervals"].get(name, ("", ""))]
                 values = [r.get(key, "") for key in (*COLUMNS, *scores.SCORES)]
-                writer.writerow([*values, *bounds, *(r["per_class"].get(name, "") for name in classes)])
+                writer.writerow([*values, *bounds, *(r["per_class"].get(name, "") for name in self.classes)])
         return path
 
     def write_truth(self) -> Path:

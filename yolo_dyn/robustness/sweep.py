@@ -8,10 +8,11 @@ from pathlib import Path
 from yolo_dyn.errors import YoloDynError
 from yolo_dyn.robustness import cells as store
 from yolo_dyn.robustness.cells import Cell, Task
-from yolo_dyn.robustness.evaluate import Settings, check_model
+from yolo_dyn.robustness.evaluate import Settings
 from yolo_dyn.robustness.executors import Executor, here
 from yolo_dyn.robustness.executors import executor as find_executor
 from yolo_dyn.robustness.images import EvaluationSet, evaluation_set
+from yolo_dyn.robustness.models import check_model
 from yolo_dyn.robustness.plan import Plan, chosen_device, chosen_threads, labels, strengths
 from yolo_dyn.robustness.report import write
 from yolo_dyn.robustness.results import Sweep, data_name
@@ -107,7 +108,7 @@ def measure(plan: Plan, images: EvaluationSet, folder: Path, how: How) -> Sweep:
     for line in images.log():
         print(line)
     for file in plan.models.values():
-        check_model(file, images, plan.settings)
+        check_model(file, images, plan.settings.imgsz)
     wanted = plan.cells(images)
     for line in store.changed(folder / "cells", wanted):
         print(line)

@@ -1,8 +1,6 @@
 """The study: does SGDM help under noise? Its arms, and one small result file for each arm and seed."""
 
-import csv
 import json
-import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,22 +8,24 @@ from typing import Any
 
 import torch
 
-from yolo_dyn.deploy.latency import in_turn, inference_step
+from yolo_dyn.deploy.latency import in_turn, inference_step, summary
 from yolo_dyn.errors import YoloDynError, nearest
+from yolo_dyn.files import written_whole
 from yolo_dyn.robustness.cells import hash_file
+from yolo_dyn.robustness.plan import SIGMAS
 from yolo_dyn.robustness.results import data_name, environment
 from yolo_dyn.robustness.scores import SCORES
 from yolo_dyn.robustness.sweep import robustness
 from yolo_dyn.robustness.training import noise_recipe
 from yolo_dyn.stock import load_model
 from yolo_dyn.study.repeat import train_once
+from yolo_dyn.study.runs import AP, read_run
 
 IMGSZ = 320
 RECIPE: dict[str, Any] = {"imgsz": IMGSZ, "epochs": 60, "batch": 16}
-SIGMAS = [0.0, 10.0, 20.0, 30.0, 40.0, 50.0]
 BASE = "yolov8n"
-KEPT = ("corruption", "sigma", "seed", "images", "skipped", "detections", *SCORES)  # of a cell
-KEPT_TOO = ("per_class", "intervals", "ultralytics")
+CELL = ("corruption", "sigma", "seed", "images", "skipped", "detections")
+KEPT = (*CELL, *SCORES, "per_class", "intervals", "ultralytics")  # of a cell
 
 
 @dataclass(frozen=True)
@@ -91,9 +91,8 @@ def study(
         result = one(name, seed, data, Path(runs), device)
         file = result_file(out, name, seed)
         file.parent.mkdir(parents=True, exist_ok=True)
-        partial = file.with_suffix(".partial")
-        partial.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-        partial.replace(file)
+        with written_whole(file) as partial:
+            partial.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
         print(f"{name}, seed {seed}: written to {file}")
     return f"{len(wanted)} results in {out}; `yolo-dyn results` writes the page"
 
@@ -129,15 +128,14 @@ def one(name: str, seed: int, data: str, runs: Path, device: str = "") -> dict[s
         "latency": latency(arm.model),
         "data": {"images": len(sweep.images.files), "fingerprint": sweep.images.fingerprint, "split": "test"},
         "environment": environment() | {"device": _device(run)},
-        "cells": [{key: record[key] for key in (*KEPT, *KEPT_TOO) if key in record} for record in sweep.records],
+        "cells": [{key: record[key] for key in KEPT if key in record} for record in sweep.records],
     }
 
 
 def _training(run: Path) -> dict[str, Any]:
-    with (run / "results.csv").open(encoding="utf-8") as text:
-        rows = [{key.strip(): float(value) for key, value in row.items()} for row in csv.DictReader(text)]
-    best = max(rows, key=lambda row: row["metrics/mAP50-95(B)"])
-    return {"epochs": len(rows), "best_epoch": int(best["epoch"]), "seconds": rows[-1]["time"]}
+    columns = read_run(run)
+    best = max(range(len(columns[AP])), key=columns[AP].__getitem__)
+    return {"epochs": len(columns[AP]), "best_epoch": int(columns["epoch"][best]), "seconds": columns["time"][-1]}
 
 
 def _device(run: Path) -> str:
@@ -153,8 +151,9 @@ def latency(model: str) -> dict[str, Any]:
         inference_step(load_model(file), IMGSZ, 1, "cpu") for file in (ARMS[BASE].model, model)
     ]
     stock, mine = in_turn(steps, 40, 5, lambda: None)
+    found = summary(model, mine, stock)
     return {
         "what": f"batch 1, {IMGSZ} px, 80 classes, fused, CPU, {torch.get_num_threads()} threads",
-        "milliseconds": statistics.median(mine),
-        "ratio": statistics.median(m / s for m, s in zip(mine, stock, strict=True)),  # to BASE
+        "milliseconds": found["median_ms"],
+        "ratio": found["ratio"],  # to BASE
     }

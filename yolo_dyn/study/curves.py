@@ -1,10 +1,10 @@
 """`yolo-dyn curves`: training losses and AP of several runs in one picture (SGDM paper, Fig. 3)."""
 
-import csv
 from pathlib import Path
 
-from yolo_dyn.errors import MissingFileError, YoloDynError
+from yolo_dyn.errors import YoloDynError
 from yolo_dyn.robustness.pictures import COLOURS, NEAR, STYLES
+from yolo_dyn.study.runs import AP, read_run
 
 PANELS = {
     "train/box_loss": "box loss (training)",
@@ -12,7 +12,7 @@ PANELS = {
     "train/dfl_loss": "distribution focal loss (training)",
     "val/box_loss": "box loss (validation)",
     "metrics/mAP50(B)": "AP50 (validation)",
-    "metrics/mAP50-95(B)": "AP (validation)",
+    AP: "AP (validation)",
 }
 
 
@@ -31,7 +31,7 @@ def curves(runs: list[str], out: str = "curves.png") -> str:
     """
     import matplotlib.pyplot as plt
 
-    read = {_label(run, runs): _columns(Path(run)) for run in runs}
+    read = {_label(run, runs): read_run(Path(run)) for run in runs}
     figure, axes = plt.subplots(2, 3, figsize=(12, 6.4), layout="constrained")
     for axis, (column, title) in zip(axes.flat, PANELS.items(), strict=True):
         for number, (label, columns) in enumerate(read.items()):
@@ -54,14 +54,3 @@ def curves(runs: list[str], out: str = "curves.png") -> str:
 def _label(run: str, runs: list[str]) -> str:
     names = [Path(r).name for r in runs]
     return Path(run).name if names.count(Path(run).name) == 1 else run
-
-
-def _columns(run: Path) -> dict[str, list[float]]:
-    file = run / "results.csv"
-    if not file.is_file():
-        raise MissingFileError(f"{run} has no results.csv: it is no run of `yolo train`")
-    with file.open(encoding="utf-8") as text:
-        rows = [{key.strip(): float(value) for key, value in row.items()} for row in csv.DictReader(text)]
-    if not rows:
-        raise YoloDynError(f"{file} holds no epoch")
-    return {key: [row[key] for row in rows] for key in rows[0]}

@@ -9,8 +9,6 @@ import yaml
 from yolo_dyn.errors import YoloDynError
 from yolo_dyn.integration import integrate
 
-WEIGHTS = Path("weights")
-
 
 def repeat(
     model: list[str],
@@ -43,7 +41,7 @@ def repeat(
         for seed in seeds if seeds is not None else [0, 1, 2]:
             run = Path(project).absolute() / f"{name or Path(file).stem}-seed{seed}"
             train_once(run, file, {"data": data, "seed": seed, **train})
-            found.append(str(run / WEIGHTS / "best.pt"))
+            found.append(str(run / "weights" / "best.pt"))
     return found
 
 
@@ -56,7 +54,7 @@ def train_once(run: Path, model: str, arguments: dict[str, Any]) -> None:
     integrate()
     from ultralytics import YOLO
 
-    last = run / WEIGHTS / "last.pt"
+    last = run / "weights" / "last.pt"
     if not last.is_file():
         YOLO(model).train(project=str(run.parent), name=run.name, exist_ok=True, **arguments)
         return

@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 
 from yolo_dyn.errors import MissingFileError
+from yolo_dyn.robustness.cells import CLEAN
 from yolo_dyn.robustness.pictures import COLOURS, MARKERS, NEAR, STYLES
+from yolo_dyn.robustness.results import MEAN
 from yolo_dyn.robustness.scores import mean_performance
 from yolo_dyn.study.arms import ARMS, BASE
 from yolo_dyn.study.significance import Comparison, Scores, compare_seeds, shared
 
-CLEAN, MEAN = "clean", "mPC"
 PAIRS = (("sgdm", BASE), ("sgdm", "wide"), ("sgdm", "unguided"), ("wide", BASE), ("unguided", BASE))
 Found = dict[str, dict[int, dict[str, Any]]]  # arm -> seed -> what its file holds
 

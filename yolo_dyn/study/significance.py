@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from yolo_dyn.errors import MissingFileError, YoloDynError
+from yolo_dyn.study.runs import read_run
 
 RUN = re.compile(r"(?P<arm>.+)-seed(?P<seed>\d+)")
 Scores = dict[int, float]  # by seed
@@ -95,20 +96,16 @@ def read_runs(source: Path, metric: str) -> dict[str, Scores]:
     Raises:
         YoloDynError: where there is no run, or a run lacks the column.
     """
-    import csv
-
     arms: dict[str, Scores] = {}
+    column = f"metrics/{metric}(B)"
     for file in sorted(source.glob("*/results.csv")):
         named = RUN.fullmatch(file.parent.name)
         if not named:
             continue
-        with file.open(encoding="utf-8") as text:
-            rows = [{key.strip(): value for key, value in row.items()} for row in csv.DictReader(text)]
-        column = f"metrics/{metric}(B)"
-        if not rows or column not in rows[0]:
+        columns = read_run(file.parent)
+        if column not in columns:
             raise YoloDynError(f"{file} has no column {column}")
-        best = max(float(row[column]) for row in rows)
-        arms.setdefault(named["arm"], {})[int(named["seed"])] = best
+        arms.setdefault(named["arm"], {})[int(named["seed"])] = max(columns[column])
     if not arms:
         raise MissingFileError(f"no run called <arm>-seed<n> with a results.csv in {source}")
     return arms
