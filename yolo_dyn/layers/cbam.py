@@ -40,11 +40,14 @@ class CBAM(nn.Module):
         self.spatial = ConvNorm(2, 1, (kernel_size, kernel_size))
 
     def forward(self, x: Tensor) -> Tensor:
-        pooled = torch.stack([x.mean((2, 3)), x.amax((2, 3))])  # [2, B, C]
-        channel = torch.sigmoid(self.expand(F.relu(self.squeeze(pooled))).sum(0))  # [B, C] (Eq. 2)
+        channel = torch.sigmoid(self.perceptron(x.mean((2, 3))) + self.perceptron(x.amax((2, 3))))  # [B, C] (Eq. 2)
         x = x * channel[:, :, None, None]
         maps = torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], 1)  # [B, 2, H, W]
         return x * torch.sigmoid(self.spatial(maps))  # (Eq. 3)
+
+    def perceptron(self, pooled: Tensor) -> Tensor:
+        """The shared network of both poolings, ``[B, C]`` -> ``[B, C]``."""
+        return self.expand(F.relu(self.squeeze(pooled)))
 
     def fuse(self) -> None:
         """Fold the BatchNorm of the spatial attention."""

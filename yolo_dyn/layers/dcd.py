@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.utils import _pair
 
-from yolo_dyn.layers.functional import Size, fold_batchnorm, fold_scale, init_kernels
+from yolo_dyn.layers.functional import Size, fold_batchnorm, fold_scale, init_kernels, pooled, scaled
 
 
 class DCD(nn.Module):
@@ -80,7 +80,7 @@ class DCD(nn.Module):
 
     def forward(self, x: Tensor, guide: Tensor | None = None) -> Tensor:
         """`guide`, ``[C_out, C_in, k, k]``, multiplies the static kernel (SGDM Eq. 10)."""
-        squeezed = self.squeeze(F.adaptive_avg_pool2d(x, self.pool).flatten(1))  # [B, s]
+        squeezed = self.squeeze(pooled(x, self.pool))  # [B, s]
         squeezed = squeezed * _gate(self.gate(squeezed))
         phi = self.phi(squeezed).reshape(-1, self.inner, self.inner)  # [B, d, d]
         scale = _gate(self.scale(squeezed))  # [B, C_out], the diagonal of Lambda
@@ -93,8 +93,8 @@ class DCD(nn.Module):
             fused = F.conv2d(fused, self.p, self.bias)
         else:
             assert self.bias is not None  # folding has made one
-            fused = torch.baddbmm(self.bias[:, None], self.p.flatten(1) @ phi, fused.flatten(2)).reshape(y.shape)
-        return torch.addcmul(fused, scale[:, :, None, None], y)
+            fused = ((self.p.flatten(1) @ phi) @ fused.flatten(2)).reshape(y.shape) + self.bias[:, None, None]
+        return fused + scaled(y, scale[:, :, None, None])
 
     def _centred(self, x: Tensor) -> Tensor:
         """The input with the border, maybe negative, that gives a 1x1 convolution the output size of this one."""

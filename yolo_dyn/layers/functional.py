@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.utils import _pair
 
 FORMS = ("kernel", "response", "unfold")
+PER_SAMPLE_FORMS = ("kernel", "unfold")  # of a kernel that is there already
 Size = int | tuple[int, int]
 SILU_GAIN = 1.68  # 1 / rms(SiLU(z)), z ~ N(0, 1): keeps the scale through a convolution between two SiLUs
 
@@ -58,18 +59,19 @@ def conv_per_sample(
         bias: shared by all samples, ``[C_out]``, or one per sample, ``[B, C_out]``.
         stride, padding, dilation, groups: as in ``torch.nn.functional.conv2d``.
         form: "kernel" folds the batch into the groups of one convolution; "unfold" multiplies the columns of the input
-            by the kernels, batched, and so leaves the batch size free in an exported graph.
+            by the kernels, batched, and so leaves the batch size free in an exported graph. torch.export with a free
+            batch size takes it by itself.
 
     Returns:
         ``[B, C_out, H', W']``.
     """
     batch, c_out = weight.shape[:2]
-    if form == "unfold":
+    if form == "unfold" or (torch.compiler.is_exporting() and isinstance(batch, torch.SymInt)):
         return _conv_unfolded(x, weight, bias, stride, padding, dilation, groups)
     if bias is not None:
         bias = bias.expand(batch, c_out).flatten()
     if batch == 1:
-        return F.conv2d(x, weight[0], bias, stride, padding, dilation, groups)
+        return F.conv2d(x, weight.flatten(0, 1), bias, stride, padding, dilation, groups)
     folded = x.reshape(1, -1, *x.shape[2:])  # [1, B*C_in, H, W]
     y = F.conv2d(folded, weight.flatten(0, 1), bias, stride, padding, dilation, batch * groups)
     return y.reshape(batch, c_out, *y.shape[2:])
@@ -78,15 +80,29 @@ def conv_per_sample(
 def _conv_unfolded(
     x: Tensor, weight: Tensor, bias: Tensor | None, stride: Size, padding: Size, dilation: Size, groups: int
 ) -> Tensor:
-    batch, c_out = weight.shape[:2]
-    kernel_size = (weight.shape[3], weight.shape[4])
-    s, p, d = (_pair(size) for size in (stride, padding, dilation))
-    height, width = ((x.shape[2 + i] + 2 * p[i] - d[i] * (kernel_size[i] - 1) - 1) // s[i] + 1 for i in (0, 1))
-    columns = F.unfold(x, kernel_size, d, p, s)  # [B, C_in*kH*kW, H'*W']
-    columns = columns.reshape(-1, groups, columns.shape[1] // groups, height * width)
-    y = weight.reshape(batch, groups, c_out // groups, -1) @ columns  # [B, groups, C_out/groups, H'*W']
-    y = y.reshape(-1, c_out, height, width)
-    return y if bias is None else y + bias.expand(batch, c_out)[:, :, None, None]
+    columns = unfold(x, (weight.shape[3], weight.shape[4]), stride, padding, dilation)  # [B, C_in, kH*kW, H', W']
+    height, width = columns.shape[3:]
+    columns = columns.reshape(x.shape[0], groups, -1, height * width)
+    y = weight.reshape(x.shape[0], groups, weight.shape[1] // groups, -1) @ columns  # [B, groups, C_out/groups, H'*W']
+    y = y.reshape(x.shape[0], -1, height, width)
+    return y if bias is None else y + bias[..., None, None]
+
+
+def unfold(x: Tensor, kernel_size: tuple[int, int], stride: Size, padding: Size, dilation: Size) -> Tensor:
+    """The values under each tap of a kernel: ``[B, C, H, W]`` -> ``[B, C, kH*kW, H', W']``.
+
+    Slices whose ends are constant, so that batch, height and width stay free in an exported graph, which those of
+    ``torch.nn.functional.unfold`` do not.
+    """
+    (s_h, s_w), (p_h, p_w), (d_h, d_w) = _pair(stride), _pair(padding), _pair(dilation)
+    x = F.pad(x, (p_w, p_w, p_h, p_h))
+    rows, columns = _taps(kernel_size[0], s_h, d_h), _taps(kernel_size[1], s_w, d_w)
+    return torch.stack([x[:, :, row, column] for row in rows for column in columns], 2)
+
+
+def _taps(size: int, stride: int, dilation: int) -> list[slice]:
+    """For each tap of a kernel, where it falls along one side; ends are counted from the far end, which is free."""
+    return [slice(i * dilation, -(size - 1 - i) * dilation or None, stride) for i in range(size)]
 
 
 def mix_responses(responses: Tensor, attention: Tensor, groups: int = 1) -> Tensor:
@@ -148,6 +164,23 @@ def mixture_conv(
     if bias is not None:
         bias = attention @ bias.reshape(num_experts, -1)
     return conv_per_sample(x, kernel, bias, stride, padding, dilation, groups, form)
+
+
+def pooled(x: Tensor, size: int) -> Tensor:
+    """Pool to ``size x size`` by averaging, ``[B, C, H, W]`` -> ``[B, C*size*size]``."""
+    if not (torch.jit.is_tracing() or torch.compiler.is_exporting()):
+        return F.adaptive_avg_pool2d(x, size).flatten(1)
+    # the same windows as slices, which ONNX can have with a free height and width
+    means = [
+        x[:, :, rows, columns].mean((2, 3))
+        for rows in _windows(x.shape[2], size)
+        for columns in _windows(x.shape[3], size)
+    ]
+    return torch.stack(means, 2).flatten(1)
+
+
+def _windows(length: int, count: int) -> list[slice]:
+    return [slice(i * length // count, ((i + 1) * length + count - 1) // count) for i in range(count)]
 
 
 def eager_inference() -> bool:

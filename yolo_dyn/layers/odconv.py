@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from yolo_dyn.layers.attention import Trunk, check_anneal, start_at_a_half
 from yolo_dyn.layers.experts import Experts
-from yolo_dyn.layers.functional import Size, scaled
+from yolo_dyn.layers.functional import PER_SAMPLE_FORMS, Size, scaled
 
 ATTENTIONS = ("spatial", "channel", "filter", "kernel")
 
@@ -57,8 +57,8 @@ class ODConv(nn.Module):
         super().__init__()
         if not attentions or not set(attentions) <= set(ATTENTIONS):
             raise ValueError(f"attentions must be some of {', '.join(ATTENTIONS)}, got {attentions!r}")
-        if form == "response":
-            raise ValueError("form must be kernel or unfold: a spatial attention cannot be mixed into responses")
+        if form not in PER_SAMPLE_FORMS:  # a spatial attention cannot be mixed into responses
+            raise ValueError(f"form must be one of {', '.join(PER_SAMPLE_FORMS)}, got {form!r}")
         self.experts = Experts(
             in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, num_experts, form
         )

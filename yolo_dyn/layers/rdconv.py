@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from yolo_dyn.layers.attention import KernelAttention
 from yolo_dyn.layers.blocks import ConvNorm
-from yolo_dyn.layers.functional import conv_per_sample, fold_batchnorm, init_kernels, mix_kernels
+from yolo_dyn.layers.functional import PER_SAMPLE_FORMS, conv_per_sample, fold_batchnorm, init_kernels, mix_kernels
 
 
 class RDConv(nn.Module):
@@ -32,6 +32,7 @@ class RDConv(nn.Module):
         ratio: razor ratio r, the share of output channels that are intrinsic, in (0, 1).
         num_experts: number of expert kernels, K.
         strip_size: length of the spatial branch's strips, odd.
+        form: "kernel" or "unfold", see `functional.conv_per_sample`.
 
     Shape:
         ``[B, C_in, H, W]`` -> ``[B, C_out, H', W']``.
@@ -39,6 +40,8 @@ class RDConv(nn.Module):
     Raises:
         ValueError: for an argument outside its range; the message names it.
     """
+
+    form = "kernel"  # of checkpoints from before it was an argument
 
     def __init__(
         self,
@@ -54,6 +57,7 @@ class RDConv(nn.Module):
         ratio: float = 0.5,
         num_experts: int = 4,
         strip_size: int = 15,
+        form: str = "kernel",
     ):
         super().__init__()
         span = dilation * (kernel_size - 1)
@@ -68,13 +72,14 @@ class RDConv(nn.Module):
             (num_experts < 1, f"num_experts must be at least 1, got {num_experts}"),
             (strip_size < 1 or strip_size % 2 == 0, f"strip_size must be odd, got {strip_size}"),
             (strip_padding < 0, f"strip_size {strip_size} is too short for padding {padding}, dilation {dilation}"),
+            (form not in PER_SAMPLE_FORMS, f"form must be one of {', '.join(PER_SAMPLE_FORMS)}, got {form!r}"),
             (groups < 1 or intrinsic % groups, f"groups must divide the {intrinsic} intrinsic channels, got {groups}"),
         ):
             if wrong:
                 raise ValueError(message)
 
         self.out_channels, self.intrinsic, self.kernel_size = out_channels, intrinsic, kernel_size
-        self.stride, self.padding, self.dilation, self.groups = stride, padding, dilation, groups
+        self.stride, self.padding, self.dilation, self.groups, self.form = stride, padding, dilation, groups, form
         self.razor = ConvNorm(in_channels, intrinsic)
         self.attention = KernelAttention(intrinsic, num_experts, max(intrinsic // 4, 4), nn.SiLU, bias=True)
         self.weight = nn.Parameter(
@@ -101,7 +106,7 @@ class RDConv(nn.Module):
         kernel = mix_kernels(self.weight, attention)  # [B, c_r, c_r/groups, k, k] (Eq. 2)
         if guide is not None:
             kernel = kernel * guide
-        y = conv_per_sample(x, kernel, self.bias, self.stride, self.padding, self.dilation, self.groups)
+        y = conv_per_sample(x, kernel, self.bias, self.stride, self.padding, self.dilation, self.groups, self.form)
         y = F.silu(y if self.norm is None else self.norm(y), inplace=True)
         y = y * torch.sigmoid(self.conv_w(over_h).transpose(2, 3) + self.conv_h(over_w))  # [B, c_r, H', W']
         return torch.cat([y, F.silu(self.cheap(y), inplace=True)], 1)[:, : self.out_channels]  # (Eq. 7)

@@ -43,7 +43,7 @@ class RFAConv(nn.Module):
             raise ValueError(f"RFAConv takes groups 1 and dilation 1 only, got {groups} and {dilation}")
         if k[0] != k[1]:
             raise ValueError(f"kernel_size must be square, got {kernel_size}")
-        self.stride, self.padding = _pair(stride), _pair(padding)
+        self.in_channels, self.stride, self.padding = in_channels, _pair(stride), _pair(padding)
         positions = k[0] * k[1]
         self.attention = nn.Parameter(torch.empty(positions * in_channels, 1, 1, 1))
         self.features = nn.Parameter(torch.empty(positions * in_channels, 1, *k))
@@ -59,11 +59,12 @@ class RFAConv(nn.Module):
         weight = self.weight if guide is None else self.weight * guide
         if self.norm is None and eager_inference():
             return torch.cat([self._in_parts(sample[None], weight) for sample in x])
-        return F.conv2d(self._fields(x, slice(None)), weight.reshape(weight.shape[0], -1, 1, 1), self.bias)
+        return F.conv2d(self._fields(x, 0, self.in_channels), weight.reshape(weight.shape[0], -1, 1, 1), self.bias)
 
-    def _fields(self, x: Tensor, rows: slice) -> Tensor:
-        """Weighted features of all receptive fields, ``[B, C*k*k, H', W']``; `rows` are those of the parameters."""
-        channels, (k, _) = x.shape[1], self.kernel_size
+    def _fields(self, x: Tensor, first: int, channels: int) -> Tensor:
+        """Weighted features of all receptive fields of some input channels, ``[B, C*k*k, H', W']``."""
+        k, _ = self.kernel_size
+        rows = slice(first * k**2, (first + channels) * k**2)  # of the parameters
         box = x.new_full((channels, 1, k, k), 1 / k**2)  # average pooling, which a depthwise convolution does faster
         pooled = F.conv2d(x, box, None, self.stride, self.padding, groups=channels)  # [B, C, H', W']
         logits = pooled[:, :, None] * self.attention[rows].view(channels, -1, 1, 1)  # [B, C, k*k, H', W']
@@ -80,7 +81,7 @@ class RFAConv(nn.Module):
         y = x.new_zeros(1) if self.bias is None else self.bias[:, None, None]
         for first in range(0, x.shape[1], step):
             part = slice(first, first + step)
-            fields = self._fields(x[:, part], slice(positions * first, positions * (first + step)))
+            fields = self._fields(x[:, part], first, min(step, x.shape[1] - first))
             y = F.conv2d(fields, weight[:, part].reshape(weight.shape[0], -1, 1, 1)) + y
         return y
 
