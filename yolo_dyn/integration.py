@@ -22,9 +22,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from yolo_dyn import anneal, files, layers, registry
+from yolo_dyn import anneal, exporting, files, layers, registry
 from yolo_dyn.errors import MissingFileError, YoloDynError, nearest, own_error
-from yolo_dyn.layers.blocks import ConvNormAct
 from yolo_dyn.rows import Row, StockRow
 
 VALIDATED = ("8.4.130", "8.4.190")  # the oldest and the newest Ultralytics that the tests pass with
@@ -61,12 +60,12 @@ def _replace(owner: Any, name: str, wrap: Callable[[Callable], Callable]) -> Non
 
 
 def _add_callbacks() -> None:
-    """Every trainer starts with a copy of these: from the command, from Python and in the processes of several GPUs."""
+    """Trainers and exporters start with a copy of these: from the command, Python, or processes of several GPUs."""
     from ultralytics.utils.callbacks.base import default_callbacks
 
-    callbacks = default_callbacks["on_train_epoch_start"]
-    if anneal.on_train_epoch_start not in callbacks:
-        callbacks.append(anneal.on_train_epoch_start)
+    for callback in (anneal.on_train_epoch_start, exporting.on_export_start):
+        if callback not in default_callbacks[callback.__name__]:
+            default_callbacks[callback.__name__].append(callback)
 
 
 # versions and errors -------------------------------------------------------------------------------------------------
@@ -303,13 +302,8 @@ def _aligned(source: nn.Module, target: nn.Module) -> nn.Module:
 # fusing and counting -------------------------------------------------------------------------------------------------
 
 
-def _registered(model: nn.Module) -> list[nn.Module]:
-    kinds = (*registry.all_layers().values(), ConvNormAct)
-    return [module for module in model.modules() if isinstance(module, kinds)]
-
-
 def _has_registered(model: Any) -> bool:
-    return isinstance(model, nn.Module) and bool(_registered(model))
+    return isinstance(model, nn.Module) and bool(registry.in_model(model))
 
 
 def _fuse(stock: Callable) -> Callable:
@@ -321,7 +315,7 @@ def _fuse(stock: Callable) -> Callable:
                 block.conv.fuse(bn=block.bn)  # type: ignore[operator]
                 del block.bn
                 block.forward = block.forward_fuse  # type: ignore[method-assign]
-        for layer in _registered(self):  # an outer layer comes before the layers inside it, and folds them
+        for layer in registry.in_model(self):  # an outer layer comes before the layers inside it, and folds them
             fold = getattr(layer, "fuse", None)
             if callable(fold):
                 fold()

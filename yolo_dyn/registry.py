@@ -9,6 +9,7 @@ from torch import nn
 
 from yolo_dyn import layers
 from yolo_dyn.errors import YoloDynError
+from yolo_dyn.layers.blocks import ConvNormAct
 
 ENTRY_POINT_GROUP = "yolo_dyn.layers"
 Layer = TypeVar("Layer", bound=type[nn.Module])
@@ -102,3 +103,9 @@ def get(name: str) -> type[nn.Module] | None:
 def all_layers() -> dict[str, type[nn.Module]]:
     """Return the whole table, declared layers imported."""
     return {name: layer for name in names() if (layer := get(name)) is not None}
+
+
+def in_model(model: nn.Module) -> list[nn.Module]:
+    """The registered layers of a model, an outer one before those inside it."""
+    kinds = (*all_layers().values(), ConvNormAct)
+    return [module for module in model.modules() if isinstance(module, kinds)]
