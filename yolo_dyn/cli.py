@@ -44,6 +44,11 @@ COMMANDS = {
     "compare": Command(
         "yolo_dyn.robustness.compare", "compare", "yolo-dyn compare model=a.pt,b.pt source=images/ sigma=0,25,50"
     ),
+    "deploy": Command(
+        "yolo_dyn.deploy.deploy",
+        "deploy",
+        "yolo-dyn deploy model=a.pt,b.pt data=VOC.yaml formats=onnx,openvino",
+    ),
     "noise-recipe": Command("yolo_dyn.robustness.training", "noise_recipe", "yolo-dyn noise-recipe sigma=50 p=0.5"),
     "repeat": Command(
         "yolo_dyn.study.repeat",

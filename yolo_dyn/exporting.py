@@ -4,6 +4,7 @@
 All that it changes belongs to that copy or to this one export.
 """
 
+import importlib.util
 import logging
 import shutil
 import tempfile
@@ -17,16 +18,46 @@ import torch
 from torch import nn
 
 from yolo_dyn import registry
+from yolo_dyn.errors import YoloDynError
+
+# Formats whose convolutions take a kernel that is computed in the graph: the first four are measured, TensorRT's parser
+# says so. LiteRT keeps the kernel of the first image (https://github.com/tensorflow/tensorflow/issues/31205), and of
+# the others nothing is known: they get matrix products instead, which all of them have.
+COMPUTED_KERNELS = ("onnx", "openvino", "ncnn", "torchscript", "engine")
+PACKAGES = {"onnx": ("onnx", "onnxslim", "onnxruntime"), "openvino": ("openvino",), "ncnn": ("ncnn", "pnnx")}
 
 
 def on_export_start(exporter: Any) -> None:
-    """Prepare the export of a model that has our layers; others are left alone."""
-    if not registry.in_model(exporter.model):
+    """Prepare the export of a model that has our layers; others are left alone.
+
+    Raises:
+        YoloDynError: where the format cannot take a layer, or needs a package that is missing.
+    """
+    layers, target = registry.in_model(exporter.model), exporter.args.format
+    if not layers:
         return
-    if exporter.args.dynamic:
+    _require_packages(target)
+    for layer in layers:
+        _refuse(layer, target)
+    if exporter.args.dynamic or target not in COMPUTED_KERNELS:
         free_batch(exporter.model)
-    method = f"export_{exporter.args.format}"
-    setattr(exporter, method, _whole(exporter, getattr(exporter, method)))
+    setattr(exporter, f"export_{target}", _whole(exporter, getattr(exporter, f"export_{target}")))
+
+
+def _require_packages(target: str) -> None:
+    from ultralytics.utils import AUTOINSTALL
+
+    missing = [package for package in PACKAGES.get(target, ()) if not importlib.util.find_spec(package)]
+    if missing and not AUTOINSTALL:
+        raise YoloDynError(f"format={target} needs {', '.join(missing)}: pip install 'yolo-dyn[export]'")
+
+
+def _refuse(layer: nn.Module, target: str) -> None:
+    if target == "ncnn" and getattr(layer, "sampling", "none") != "none":
+        raise YoloDynError(
+            f"{type(layer).__name__} with sampling={layer.sampling} picks positions by their number, which NCNN cannot;"
+            " accepted with it: format=onnx, openvino or torchscript; and for NCNN a model trained with sampling: none"
+        )
 
 
 def free_batch(model: nn.Module) -> None:
@@ -48,7 +79,7 @@ def _whole(exporter: Any, stock: Callable[[], str | Path]) -> Callable[[], str]:
         with tempfile.TemporaryDirectory(dir=file.absolute().parent, prefix=f".{file.stem}-export-") as folder:
             exporter.file = Path(folder) / file.name
             try:
-                with _named(folder, str(file.parent)), _without_tracer_warnings():
+                with _named(exporter.file, file), _without_tracer_warnings():
                     written = Path(stock())
             finally:
                 exporter.file = file
@@ -62,12 +93,14 @@ def _whole(exporter: Any, stock: Callable[[], str | Path]) -> Callable[[], str]:
 
 
 @contextmanager
-def _named(folder: str, target: str) -> Iterator[None]:
-    """Let the log name the folder that the export ends up in."""
+def _named(written: Path, wanted: Path) -> Iterator[None]:
+    """Let the log name the place that the export ends up in."""
     from ultralytics.utils import LOGGER
 
+    stems = str(written.with_suffix("")), str(wanted.with_suffix(""))  # what is exported has other endings
+
     def rename(record: logging.LogRecord) -> bool:
-        record.msg, record.args = record.getMessage().replace(folder, target), ()
+        record.msg, record.args = record.getMessage().replace(*stems), ()
         return True
 
     LOGGER.addFilter(rename)

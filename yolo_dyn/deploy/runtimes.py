@@ -21,7 +21,7 @@ def open_session(file: str | Path, threads: int) -> Session:
     """Open an exported model.
 
     Args:
-        file: .onnx, .torchscript, or a folder ``*_openvino_model`` or ``*_ncnn_model``.
+        file: .onnx, .torchscript, a checkpoint, or a folder ``*_openvino_model`` or ``*_ncnn_model``.
         threads: of the runtime.
 
     Raises:
@@ -92,11 +92,29 @@ def _torchscript(file: Path, threads: int) -> Session:
     return run
 
 
+def _torch(file: Path, threads: int) -> Session:
+    import torch
+
+    from yolo_dyn.stock import load_model
+
+    torch.set_num_threads(threads)
+    model = load_model(str(file)).float().fuse(verbose=False).eval().to(memory_format=torch.channels_last)  # type: ignore[operator]
+    if hasattr(model, "end2end"):
+        model.end2end = False  # type: ignore[assignment]  # as the stock export has it
+
+    def run(images: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            return model(torch.from_numpy(images).to(memory_format=torch.channels_last))[0].numpy()
+
+    return run
+
+
 RUNTIMES: dict[str, Callable[[Path, int], Session]] = {
     ".onnx": _onnx,
     "_openvino_model": _openvino,
     "_ncnn_model": _ncnn,
     ".torchscript": _torchscript,
+    ".pt": _torch,
 }
 
 

@@ -1,0 +1,285 @@
+"""Exported models agree with torch: every target, batch sizes and exporters; and a file is whole or not there."""
+
+import copy
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from torch import nn
+from ultralytics import YOLO
+
+from yolo_dyn.deploy.runtimes import open_session
+from yolo_dyn.errors import YoloDynError
+from yolo_dyn.exporting import free_batch
+from yolo_dyn.files import bundled_folder
+
+TOUCHED = ("yolov8n-sgdm.yaml", "yolov8n-sgdm-odconv.yaml")  # by `make test`; the others by `make accept`
+BATCHES = {"one": {}, "eight": {"batch": 8}, "free": {"dynamic": True}}
+SHAPES = {"one": [(1, 640, 640)], "eight": [(8, 640, 640)], "free": [(1, 640, 640), (3, 320, 256), (8, 320, 256)]}
+
+
+def nano(file: Path) -> str:
+    head, _, tail = file.stem.partition("-")
+    return f"{head}n-{tail}.yaml"
+
+
+ALL = sorted(nano(file) for file in bundled_folder("models_yaml").glob("*.yaml"))
+MODELS = [pytest.param(name, marks=[] if name in TOUCHED else pytest.mark.accept) for name in ALL]
+
+
+def lively(name: str) -> YOLO:
+    """A model that is not at its initial state: normalised by random statistics, scores spread over (0, 1)."""
+    torch.manual_seed(0)
+    model = YOLO(name)
+    for module in model.model.modules():
+        if isinstance(module, (nn.BatchNorm2d, nn.BatchNorm1d)):
+            nn.init.normal_(module.running_mean, std=0.2)
+            nn.init.uniform_(module.running_var, 0.5, 1.5)
+            nn.init.uniform_(module.weight, 0.8, 1.2)
+            nn.init.normal_(module.bias, std=0.1)
+    model.model.eval()
+    for branch in ("cv3", "one2one_cv3"):
+        for scale in getattr(model.model.model[-1], branch, None) or ():
+            nn.init.zeros_(scale[-1].bias)
+            scale[-1].weight.data *= 40
+    return model
+
+
+def by_torch(model: YOLO, images: torch.Tensor) -> np.ndarray:
+    """Raw output ``[B, 4 + classes, anchors]`` of the fused model."""
+    fused = copy.deepcopy(model.model).fuse(verbose=False).eval()
+    head = fused.model[-1]
+    head.export, head.dynamic, head.format = True, True, "onnx"
+    with torch.no_grad():
+        y = fused(images)
+    return (y[0] if isinstance(y, (tuple, list)) else y).numpy()
+
+
+def agree(found: np.ndarray, expected: np.ndarray, boxes: float = 1e-2, scores: float = 1e-4) -> None:
+    assert found.shape == expected.shape
+    assert expected[:, 4:].min() < 0.1
+    assert expected[:, 4:].max() > 0.9  # else the agreement of the scores would say little
+    assert np.abs(found[:, :4] - expected[:, :4]).max() <= boxes  # pixels
+    assert np.abs(found[:, 4:] - expected[:, 4:]).max() <= scores
+
+
+def images(batch: int, height: int, width: int) -> torch.Tensor:
+    return torch.rand(batch, 3, height, width, generator=torch.Generator().manual_seed(batch))
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """An empty working folder, since the stock export of a YAML writes there."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("batch", BATCHES)
+@pytest.mark.parametrize("name", MODELS)
+def test_onnx_agrees_with_torch(name, batch, here):
+    model = lively(name)
+    session = onnxruntime.InferenceSession(model.export(format="onnx", imgsz=640, **BATCHES[batch]))
+    for shape in SHAPES[batch]:
+        x = images(*shape)
+        agree(session.run(None, {"images": x.numpy()})[0], by_torch(model, x))
+
+
+@pytest.mark.parametrize("free", [False, True])
+@pytest.mark.parametrize("name", MODELS)
+def test_the_newer_exporter_of_torch_agrees_too(name, free, here):
+    model = lively(name)
+    network = copy.deepcopy(model.model).fuse(verbose=False).eval()
+    network.model[-1].export, network.model[-1].format = True, "onnx"
+    network.model[-1].dynamic = free
+    batch = torch.export.Dim("batch", min=1, max=64)
+    with torch.no_grad():
+        network(images(2, 320, 320))
+        program = torch.onnx.export(
+            network, (images(2, 320, 320),), dynamo=True, dynamic_shapes=({0: batch},) if free else None, verbose=False
+        )
+    program.save("newer.onnx")
+    session = onnxruntime.InferenceSession("newer.onnx")
+    for size in (1, 2, 5) if free else (2,):
+        x = images(size, 320, 320)
+        agree(session.run(None, {session.get_inputs()[0].name: x.numpy()})[0], by_torch(model, x))
+
+
+@pytest.mark.parametrize("arguments", [{}, {"dynamic": True}], ids=["one", "free"])
+@pytest.mark.parametrize("name", TOUCHED)
+def test_torchscript_agrees_with_torch(name, arguments, here):
+    model = lively(name)
+    session = open_session(model.export(format="torchscript", imgsz=320, **arguments), 2)
+    for size in (1, 3) if arguments else (1,):
+        agree(session(images(size, 320, 320).numpy()), by_torch(model, images(size, 320, 320)))
+
+
+@pytest.mark.parametrize("target", ["openvino", "ncnn"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        TOUCHED[0],
+        *(
+            pytest.param(n, marks=pytest.mark.accept)
+            for n in (TOUCHED[1], "yolov8n-cbam.yaml", "yolov8n-sgdm-dcd.yaml")
+        ),
+    ],
+)
+def test_other_runtimes_agree_with_torch(name, target, here):
+    model = lively(name)
+    session = open_session(model.export(format=target, imgsz=320), 2)
+    x = images(1, 320, 320)
+    agree(session(x.numpy()), by_torch(model, x), 0.1, 1e-3)
+
+
+def test_openvino_takes_any_batch(here):
+    model = lively(TOUCHED[0])
+    session = open_session(model.export(format="openvino", imgsz=320, dynamic=True), 2)
+    for x in (images(1, 320, 320), images(3, 320, 256)):
+        agree(session(x.numpy()), by_torch(model, x), 0.1, 1e-3)
+
+
+def test_half_precision_agrees_roughly(here):
+    model = lively(TOUCHED[0])
+    x = images(1, 320, 320)
+    session = open_session(model.export(format="onnx", imgsz=320, quantize=16), 2)
+    agree(session(x.numpy()), by_torch(model, x), boxes=4, scores=0.05)  # of 320 px; ten bits of mantissa
+
+
+def test_suppression_inside_the_graph(here):
+    model = lively(TOUCHED[0])
+    x = images(1, 320, 320)
+    found = open_session(model.export(format="onnx", imgsz=320, nms=True, conf=0.5, max_det=50), 2)(x.numpy())
+    assert found.shape == (1, 50, 6)
+    kept = found[0][found[0, :, 4] > 0]
+    assert len(kept) == 50
+    raw = by_torch(model, x)[0]
+    centres = (kept[:, :2] + kept[:, 2:4]) / 2
+    distance = np.abs(raw[:2, :, None] - centres.T[:, None]).max(0)  # [anchors, 50]
+    assert distance.min(0).max() < 0.1  # each is one of the network's boxes
+    assert np.isclose(kept[:, 4].max(), raw[4:].max(), atol=1e-4)
+
+
+@pytest.mark.parametrize("name", TOUCHED)
+def test_eight_bits_run_and_stay_near(name, here, tiny):
+    model = lively(name)
+    session = open_session(model.export(format="onnx", imgsz=160, quantize=8, data=str(tiny)), 2)
+    assert list(here.glob("*.onnx")) == [here / f"{Path(name).stem}_int8.onnx"]
+    x = images(1, 160, 160)
+    found, expected = session(x.numpy()), by_torch(model, x)
+    assert np.corrcoef(found[:, 4:].ravel(), expected[:, 4:].ravel())[0, 1] > 0.8
+
+
+def test_exporting_changes_nothing_in_memory(here):
+    model = lively(TOUCHED[0])
+    x = images(2, 64, 64)
+
+    def state() -> tuple[list[torch.Tensor], list[str], list[torch.Tensor]]:
+        network = copy.deepcopy(model.model).train().requires_grad_()
+        y = network(x)
+        y = y if isinstance(y, dict) else {"y": y}
+        sum(v.square().mean() for v in y.values() if isinstance(v, torch.Tensor)).backward()
+        forms = [module.form for module in model.model.modules() if hasattr(module, "form")]
+        return [p.detach() for p in network.state_dict().values()], forms, [p.grad for p in network.parameters()]
+
+    before = state()
+    model.export(format="onnx", imgsz=64, dynamic=True)
+    after = state()
+    assert before[1] == after[1] == ["kernel"] * 3
+    assert all(torch.equal(a, b) for a, b in zip(before[0], after[0], strict=True))
+    assert all((a is None and b is None) or torch.equal(a, b) for a, b in zip(before[2], after[2], strict=True))
+
+
+def test_a_half_written_export_leaves_the_good_file(here, monkeypatch):
+    good = Path(lively(TOUCHED[0]).export(format="onnx", imgsz=64))
+    content = good.read_bytes()
+
+    def stops(model, images, file, **_):
+        Path(file).write_bytes(b"half")
+        raise RuntimeError("the disk is full")
+
+    monkeypatch.setattr("ultralytics.utils.export.engine.torch2onnx", stops)
+    with pytest.raises(RuntimeError, match="the disk is full"):
+        lively(TOUCHED[0]).export(format="onnx", imgsz=64)
+    assert good.read_bytes() == content
+    assert [file.name for file in here.iterdir()] == [good.name]
+
+
+def test_an_export_replaces_the_one_before_it_and_the_log_names_it(here, log):
+    model = lively(TOUCHED[0])
+    for _ in range(2):
+        folder = Path(model.export(format="openvino", imgsz=64))
+    assert [file.name for file in here.iterdir()] == [folder.name] == ["yolov8n-sgdm_openvino_model"]
+    assert {file.suffix for file in folder.iterdir()} == {".xml", ".bin", ".yaml"}
+    assert any("export success" in line and str(folder) in line for line in log)
+    assert not any("-export-" in line for line in log)
+
+
+def test_a_layer_that_a_format_cannot_take_is_named(here):
+    with pytest.raises(YoloDynError, match=r"A2D2C with sampling=random .* NCNN cannot; accepted with it: format=onnx"):
+        YOLO("yolov8n-sgdm-a2d2c.yaml").export(format="ncnn", imgsz=64)
+    assert not list(here.iterdir())
+
+
+def test_a_missing_runtime_names_the_extra(here, monkeypatch):
+    find = __import__("importlib.util").util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "openvino" else find(name))
+    monkeypatch.setattr("ultralytics.utils.AUTOINSTALL", False)
+    with pytest.raises(YoloDynError, match=r"format=openvino needs openvino: pip install 'yolo-dyn\[export\]'"):
+        YOLO(TOUCHED[0]).export(format="openvino", imgsz=64)
+    monkeypatch.setitem(sys.modules, "ncnn", None)
+    (here / "a_ncnn_model").mkdir()
+    with pytest.raises(YoloDynError, match=r"ncnn is not installed: pip install 'yolo-dyn\[export\]'"):
+        open_session("a_ncnn_model", 1)
+
+
+def test_what_no_runtime_opens_is_named(here):
+    Path("a.engine").touch()
+    with pytest.raises(YoloDynError, match=r"a.engine: no runtime for it \(known: .onnx, _openvino_model"):
+        open_session("a.engine", 1)
+    with pytest.raises(YoloDynError, match=r"b.onnx does not exist"):
+        open_session("b.onnx", 1)
+
+
+def test_stock_models_are_exported_by_the_stock_exporter_alone(here):
+    seen = []
+    model = YOLO("yolov8n.yaml")
+    model.add_callback("on_export_end", lambda exporter: seen.append(vars(exporter)))
+    model.export(format="onnx", imgsz=64)
+    assert "export_onnx" not in seen[0]
+    ours = YOLO(TOUCHED[0])
+    ours.add_callback("on_export_end", lambda exporter: seen.append(vars(exporter)))
+    ours.export(format="onnx", imgsz=64)
+    assert "export_onnx" in seen[1]
+
+
+def test_a_trace_of_ones_own_can_free_the_batch(here):
+    network = copy.deepcopy(lively(TOUCHED[0]).model).fuse(verbose=False).eval()
+    free_batch(network)
+    assert {module.form for module in network.modules() if hasattr(module, "form")} == {"unfold"}
+
+
+def test_the_script_of_the_manual_runs_without_this_package_and_torch(here):
+    manual = (bundled_folder("models_yaml").parent / "docs/EDGE.md").read_text(encoding="utf-8")
+    script = manual.split("```python\n")[1].split("```")[0]
+    assert len(script.splitlines()) < 40
+    model = lively(TOUCHED[0])
+    file = model.export(format="onnx", imgsz=[256, 320])
+    image = np.random.default_rng(0).integers(0, 256, (200, 300, 3), np.uint8)
+    cv2.imwrite("image.png", image)
+    blocked = "import sys; sys.modules.update(dict.fromkeys(('torch', 'yolo_dyn', 'ultralytics')))\n"
+    Path("detect.py").write_text(blocked + script, encoding="utf-8")
+    done = subprocess.run([sys.executable, "detect.py", file, "image.png"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    stock = YOLO(file, task="detect").predict("image.png", imgsz=[256, 320], conf=0.25, max_det=9999, verbose=False)[0]
+    found = [line.split(": ") for line in done.stdout.splitlines()]
+    assert len(found) == len(stock.boxes) > 50
+    for (what, where), box in zip(found[:50], stock.boxes[:50], strict=True):
+        x, y, w, h = (float(word) for word in where.replace(" x ", ", ").split(", "))
+        assert what == f"{stock.names[int(box.cls)]} {float(box.conf):.2f}"
+        corners = np.clip([x, y, x + w, y + h], 0, [300, 200, 300, 200])  # as the stock predictor does
+        assert np.allclose(corners, box.xyxy[0], atol=1)

@@ -1,0 +1,194 @@
+"""`yolo-dyn deploy`: models as devices will run them: exported, checked, scored under noise, timed and weighed."""
+
+import functools
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from yolo_dyn.deploy.latency import in_turn, summary
+from yolo_dyn.deploy.report import Deployment, Row, write
+from yolo_dyn.deploy.runtimes import Session, open_session
+from yolo_dyn.errors import YoloDynError, nearest
+from yolo_dyn.files import written_whole
+from yolo_dyn.robustness.cells import hash_file
+from yolo_dyn.robustness.evaluate import CorruptedImages, Corrupter, Settings
+from yolo_dyn.robustness.images import EvaluationSet, evaluation_set
+from yolo_dyn.robustness.plan import Plan, chosen_threads, labels, strengths
+from yolo_dyn.robustness.results import Sweep, data_name
+from yolo_dyn.robustness.sweep import How, measure, writable
+from yolo_dyn.stock import train_args
+
+TORCH = "torch"  # the checkpoint itself, fused
+FORMATS: dict[str, dict[str, Any]] = {  # name -> arguments of the stock export
+    TORCH: {},
+    "torchscript": {"format": "torchscript"},
+    "onnx": {"format": "onnx"},
+    "onnx-dynamic": {"format": "onnx", "dynamic": True},
+    "onnx-half": {"format": "onnx", "quantize": 16},
+    "onnx-int8": {"format": "onnx", "quantize": 8},
+    "openvino": {"format": "openvino"},
+    "ncnn": {"format": "ncnn"},
+}
+PHOTOS = 8  # images on which an export is compared with torch
+
+
+def deploy(
+    model: list[str],
+    data: str,
+    formats: list[str] | None = None,
+    sigma: list[float] | None = None,
+    split: str = "val",
+    imgsz: int = 640,
+    threads: int = 0,
+    rounds: int = 50,
+    name: str = "",
+    project: str = "runs/deploy",
+) -> Deployment:
+    """Export models, then compare the files: agreement with torch, AP clean and under noise, latency, size and memory.
+
+    Everything runs on the CPU at batch 1. Exports and scores are kept: the same command again makes only what is
+    missing, and times anew.
+
+    Args:
+        model: checkpoints; the first is what the others' times are compared with.
+        data: an Ultralytics data YAML, for scores and to calibrate INT8.
+        formats: torch, torchscript, onnx, onnx-dynamic, onnx-half, onnx-int8, openvino, ncnn; by default torch, onnx,
+            onnx-int8 and openvino.
+        sigma: standard deviations of Gaussian noise in grey levels; 0 and 30 where nothing is given.
+        split: of the data, for scores.
+        imgsz: images are letterboxed to a square of so many pixels.
+        threads: of each runtime; as Ultralytics sets torch's where it is 0.
+        rounds: calls of each file, in turn.
+        name: of the folder for the results, inside `project`; that of the data set where it is empty.
+        project: folder of all such folders.
+
+    Returns:
+        One row a model and format, as in deploy.csv.
+
+    Raises:
+        YoloDynError: where something does not fit, or a format cannot be exported.
+    """
+    formats = list(dict.fromkeys(formats or [TORCH, "onnx", "onnx-int8", "openvino"]))
+    for wanted in formats:
+        if wanted not in FORMATS:
+            raise YoloDynError(f"unknown format {wanted!r}{nearest(wanted, FORMATS)} (known: {', '.join(FORMATS)})")
+    models = labels(model)
+    for file in models.values():
+        if Path(file).suffix != ".pt":
+            raise YoloDynError(f"model must be a checkpoint (.pt), which is exported from here; got {file!r}")
+    threads = chosen_threads(threads)
+    settings = Settings(imgsz, batch=1, threads=threads)
+    conditions = strengths([0.0, 30.0] if sigma is None else sigma, None, None)
+    folder = writable(Path(project) / (name or data_name(data)))
+    images = evaluation_set(data, split)
+
+    files = {
+        (m, f): exported(models[m], f, imgsz, data, folder / "exports" / f"{m}-{f}") for m in models for f in formats
+    }
+    plan = Plan({f"{m}-{f}": str(file) for (m, f), file in files.items()}, conditions, settings)
+    sweep = measure(plan, images, folder, How())
+    deployment = Deployment(folder, rows(models, files, images, sweep, settings, rounds), sweep, imgsz, threads, rounds)
+    write(deployment)
+    return deployment
+
+
+def exported(checkpoint: str, form: str, imgsz: int, data: str, folder: Path) -> Path:
+    """The file of a checkpoint in a format, exported into the folder unless it is there already.
+
+    Raises:
+        YoloDynError: where the stock export fails.
+    """
+    if form == TORCH:
+        return Path(checkpoint)
+    from ultralytics import YOLO
+
+    calibration = {"data": data} if FORMATS[form].get("quantize") == 8 else {}
+    versions = {package: version(package) for package in ("yolo-dyn", "ultralytics", "torch")}
+    identity = {"weights": hash_file(checkpoint), "imgsz": imgsz, **FORMATS[form], **calibration, **versions}
+    note = folder / "export.json"
+    if note.is_file():
+        kept = json.loads(note.read_text(encoding="utf-8"))
+        if kept["identity"] == identity and (folder / kept["file"]).exists():
+            return folder / kept["file"]
+    folder.mkdir(parents=True, exist_ok=True)
+    copy = folder / f"{folder.name}.pt"  # the stock export writes beside its checkpoint
+    shutil.copyfile(checkpoint, copy)
+    try:
+        file = Path(YOLO(copy).export(imgsz=imgsz, device="cpu", **FORMATS[form], **calibration))
+    except YoloDynError:
+        raise
+    except Exception as error:  # as many kinds as there are formats
+        raise YoloDynError(f"{checkpoint} cannot be exported to {form}: {error}") from error
+    finally:
+        copy.unlink()
+    with written_whole(note) as partial:
+        partial.write_text(json.dumps({"identity": identity, "file": file.name}, indent=1) + "\n", encoding="utf-8")
+    return folder / file.name
+
+
+def rows(
+    models: dict[str, str],
+    files: dict[tuple[str, str], Path],
+    images: EvaluationSet,
+    sweep: Sweep,
+    settings: Settings,
+    rounds: int,
+) -> list[Row]:
+    """Compare, time and weigh the files."""
+    sessions = {key: open_session(file, settings.threads) for key, file in files.items()}
+    photos = letterboxed(images, settings.imgsz)
+    truth = {label: _outputs(open_session(file, settings.threads), photos) for label, file in models.items()}
+    calls: list[Callable[[], Any]] = [functools.partial(session, photos[:1]) for session in sessions.values()]
+    times = dict(zip(files, in_turn(calls, rounds, 5, lambda: None), strict=True))
+    scores = {row["model"]: row["AP"] for row in sweep.summary}
+    found = []
+    for (label, form), file in files.items():
+        difference = np.abs(_outputs(sessions[label, form], photos) - truth[label])
+        time = summary(label, times[label, form], times[next(iter(models)), form])
+        found.append(
+            Row(
+                model=label,
+                format=form,
+                file=str(file),
+                mebibytes=_bytes(file) / 2**20,
+                boxes=float(difference[:, :4].max()),
+                scores=float(difference[:, 4:].max()),
+                memory=_peak_memory(file, settings),
+                median_ms=time["median_ms"],
+                p95_ms=time["p95_ms"],
+                ratio=time["ratio"],
+                clean=scores[f"{label}-{form}"]["P"],
+                noisy=scores[f"{label}-{form}"]["mPC"],
+            )
+        )
+    return found
+
+
+def _bytes(file: Path) -> int:
+    return sum(f.stat().st_size for f in (file.rglob("*") if file.is_dir() else [file]) if f.is_file())
+
+
+def letterboxed(images: EvaluationSet, imgsz: int) -> np.ndarray:
+    """The first images as the network gets them, float32 ``[n, C, imgsz, imgsz]``, 0 to 1."""
+    stock = CorruptedImages(images, Corrupter(None), False, imgsz=imgsz, hyp=train_args(), rect=False, stride=32)
+    first = range(min(PHOTOS, len(images.files)))
+    return np.stack([stock[i]["img"].numpy() for i in first]).astype(np.float32) / 255
+
+
+def _outputs(session: Session, photos: np.ndarray) -> np.ndarray:
+    return np.concatenate([np.array(session(photo[None])) for photo in photos])  # a copy: a runtime may use it again
+
+
+def _peak_memory(file: Path, settings: Settings) -> float:
+    command = [sys.executable, "-m", "yolo_dyn.deploy.runtimes", str(file), str(settings.imgsz), str(settings.threads)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise YoloDynError(f"{file} cannot be run in a process of its own: {done.stderr.strip()[-300:]}")
+    return float(done.stdout.splitlines()[-1])
