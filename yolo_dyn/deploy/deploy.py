@@ -15,7 +15,7 @@ import numpy as np
 from yolo_dyn.deploy.latency import in_turn, summary
 from yolo_dyn.deploy.report import Deployment, Row, write
 from yolo_dyn.deploy.runtimes import Session, open_session
-from yolo_dyn.errors import YoloDynError, nearest
+from yolo_dyn.errors import MissingFileError, YoloDynError, nearest
 from yolo_dyn.files import written_whole
 from yolo_dyn.robustness.cells import hash_file
 from yolo_dyn.robustness.evaluate import CorruptedImages, Corrupter, Settings
@@ -83,6 +83,8 @@ def deploy(
     for file in models.values():
         if Path(file).suffix != ".pt":
             raise YoloDynError(f"model must be a checkpoint (.pt), which is exported from here; got {file!r}")
+        if not Path(file).is_file():
+            raise MissingFileError(f"model {file!r} does not exist")
     threads = chosen_threads(threads)
     settings = Settings(imgsz, batch=1, threads=threads)
     conditions = strengths([0.0, 30.0] if sigma is None else sigma, None, None)

@@ -1,0 +1,127 @@
+"""`yolo-dyn deploy`: the table holds what each file does, nothing is made twice, and bad input is named."""
+
+import csv
+import json
+import re
+import shutil
+
+import pytest
+
+from yolo_dyn import YoloDynError, cli
+from yolo_dyn.deploy.deploy import FORMATS, deploy, exported
+from yolo_dyn.robustness.sweep import robustness
+
+SMALL = {"sigma": [30.0], "imgsz": 192, "threads": 1, "rounds": 3, "name": "small"}
+
+
+@pytest.fixture(scope="module")
+def folder(detectors, tmp_path_factory):
+    copy = tmp_path_factory.mktemp("deploy") / "work"
+    shutil.copytree(detectors, copy)
+    text = (copy / "data.yaml").read_text().replace(str(detectors), str(copy))
+    (copy / "data.yaml").write_text(text)
+    return copy
+
+
+@pytest.fixture(scope="module")
+def done(folder):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        return deploy(["a.pt", "b.pt"], "data.yaml", ["torch", "onnx", "onnx-int8"], **SMALL)
+
+
+@pytest.fixture
+def inside(folder, done, monkeypatch):
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def test_a_row_for_each_model_and_format(done):
+    assert [(row.model, row.format) for row in done.rows] == [
+        (model, form) for model in ("a", "b") for form in ("torch", "onnx", "onnx-int8")
+    ]
+    for row in done.rows:
+        assert row.mebibytes > 1
+        assert 20 < row.memory < 4000
+        assert 0 < row.median_ms <= row.p95_ms
+        assert row.ratio == 1 or row.model == "b"
+
+
+def test_exports_agree_with_torch_and_eight_bits_are_smaller(done):
+    for torch_row, onnx, int8 in (done.rows[:3], done.rows[3:]):
+        assert (torch_row.boxes, torch_row.scores) == (0, 0)
+        assert 0 < onnx.boxes < 1e-2
+        assert 0 < onnx.scores < 1e-4
+        assert int8.boxes > 10 * onnx.boxes
+        assert int8.mebibytes < onnx.mebibytes / 2
+        assert onnx.clean == pytest.approx(torch_row.clean, abs=1e-3)
+        assert onnx.noisy == pytest.approx(torch_row.noisy, abs=1e-3)
+    assert done.rows[0].clean > done.rows[3].clean  # b.pt is a.pt with other weights mixed in
+
+
+def test_scores_are_those_of_the_robustness_command(done, inside):
+    alone = robustness(["a.pt"], "data.yaml", [30.0], imgsz=192, batch=1, threads=1, resamples=1)
+    assert alone.summary[0]["AP"]["P"] == done.rows[0].clean
+    assert alone.summary[0]["AP"]["mPC"] == done.rows[0].noisy
+
+
+def test_what_is_written(done, inside):
+    with (done.folder / "deploy.csv").open() as file:
+        table = list(csv.DictReader(file))
+    content = json.loads((done.folder / "deploy.json").read_text())
+    assert [row["model"] for row in table] == [row["model"] for row in content["rows"]] == [r.model for r in done.rows]
+    assert [float(row["median_ms"]) for row in table] == [row["median_ms"] for row in content["rows"]]
+    assert (content["threads"], content["imgsz"], content["batch"], content["rounds"]) == (1, 192, 1, 3)
+    page = (done.folder / "deploy.html").read_text()
+    assert page.count("data:image/png;base64") == 1
+    assert not re.findall(r'(?:src|href)="(?!data:)', page)
+    for row in done.rows:
+        assert f"<td>{row.model}</td><td>{row.format}</td>" in page
+        assert f"{row.clean:.3f}" in str(done)
+    assert (done.folder / "latency.png").stat().st_size > 10_000
+
+
+def test_the_same_command_again_exports_and_scores_nothing(done, inside, monkeypatch):
+    monkeypatch.setattr("ultralytics.YOLO.export", lambda *_, **__: pytest.fail("exported again"))
+    monkeypatch.setattr("yolo_dyn.robustness.cells.detect", lambda *_, **__: pytest.fail("detected again"))
+    again = deploy(["a.pt", "b.pt"], "data.yaml", ["torch", "onnx", "onnx-int8"], **SMALL)
+    assert [row.clean for row in again.rows] == [row.clean for row in done.rows]
+
+
+def test_another_checkpoint_is_exported_anew(inside, monkeypatch):
+    calls = []
+    monkeypatch.setattr("ultralytics.YOLO.export", lambda self, **_: calls.append(self.ckpt_path) or "b-onnx.onnx")
+    exported("a.pt", "onnx", 192, "data.yaml", inside / "runs/deploy/small/exports/b-onnx")
+    assert len(calls) == 1
+
+
+def test_a_failed_export_is_named_and_leaves_no_note(inside, tmp_path, monkeypatch):
+    def fails(*_, **__):
+        raise RuntimeError("no memory")
+
+    monkeypatch.setattr("ultralytics.YOLO.export", fails)
+    with pytest.raises(YoloDynError, match=r"a\.pt cannot be exported to openvino: no memory"):
+        exported("a.pt", "openvino", 192, "data.yaml", tmp_path / "a-openvino")
+    assert not list((tmp_path / "a-openvino").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["formats=onx"], r"unknown format 'onx'; did you mean 'onnx'? (known: torch, torchscript, onnx,"),
+        (["model=a.onnx"], "model must be a checkpoint (.pt), which is exported from here; got 'a.onnx'"),
+        (["model=c.pt"], "model 'c.pt' does not exist"),
+        (["data=other.yaml"], "other.yaml"),
+        (["sigma=-1"], "sigma must be grey levels of at least 0"),
+    ],
+)
+def test_bad_input_is_named(words, message, inside, capsys):
+    given = {word.partition("=")[0] for word in words}
+    fill = [word for word in ("model=a.pt", "data=data.yaml", "formats=onnx") if word.partition("=")[0] not in given]
+    assert cli.main(["deploy", *words, *fill, "imgsz=192", "name=bad"]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_every_format_is_documented(done):
+    for form in FORMATS:
+        assert re.search(rf"\b{form}\b", deploy.__doc__)
