@@ -42,7 +42,7 @@ def test_a_row_for_each_model_and_format(done):
     ]
     for row in done.rows:
         assert row.mebibytes > 1
-        assert 20 < row.memory < 4000
+        assert (row.memory > 300) == (row.format == "torch")  # torch alone is that large, ONNX Runtime far from it
         assert 0 < row.median_ms <= row.p95_ms
         assert row.ratio == 1 or row.model == "b"
 

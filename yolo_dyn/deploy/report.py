@@ -117,7 +117,7 @@ def setting(deployment: Deployment) -> str:
     """How it was measured, in one line."""
     machine = environment()
     return (
-        f"{deployment.sweep.title}; batch 1, {deployment.imgsz} px, {deployment.threads} threads on"
+        f"{deployment.sweep.title}; batch 1, {deployment.imgsz} px, {deployment.threads} thread(s) on"
         f" {machine['cores']} cores ({machine['processor']}), {deployment.rounds} rounds in turn"
     )
 
@@ -126,6 +126,7 @@ def draw(deployment: Deployment, picture: Path) -> None:
     """AP over latency: a colour for each format, a marker for each model; hollow under noise, filled clean."""
     import matplotlib.pyplot as plt
     from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
 
     models = list(dict.fromkeys(row.model for row in deployment.rows))
     formats = list(dict.fromkeys(row.format for row in deployment.rows))
@@ -144,7 +145,7 @@ def draw(deployment: Deployment, picture: Path) -> None:
     axis.grid(alpha=0.3)
     axis.set_title(setting(deployment), fontsize=8)
     look: dict[str, Any] = {"linestyle": "none", "markersize": 7}
-    handles = [Line2D([], [], color=colours[form], marker="s", label=form, **look) for form in formats]
+    handles: list[Any] = [Patch(color=colours[form], label=form) for form in formats]
     handles += [Line2D([], [], color="#444444", marker=markers[model], label=model, **look) for model in models]
     handles += [
         Line2D([], [], color="#444444", marker="o", label="clean", **look),
