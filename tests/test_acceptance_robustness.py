@@ -27,13 +27,8 @@ pytestmark = pytest.mark.accept
 
 
 @pytest.fixture(scope="module")
-def trained(photos, tmp_path_factory, command) -> Path:
-    """A model trained for twelve minutes on blood cells."""
-    folder = tmp_path_factory.mktemp("bccd")
-    words = [f"data={photos / 'bccd' / 'data.yaml'}", "imgsz=320", "epochs=30", "batch=16", "seed=0", "device=cpu"]
-    words += ["val=False", "plots=False", f"project={folder}", "name=run", "close_mosaic=5"]
-    command("yolo", "train", "model=yolov8n-sgdm.yaml", *words, cwd=folder)
-    return folder / "run" / "weights" / "best.pt"
+def trained(blood_cells) -> Path:
+    return blood_cells("yolov8n-sgdm.yaml")
 
 
 def test_a_trained_model_through_the_whole_command(trained, photos, tmp_path, command):
