@@ -8,7 +8,7 @@ import shutil
 import pytest
 
 from yolo_dyn import YoloDynError, cli
-from yolo_dyn.deploy.deploy import FORMATS, deploy, exported
+from yolo_dyn.deploy.deployment import FORMATS, deploy, exported
 from yolo_dyn.robustness.sweep import robustness
 
 SMALL = {"sigma": [30.0], "imgsz": 192, "threads": 1, "rounds": 3, "name": "small"}

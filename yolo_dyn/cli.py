@@ -45,7 +45,7 @@ COMMANDS = {
         "yolo_dyn.robustness.compare", "compare", "yolo-dyn compare model=a.pt,b.pt source=images/ sigma=0,25,50"
     ),
     "deploy": Command(
-        "yolo_dyn.deploy.deploy",
+        "yolo_dyn.deploy.deployment",
         "deploy",
         "yolo-dyn deploy model=a.pt,b.pt data=VOC.yaml formats=onnx,openvino",
     ),
