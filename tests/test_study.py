@@ -195,6 +195,14 @@ def test_the_page_claims_nothing_from_one_seed(three_seeds):
         results.read_results(three_seeds)
 
 
+def test_the_headline_of_the_readme_is_the_result():
+    headline = (ROOT / "README.md").read_text(encoding="utf-8").split("**Does SGDM")[1].split("![")[0]
+    test = results.compared(results.read_results(ROOT / "docs" / "results"), "sgdm", arms.BASE)["mPC"]
+    for figure in (f"{test.difference:+.3f}", f"[{test.low:+.3f}, {test.high:+.3f}]", f"(p = {test.p:.3f})"):
+        assert figure in headline
+    assert ("no effect shows" in headline) == (test.low < 0 < test.high)
+
+
 def test_the_committed_page_is_made_from_the_committed_results(tmp_path):
     shutil.copytree(ROOT / "docs" / "results", tmp_path / "results")
     results.results(str(tmp_path / "results"), str(tmp_path / "RESULTS.md"))
