@@ -76,15 +76,8 @@ def deploy(
         YoloDynError: where something does not fit, or a format cannot be exported.
     """
     formats = list(dict.fromkeys(formats or [TORCH, "onnx", "onnx-int8", "openvino"]))
-    for wanted in formats:
-        if wanted not in FORMATS:
-            raise YoloDynError(f"unknown format {wanted!r}{nearest(wanted, FORMATS)} (known: {', '.join(FORMATS)})")
     models = labels(model)
-    for file in models.values():
-        if Path(file).suffix != ".pt":
-            raise YoloDynError(f"model must be a checkpoint (.pt), which is exported from here; got {file!r}")
-        if not Path(file).is_file():
-            raise MissingFileError(f"model {file!r} does not exist")
+    _check(models, formats)
     threads = chosen_threads(threads)
     settings = Settings(imgsz, batch=1, threads=threads)
     conditions = strengths([0.0, 30.0] if sigma is None else sigma, None, None)
@@ -92,28 +85,41 @@ def deploy(
     images = evaluation_set(data, split)
 
     files = {
-        (m, f): exported(models[m], f, imgsz, data, folder / "exports" / f"{m}-{f}") for m in models for f in formats
+        (label, target): exported(models[label], target, imgsz, data, folder / "exports" / f"{label}-{target}")
+        for label in models
+        for target in formats
     }
-    plan = Plan({f"{m}-{f}": str(file) for (m, f), file in files.items()}, conditions, settings)
+    plan = Plan({f"{label}-{target}": str(file) for (label, target), file in files.items()}, conditions, settings)
     sweep = measure(plan, images, folder, How())
     deployment = Deployment(folder, rows(models, files, images, sweep, settings, rounds), sweep, imgsz, threads, rounds)
     write(deployment)
     return deployment
 
 
-def exported(checkpoint: str, form: str, imgsz: int, data: str, folder: Path) -> Path:
+def _check(models: dict[str, str], formats: list[str]) -> None:
+    for wanted in formats:
+        if wanted not in FORMATS:
+            raise YoloDynError(f"unknown format {wanted!r}{nearest(wanted, FORMATS)} (known: {', '.join(FORMATS)})")
+    for file in models.values():
+        if Path(file).suffix != ".pt":
+            raise YoloDynError(f"model must be a checkpoint (.pt), which is exported from here; got {file!r}")
+        if not Path(file).is_file():
+            raise MissingFileError(f"model {file!r} does not exist")
+
+
+def exported(checkpoint: str, target: str, imgsz: int, data: str, folder: Path) -> Path:
     """The file of a checkpoint in a format, exported into the folder unless it is there already.
 
     Raises:
         YoloDynError: where the stock export fails.
     """
-    if form == TORCH:
+    if target == TORCH:
         return Path(checkpoint)
     from ultralytics import YOLO
 
-    calibration = {"data": data} if FORMATS[form].get("quantize") == 8 else {}
+    calibration = {"data": data} if FORMATS[target].get("quantize") == 8 else {}
     versions = {package: version(package) for package in ("yolo-dyn", "ultralytics", "torch")}
-    identity = {"weights": hash_file(checkpoint), "imgsz": imgsz, **FORMATS[form], **calibration, **versions}
+    identity = {"weights": hash_file(checkpoint), "imgsz": imgsz, **FORMATS[target], **calibration, **versions}
     note = folder / "export.json"
     if note.is_file():
         kept = json.loads(note.read_text(encoding="utf-8"))
@@ -123,11 +129,11 @@ def exported(checkpoint: str, form: str, imgsz: int, data: str, folder: Path) ->
     copy = folder / f"{folder.name}.pt"  # the stock export writes beside its checkpoint
     shutil.copyfile(checkpoint, copy)
     try:
-        file = Path(YOLO(copy).export(imgsz=imgsz, device="cpu", **FORMATS[form], **calibration))
+        file = Path(YOLO(copy).export(imgsz=imgsz, device="cpu", **FORMATS[target], **calibration))
     except YoloDynError:
         raise
     except Exception as error:  # as many kinds as there are formats
-        raise YoloDynError(f"{checkpoint} cannot be exported to {form}: {error}") from error
+        raise YoloDynError(f"{checkpoint} cannot be exported to {target}: {error}") from error
     finally:
         copy.unlink()
     with written_whole(note) as partial:
@@ -151,13 +157,13 @@ def rows(
     times = dict(zip(files, in_turn(calls, rounds, 5, lambda: None), strict=True))
     scores = {row["model"]: row["AP"] for row in sweep.summary}
     found = []
-    for (label, form), file in files.items():
-        difference = np.abs(_outputs(sessions[label, form], photos) - truth[label])
-        time = summary(label, times[label, form], times[next(iter(models)), form])
+    for (label, target), file in files.items():
+        difference = np.abs(_outputs(sessions[label, target], photos) - truth[label])
+        time = summary(label, times[label, target], times[next(iter(models)), target])
         found.append(
             Row(
                 model=label,
-                format=form,
+                format=target,
                 file=str(file),
                 mebibytes=_bytes(file) / 2**20,
                 boxes=float(difference[:, :4].max()),
@@ -166,8 +172,8 @@ def rows(
                 median_ms=time["median_ms"],
                 p95_ms=time["p95_ms"],
                 ratio=time["ratio"],
-                clean=scores[f"{label}-{form}"]["P"],
-                noisy=scores[f"{label}-{form}"]["mPC"],
+                clean=scores[f"{label}-{target}"]["P"],
+                noisy=scores[f"{label}-{target}"]["mPC"],
             )
         )
     return found
