@@ -47,6 +47,8 @@ def _onnx(file: Path, threads: int) -> Session:
     ort = _needed("onnxruntime")
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
+    # its threads go on waiting busily after a call, and would slow down what is timed next
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     session = ort.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
     half = session.get_inputs()[0].type == "tensor(float16)"
