@@ -41,7 +41,8 @@ def on_export_start(exporter: Any) -> None:
         _refuse(layer, target)
     if exporter.args.dynamic or target not in COMPUTED_KERNELS:
         free_batch(exporter.model)
-    setattr(exporter, f"export_{target}", _whole(exporter, getattr(exporter, f"export_{target}")))
+    method = "export_coreml" if target == "mlmodel" else f"export_{target}"
+    setattr(exporter, method, _whole(exporter, getattr(exporter, method)))
 
 
 def _require_packages(target: str) -> None:
@@ -71,18 +72,20 @@ def free_batch(model: nn.Module) -> None:
             module.form = "unfold"  # type: ignore[assignment]
 
 
-def _whole(exporter: Any, stock: Callable[[], str | Path]) -> Callable[[], str]:
+def _whole(exporter: Any, stock: Callable[..., str | Path]) -> Callable[..., str]:
     """Export into a folder of its own, then put what came out in its place: never half a file, whatever happens."""
 
-    def export() -> str:
+    def export(*args: Any, **kwargs: Any) -> str:
         file = exporter.file
         with tempfile.TemporaryDirectory(dir=file.absolute().parent, prefix=f".{file.stem}-export-") as folder:
             exporter.file = Path(folder) / file.name
             try:
                 with _named(exporter.file, file), _without_tracer_warnings():
-                    written = Path(stock())
+                    written = Path(stock(*args, **kwargs))
             finally:
                 exporter.file = file
+            if not written.is_relative_to(folder):
+                return str(written)
             target = file.parent / written.name
             if target.is_dir():
                 target.rename(Path(folder) / f"old-{written.name}")
