@@ -197,7 +197,7 @@ def test_sgdm_takes_any_mixing_layer(name):
         *((name, {"num_experts": 0}, "num_experts.* must be at least 1, got 0") for name in ("CondConv", "ODConv")),
         ("CondConv", {"groups": 4}, "groups must divide the 6 input and 6 output channels, got 4"),
         ("CondConv", {"form": "fast"}, "form must be one of kernel, response, unfold, got 'fast'"),
-        ("ODConv", {"form": "response"}, "form must be kernel or unfold"),
+        ("ODConv", {"form": "response"}, "form must be one of kernel, unfold, got 'response'"),
         ("ODConv", {"attentions": ["channels"]}, "attentions must be some of spatial, channel, filter, kernel, got "),
         ("ODConv", {"reduction": 0}, "reduction must be at least 1, got 0"),
         ("FMDConv", {"attentions": []}, "attentions must be some of input, output, kernel, got "),
