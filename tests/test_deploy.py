@@ -41,28 +41,28 @@ def test_a_row_for_each_model_and_format(done):
         (model, form) for model in ("a", "b") for form in ("torch", "onnx", "onnx-int8")
     ]
     for row in done.rows:
-        assert row.mebibytes > 1
-        assert (row.memory > 300) == (row.format == "torch")  # torch alone is that large, ONNX Runtime far from it
+        assert row.file_mib > 1
+        assert (row.peak_mib > 300) == (row.format == "torch")  # torch alone is that large, ONNX Runtime far from it
         assert 0 < row.median_ms <= row.p95_ms
         assert row.ratio == 1 or row.model == "b"
 
 
 def test_exports_agree_with_torch_and_eight_bits_are_smaller(done):
     for torch_row, onnx, int8 in (done.rows[:3], done.rows[3:]):
-        assert (torch_row.boxes, torch_row.scores) == (0, 0)
-        assert 0 < onnx.boxes < 1e-2
-        assert 0 < onnx.scores < 1e-4
-        assert int8.boxes > 10 * onnx.boxes
-        assert int8.mebibytes < onnx.mebibytes / 2
-        assert onnx.clean == pytest.approx(torch_row.clean, abs=1e-3)
-        assert onnx.noisy == pytest.approx(torch_row.noisy, abs=1e-3)
-    assert done.rows[0].clean > done.rows[3].clean  # b.pt is a.pt with other weights mixed in
+        assert (torch_row.box_difference, torch_row.score_difference) == (0, 0)
+        assert 0 < onnx.box_difference < 1e-2
+        assert 0 < onnx.score_difference < 1e-4
+        assert int8.box_difference > 10 * onnx.box_difference
+        assert int8.file_mib < onnx.file_mib / 2
+        assert onnx.ap == pytest.approx(torch_row.ap, abs=1e-3)
+        assert onnx.mpc == pytest.approx(torch_row.mpc, abs=1e-3)
+    assert done.rows[0].ap > done.rows[3].ap  # b.pt is a.pt with other weights mixed in
 
 
 def test_scores_are_those_of_the_robustness_command(done, inside):
     alone = robustness(["a.pt"], "data.yaml", [30.0], imgsz=192, batch=1, threads=1, resamples=1)
-    assert alone.summary[0]["AP"]["P"] == done.rows[0].clean
-    assert alone.summary[0]["AP"]["mPC"] == done.rows[0].noisy
+    assert alone.summary[0]["AP"]["P"] == done.rows[0].ap
+    assert alone.summary[0]["AP"]["mPC"] == done.rows[0].mpc
 
 
 def test_what_is_written(done, inside):
@@ -77,7 +77,7 @@ def test_what_is_written(done, inside):
     assert not re.findall(r'(?:src|href)="(?!data:)', page)
     for row in done.rows:
         assert f"<td>{row.model}</td><td>{row.format}</td>" in page
-        assert f"{row.clean:.3f}" in str(done)
+        assert f"{row.ap:.3f}" in str(done)
     assert (done.folder / "latency.png").stat().st_size > 10_000
 
 
@@ -85,7 +85,7 @@ def test_the_same_command_again_exports_and_scores_nothing(done, inside, monkeyp
     monkeypatch.setattr("ultralytics.YOLO.export", lambda *_, **__: pytest.fail("exported again"))
     monkeypatch.setattr("yolo_dyn.robustness.cells.detect", lambda *_, **__: pytest.fail("detected again"))
     again = deploy(["a.pt", "b.pt"], "data.yaml", ["torch", "onnx", "onnx-int8"], **SMALL)
-    assert [row.clean for row in again.rows] == [row.clean for row in done.rows]
+    assert [row.ap for row in again.rows] == [row.ap for row in done.rows]
 
 
 def test_another_checkpoint_is_exported_anew(inside, monkeypatch):

@@ -20,9 +20,9 @@ from torch import nn
 from yolo_dyn import registry
 from yolo_dyn.errors import YoloDynError
 
-# Formats whose convolutions take a kernel that is computed in the graph: the first four are measured, TensorRT's parser
-# says so. LiteRT keeps the kernel of the first image (https://github.com/tensorflow/tensorflow/issues/31205), and of
-# the others nothing is known: they get matrix products instead, which all of them have.
+# Formats whose convolutions take a kernel that is computed in the graph: the first four are measured, TensorRT's
+# developers say so. LiteRT keeps the kernel of the first image (https://github.com/tensorflow/tensorflow/issues/31205),
+# and of the others nothing is known: they get matrix products instead, which all of them have.
 COMPUTED_KERNELS = ("onnx", "openvino", "ncnn", "torchscript", "engine")
 PACKAGES = {"onnx": ("onnx", "onnxslim", "onnxruntime"), "openvino": ("openvino",), "ncnn": ("ncnn", "pnnx")}
 
@@ -38,7 +38,9 @@ def on_export_start(exporter: Any) -> None:
         return
     _require_packages(target)
     for layer in layers:
-        _refuse(layer, target)
+        obstacle = getattr(layer, "cannot_export", None)
+        if callable(obstacle) and (reason := obstacle(target)):
+            raise YoloDynError(f"{type(layer).__name__} cannot be exported to {target}: {reason}")
     if exporter.args.dynamic or target not in COMPUTED_KERNELS:
         free_batch(exporter.model)
     method = "export_coreml" if target == "mlmodel" else f"export_{target}"
@@ -51,14 +53,6 @@ def _require_packages(target: str) -> None:
     missing = [package for package in PACKAGES.get(target, ()) if not importlib.util.find_spec(package)]
     if missing and not AUTOINSTALL:
         raise YoloDynError(f"format={target} needs {', '.join(missing)}: pip install 'yolo-dyn[export]'")
-
-
-def _refuse(layer: nn.Module, target: str) -> None:
-    if target == "ncnn" and getattr(layer, "sampling", "none") != "none":
-        raise YoloDynError(
-            f"{type(layer).__name__} with sampling={layer.sampling} picks positions by their number, which NCNN cannot;"
-            " accepted with it: format=onnx, openvino or torchscript; and for NCNN a model trained with sampling: none"
-        )
 
 
 def free_batch(model: nn.Module) -> None:

@@ -1,10 +1,13 @@
-"""Find the model and data YAMLs that come with the package, by bare name, from any folder; write files whole."""
+"""Files: the YAMLs that come with the package, found by bare name from any folder; written whole; hashed."""
 
+import hashlib
 import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from yolo_dyn.errors import YoloDynError
 
 FOLDERS = ("models_yaml", "datasets")
 _PACKAGE = Path(__file__).resolve().parent
@@ -58,3 +61,21 @@ def written_whole(path: Path) -> Iterator[Path]:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def hash_file(path: str | Path) -> str:
+    """SHA-256 of a file, or of all files of a folder in the order of their names.
+
+    Raises:
+        YoloDynError: where there is nothing.
+    """
+    path = Path(path)
+    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    if not all(file.is_file() for file in files) or not files:
+        raise YoloDynError(f"{path} does not exist")
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()

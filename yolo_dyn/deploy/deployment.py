@@ -16,8 +16,7 @@ from yolo_dyn.deploy.latency import in_turn, summary
 from yolo_dyn.deploy.report import Deployment, Row, write
 from yolo_dyn.deploy.runtimes import Session, open_session
 from yolo_dyn.errors import MissingFileError, YoloDynError, nearest
-from yolo_dyn.files import written_whole
-from yolo_dyn.robustness.cells import hash_file
+from yolo_dyn.files import hash_file, written_whole
 from yolo_dyn.robustness.evaluate import CorruptedImages, Corrupter, Settings
 from yolo_dyn.robustness.images import EvaluationSet, evaluation_set
 from yolo_dyn.robustness.plan import Plan, chosen_threads, labels, strengths
@@ -165,15 +164,15 @@ def rows(
                 model=label,
                 format=target,
                 file=str(file),
-                mebibytes=_bytes(file) / 2**20,
-                boxes=float(difference[:, :4].max()),
-                scores=float(difference[:, 4:].max()),
-                memory=_peak_memory(file, settings),
+                file_mib=_bytes(file) / 2**20,
+                box_difference=float(difference[:, :4].max()),
+                score_difference=float(difference[:, 4:].max()),
+                peak_mib=_peak_memory(file, settings),
                 median_ms=time["median_ms"],
                 p95_ms=time["p95_ms"],
                 ratio=time["ratio"],
-                clean=scores[f"{label}-{target}"]["P"],
-                noisy=scores[f"{label}-{target}"]["mPC"],
+                ap=scores[f"{label}-{target}"]["P"],
+                mpc=scores[f"{label}-{target}"]["mPC"],
             )
         )
     return found

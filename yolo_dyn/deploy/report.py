@@ -11,15 +11,15 @@ from yolo_dyn.robustness.pictures import COLOURS, MARKERS, NEAR
 from yolo_dyn.robustness.results import Sweep, environment
 
 HEADS = {  # of the table, with how many digits follow the point
-    "mebibytes": ("MiB", 1),
-    "boxes": ("box diff, px", 4),
-    "scores": ("score diff", 6),
-    "clean": ("AP clean", 3),
-    "noisy": ("AP noisy", 3),
+    "file_mib": ("MiB", 1),
+    "box_difference": ("box diff, px", 4),
+    "score_difference": ("score diff", 6),
+    "ap": ("AP clean", 3),
+    "mpc": ("AP noisy", 3),
     "median_ms": ("median ms", 2),
     "p95_ms": ("p95 ms", 2),
     "ratio": ("ratio", 3),
-    "memory": ("peak MiB", 0),
+    "peak_mib": ("peak MiB", 0),
 }
 
 
@@ -30,15 +30,15 @@ class Row:
     model: str
     format: str
     file: str
-    mebibytes: float
-    boxes: float  # largest difference to torch before non-maximum suppression, pixels
-    scores: float
-    memory: float  # most that a process of its own needs to load and run it, MiB
+    file_mib: float
+    box_difference: float  # largest difference to torch before non-maximum suppression, pixels
+    score_difference: float
+    peak_mib: float  # most that a process of its own needs to load and run it
     median_ms: float
     p95_ms: float
     ratio: float  # of the time to that of the first model in the same format
-    clean: float | None  # AP
-    noisy: float | None  # mPC: mean AP over the sigmas
+    ap: float | None  # clean
+    mpc: float | None  # mean AP over the sigmas above 0
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ def draw(deployment: Deployment, picture: Path) -> None:
     figure, axis = plt.subplots(figsize=(8.4, 4.8), layout="constrained")
     for row in deployment.rows:
         marker = {"color": colours[row.format], "marker": markers[row.model], "linestyle": "none", "markersize": 8}
-        for score, face in ((row.clean, colours[row.format]), (row.noisy, "none")):
+        for score, face in ((row.ap, colours[row.format]), (row.mpc, "none")):
             if score is not None:
                 axis.plot([row.median_ms], [score], markerfacecolor=face, **marker)
     axis.set_xlabel("median latency, ms", fontsize=9)

@@ -117,6 +117,15 @@ class A2D2C(nn.Module):
             return self.router(descriptors.transpose(1, 2)).squeeze(2)
         return torch.einsum("bck,kc->bk", descriptors, self.router.weight)
 
+    def cannot_export(self, target: str) -> str:
+        """Why a format cannot take this layer; empty where it can."""
+        if target != "ncnn" or self.sampling == "none":
+            return ""
+        return (
+            f"sampling={self.sampling} picks positions by their number, which NCNN cannot; accepted: format=onnx,"
+            " openvino or torchscript, or a model trained with sampling: none"
+        )
+
     def start_from(self, weight: Tensor, bias: Tensor | None) -> None:
         """Start as this static convolution: the attention sums to one."""
         self.experts.start_from(weight, bias)

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from yolo_dyn.errors import YoloDynError
 from yolo_dyn.files import written_whole
 from yolo_dyn.robustness import scores
 from yolo_dyn.robustness.corruptions import find
@@ -166,21 +165,3 @@ def changed(folder: Path, cells: list[Cell]) -> list[str]:
             what = f"other {', '.join(keys)}"
             changes[what] = changes.get(what, 0) + 1
     return [f"{count} finished cells here are of {what} and are left aside" for what, count in changes.items()]
-
-
-def hash_file(path: str | Path) -> str:
-    """SHA-256 of a file, or of all files of a folder in the order of their names.
-
-    Raises:
-        YoloDynError: where there is nothing.
-    """
-    path = Path(path)
-    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
-    if not all(file.is_file() for file in files) or not files:
-        raise YoloDynError(f"{path} does not exist")
-    digest = hashlib.sha256()
-    for file in files:
-        with file.open("rb") as stream:
-            while block := stream.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()

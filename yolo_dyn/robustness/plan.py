@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from yolo_dyn.errors import YoloDynError
-from yolo_dyn.robustness.cells import CLEAN, Cell, hash_file
+from yolo_dyn.files import hash_file
+from yolo_dyn.robustness.cells import CLEAN, Cell
 from yolo_dyn.robustness.corruptions import SEVERITIES, find
 from yolo_dyn.robustness.evaluate import Settings
 from yolo_dyn.robustness.images import EvaluationSet

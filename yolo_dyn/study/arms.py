@@ -10,8 +10,7 @@ import torch
 
 from yolo_dyn.deploy.latency import in_turn, inference_step, summary
 from yolo_dyn.errors import YoloDynError, nearest
-from yolo_dyn.files import written_whole
-from yolo_dyn.robustness.cells import hash_file
+from yolo_dyn.files import hash_file, written_whole
 from yolo_dyn.robustness.plan import SIGMAS
 from yolo_dyn.robustness.results import data_name, environment
 from yolo_dyn.robustness.scores import SCORES
