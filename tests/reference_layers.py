@@ -73,7 +73,7 @@ def dynamicconv(x: Tensor, layer: layers.DynamicConv) -> Tensor:
 
 def residual(x: Tensor, layer: layers.DynamicResidualConv, token: Tensor | None = None) -> Tensor:
     pooled = pool(x) if token is None else torch.cat([pool(x), token])
-    logits = kernel_attention(pooled, layer.attention) / layer.temperature
+    logits = linear(trunk(pooled, layer.trunk), layer.kernel) / layer.temperature
     attention = sigmoid(logits) if layer.activation == "sigmoid" else softmax(logits)
     return conv(x, *_with(layer.experts, torch.cat([torch.ones(1, dtype=x.dtype), attention])))
 

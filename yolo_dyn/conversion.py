@@ -3,23 +3,13 @@
 from collections.abc import Callable
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from yolo_dyn import registry
 from yolo_dyn.errors import YoloDynError, nearest
+from yolo_dyn.layers.blocks import AsLinear
 
 Where = Callable[[str, nn.Module], bool]
-
-
-class AsLinear(nn.Module):
-    """A 1x1 convolution in place of a linear layer: ``[B, C_in]`` -> ``[B, C_out]``."""
-
-    def __init__(self, conv: nn.Module):
-        super().__init__()
-        self.conv = conv
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv(x[:, :, None, None]).flatten(1)
 
 
 def convert(

@@ -24,7 +24,7 @@ from torch import nn
 
 from yolo_dyn import anneal, exporting, files, layers, registry
 from yolo_dyn.errors import MissingFileError, YoloDynError, nearest, own_error
-from yolo_dyn.rows import Row, StockRow
+from yolo_dyn.rows import Channels, Row, StockRow
 
 VALIDATED = ("8.4.130", "8.4.190")  # the oldest and the newest Ultralytics that the tests pass with
 
@@ -153,14 +153,16 @@ def _build(
     for stock_row in converted:
         arguments = [*hosted["backbone"], *hosted["head"]][stock_row.index][3]
         arguments.pop()  # the keywords, which the stock parser does not know
-    inputs: dict[int, int | list[int]] = {}
+    inputs: dict[int, Channels] = {}
+    declared: dict[int, Channels] = {}
     for row in rows:
         section, at = (
             ("backbone", row.index) if row.index < len(d["backbone"]) else ("head", row.index - len(d["backbone"]))
         )
         if row.declares_channels:
-            inputs[row.index] = _input_channels(stock, hosted, ch, row)
-            host = [-1, 1, "Index", [row.out_channels(inputs[row.index]), 0]]  # its channels are taken as they are
+            inputs[row.index] = _input_channels(stock, hosted, ch, row, declared)
+            c2 = declared[row.index] = row.out_channels(inputs[row.index])
+            host = [-1, 1, "Index", [c2 if isinstance(c2, int) else sum(c2), 0]]  # its channels are taken as they are
         else:
             host = [row.source, row.repeats, "Conv", [row.args[0]]]  # its channels are scaled by the width
         hosted[section][at] = host
@@ -196,13 +198,21 @@ def _build(
     return model, save
 
 
-def _input_channels(stock: Callable, d: dict[str, Any], ch: int, row: Row) -> int | list[int]:
-    """Ask the stock parser how many channels reach a row: build what comes before it, without storage, and probes."""
+def _input_channels(stock: Callable, d: dict[str, Any], ch: int, row: Row, declared: dict[int, Channels]) -> Channels:
+    """How many channels reach a row: as earlier rows have declared, or by asking the stock parser.
+
+    It is asked by building what comes before the row, without storage, and probes.
+    """
     sources = row.source if isinstance(row.source, list) else [row.source]
+    sources = [f + row.index if f < 0 and row.index else f for f in sources]
+    if set(sources) <= set(declared):
+        known: list[Any] = [declared[f] for f in sources]
+        return known if isinstance(row.source, list) else known[0]
     before = [*d["backbone"], *d["head"]][: row.index]
-    probes = [[f + row.index if f < 0 and row.index else f, 1, "Conv", [8]] for f in sources]
+    scale = {"scale": d.get("scale") or next(iter(d["scales"]))} if d.get("scales") else {}  # or it warns, once a row
+    probes = [[f, 1, "Conv", [8]] for f in sources]
     with torch.device("meta"), _captured_table():
-        model, _ = stock({**d, "backbone": copy.deepcopy(before), "head": probes}, ch, False)
+        model, _ = stock({**d, **scale, "backbone": copy.deepcopy(before), "head": probes}, ch, False)
     channels = [probe.conv.in_channels for probe in model[row.index :]]
     return channels if isinstance(row.source, list) else channels[0]
 

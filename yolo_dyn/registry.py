@@ -26,8 +26,17 @@ CONVOLUTIONS: tuple[type[nn.Module], ...] = (  # a row of a YAML adds BatchNorm 
     layers.RFAConv,
 )
 MODULES: tuple[type[nn.Module], ...] = (layers.CBAM, layers.CoordAtt, layers.RDConv, layers.SGDM)
+PARTS: tuple[type[nn.Module], ...] = (  # of whole networks: their rows take several inputs, or fixed channels
+    layers.BneckLite,
+    layers.Classifier,
+    layers.DMFBlock,
+    layers.DMFHead,
+    layers.DMFStem,
+    layers.Former,
+    layers.GlobalTokens,
+)
 
-_LAYERS: dict[str, type[nn.Module]] = {kind.__name__: kind for kind in (*CONVOLUTIONS, *MODULES)}
+_LAYERS: dict[str, type[nn.Module]] = {kind.__name__: kind for kind in (*CONVOLUTIONS, *MODULES, *PARTS)}
 
 
 @overload

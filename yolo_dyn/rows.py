@@ -16,6 +16,8 @@ from yolo_dyn.conversion import convert
 from yolo_dyn.errors import YoloDynError, nearest
 from yolo_dyn.layers.blocks import ConvNormAct
 
+Channels = int | list[int]  # of one map, or of each of several
+
 
 @dataclass(frozen=True)
 class Row:
@@ -77,17 +79,20 @@ class Row:
     def error(self, message: str) -> YoloDynError:
         return YoloDynError(f"{self.file}, row {self.index} ({self.name}): {message}")
 
-    def out_channels(self, in_channels: int | list[int]) -> int:
-        """Ask a class that declares it for its output channels."""
+    def out_channels(self, in_channels: Channels) -> Channels:
+        """Ask a class that declares it for its output channels; a list where the row yields several maps."""
         try:
             c2 = self.layer.out_channels(in_channels, self.args)  # type: ignore[attr-defined]
+        except IndexError as error:
+            accepted = list(inspect.signature(self.layer).parameters)[1:]
+            raise self.error(f"arguments are missing in {self.args}; accepted: {', '.join(accepted)}") from error
         except (TypeError, ValueError) as error:
             raise self.error(str(error)) from error
-        if not isinstance(c2, int) or c2 < 1:
-            raise self.error(f"out_channels must return a positive integer, got {c2!r}")
+        if not all(isinstance(c, int) and c > 0 for c in (c2 if isinstance(c2, list) else [c2])):
+            raise self.error(f"out_channels must return a positive integer, or a list of them, got {c2!r}")
         return c2
 
-    def build(self, in_channels: int | list[int], out_channels: int, repeats: int = 1) -> nn.Module:
+    def build(self, in_channels: Channels, out_channels: int, repeats: int = 1) -> nn.Module:
         """Build the layer, `repeats` times in sequence: the first takes c1 -> c2 and the stride, the others keep both.
 
         Raises:
@@ -109,7 +114,7 @@ class Row:
         try:
             bound = signature.bind(*args, **options)
         except TypeError as error:
-            accepted = list(signature.parameters)[0 if self.declares_channels else 2 :]
+            accepted = list(signature.parameters)[1 if self.declares_channels else 2 :]
             unknown = next((key for key in options if key not in signature.parameters), "")
             raise self.error(f"{error}; accepted: {', '.join(accepted)}{nearest(unknown, accepted)}") from error
         for stride in {"stride", "s"} & bound.arguments.keys() if unit_stride else ():

@@ -1,13 +1,20 @@
-"""Dynamic convolution layers and the attention modules they are compared with; they need torch alone."""
+"""Dynamic convolution layers, the attention modules they are compared with, and DMF; they need torch alone."""
 
 from yolo_dyn.layers.a2d2c import A2D2C as A2D2C
 from yolo_dyn.layers.a2d2c import A2D2CPlus as A2D2CPlus
 from yolo_dyn.layers.cbam import CBAM as CBAM
+from yolo_dyn.layers.classifier import Classifier as Classifier
 from yolo_dyn.layers.condconv import CondConv as CondConv
 from yolo_dyn.layers.coordatt import CoordAtt as CoordAtt
 from yolo_dyn.layers.dcd import DCD as DCD
+from yolo_dyn.layers.dmf import BneckLite as BneckLite
+from yolo_dyn.layers.dmf import DMFBlock as DMFBlock
+from yolo_dyn.layers.dmf import DMFHead as DMFHead
+from yolo_dyn.layers.dmf import DMFStem as DMFStem
 from yolo_dyn.layers.dynamicconv import DynamicConv as DynamicConv
 from yolo_dyn.layers.fmdconv import FMDConv as FMDConv
+from yolo_dyn.layers.former import Former as Former
+from yolo_dyn.layers.former import GlobalTokens as GlobalTokens
 from yolo_dyn.layers.odconv import ODConv as ODConv
 from yolo_dyn.layers.rdconv import RDConv as RDConv
 from yolo_dyn.layers.residual import DynamicResidualConv as DynamicResidualConv

@@ -55,19 +55,17 @@ class Trunk(nn.Module):
 
     Args:
         in_channels: channels of the input.
-        reduction: the hidden width is ``max(in_channels // reduction, 16)``.
+        hidden: hidden width, see `trunk_width`.
 
     Shape:
         pooled input ``[B, C]`` -> ``[B, hidden]``.
     """
 
-    def __init__(self, in_channels: int, reduction: int):
+    def __init__(self, in_channels: int, hidden: int):
         super().__init__()
-        if reduction < 1:
-            raise ValueError(f"reduction must be at least 1, got {reduction}")
-        self.hidden = max(in_channels // reduction, 16)
-        self.squeeze = nn.Linear(in_channels, self.hidden, bias=False)
-        self.norm: PooledNorm | None = PooledNorm(self.hidden)
+        self.hidden = hidden
+        self.squeeze = nn.Linear(in_channels, hidden, bias=False)
+        self.norm: PooledNorm | None = PooledNorm(hidden)
 
     def forward(self, pooled: Tensor) -> Tensor:
         y = self.squeeze(pooled)
@@ -79,6 +77,13 @@ class Trunk(nn.Module):
         if self.norm is not None:
             self.squeeze.weight, self.squeeze.bias = fold_batchnorm(self.squeeze.weight, self.norm)
             self.norm = None
+
+
+def trunk_width(in_channels: int, reduction: int) -> int:
+    """The hidden width of a trunk, which has a floor where the channels are few."""
+    if reduction < 1:
+        raise ValueError(f"reduction must be at least 1, got {reduction}")
+    return max(in_channels // reduction, 16)
 
 
 @torch.no_grad()

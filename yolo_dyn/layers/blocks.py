@@ -1,4 +1,4 @@
-"""The standard blocks around a convolution: with its norm, and with norm and activation."""
+"""The standard blocks around a convolution: with its norm, with norm and activation, in place of a linear layer."""
 
 import inspect
 from typing import Any
@@ -6,23 +6,31 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from yolo_dyn.layers.functional import Size, fold_batchnorm, init_kernels
+from yolo_dyn.layers.functional import Size, fold_batchnorm, fold_scale, init_kernels
 
 
 class ConvNorm(nn.Conv2d):
-    """A static convolution and its BatchNorm, which folds into it at evaluation; stride 1 and "same" padding.
+    """A static convolution and its BatchNorm, which folds into it at evaluation.
 
     Args:
-        in_channels, out_channels, groups: as in ``nn.Conv2d``.
-        kernel_size: height and width, both odd.
+        in_channels, out_channels, groups, stride, bias: as in ``nn.Conv2d``.
+        kernel_size: height and width, both odd; the padding is such that stride 1 keeps the size.
 
     Shape:
-        ``[B, C_in, H, W]`` -> ``[B, C_out, H, W]``.
+        ``[B, C_in, H, W]`` -> ``[B, C_out, H', W']``.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: tuple[int, int] = (1, 1), groups: int = 1):
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: tuple[int, int] = (1, 1),
+        groups: int = 1,
+        stride: int = 1,
+        bias: bool = False,
+    ):
         padding = (kernel_size[0] // 2, kernel_size[1] // 2)
-        super().__init__(in_channels, out_channels, kernel_size, padding=padding, groups=groups, bias=False)
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding, groups=groups, bias=bias)
         init_kernels(self.weight)
         self.norm: nn.BatchNorm2d | None = nn.BatchNorm2d(out_channels)
 
@@ -34,8 +42,21 @@ class ConvNorm(nn.Conv2d):
     def fuse(self) -> None:
         """Fold the BatchNorm into the convolution, once."""
         if self.norm is not None:
+            bias = 0 if self.bias is None else fold_scale(self.norm)[0] * self.bias
             self.weight, self.bias = fold_batchnorm(self.weight, self.norm)
+            self.bias.add_(bias)
             self.norm = None
+
+
+class AsLinear(nn.Module):
+    """A 1x1 convolution in place of a linear layer: ``[B, C_in]`` -> ``[B, C_out]``."""
+
+    def __init__(self, conv: nn.Module):
+        super().__init__()
+        self.conv = conv
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x[:, :, None, None]).flatten(1)
 
 
 class ConvNormAct(nn.Module):
@@ -77,9 +98,10 @@ class ConvNormAct(nn.Module):
         self.bn: nn.BatchNorm2d | None = nn.BatchNorm2d(out_channels)
         self.act = nn.SiLU(inplace=True) if act is None else act
 
-    def forward(self, x: Tensor, guide: Tensor | None = None) -> Tensor:
-        """`guide`, ``[C_out, C_in/groups, k, k]``, multiplies the mixed kernel (SGDM Eq. 10)."""
-        y = self.conv(x) if guide is None else self.conv(x, guide)
+    def forward(self, x: Tensor, guide: Tensor | None = None, token: Tensor | None = None) -> Tensor:
+        """`guide`, ``[C_out, C_in/groups, k, k]``, multiplies the mixed kernel (SGDM Eq. 10); `token` is DMF's."""
+        given = {name: value for name, value in (("guide", guide), ("token", token)) if value is not None}
+        y = self.conv(x, **given)
         return self.act(y if self.bn is None else self.bn(y))
 
     @torch.no_grad()

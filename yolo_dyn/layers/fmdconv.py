@@ -10,7 +10,7 @@ Readings:
 import torch
 from torch import Tensor, nn
 
-from yolo_dyn.layers.attention import KernelAttention, Trunk, check_anneal, start_at_a_half
+from yolo_dyn.layers.attention import KernelAttention, Trunk, check_anneal, start_at_a_half, trunk_width
 from yolo_dyn.layers.experts import Experts
 from yolo_dyn.layers.functional import Size
 
@@ -60,7 +60,9 @@ class FMDConv(nn.Module):
         self.experts = Experts(
             in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, num_experts, form
         )
-        self.trunk = Trunk(in_channels, reduction) if {"input", "output"} & set(attentions) else None
+        self.trunk = (
+            Trunk(in_channels, trunk_width(in_channels, reduction)) if {"input", "output"} & set(attentions) else None
+        )
         hidden = 0 if self.trunk is None else self.trunk.hidden
         self.input = nn.Linear(hidden, in_channels) if "input" in attentions else None
         self.output = nn.Linear(hidden, out_channels) if "output" in attentions else None

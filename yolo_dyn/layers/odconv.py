@@ -8,7 +8,7 @@ Deviations:
 import torch
 from torch import Tensor, nn
 
-from yolo_dyn.layers.attention import Trunk, check_anneal, start_at_a_half
+from yolo_dyn.layers.attention import Trunk, check_anneal, start_at_a_half, trunk_width
 from yolo_dyn.layers.experts import Experts
 from yolo_dyn.layers.functional import PER_SAMPLE_FORMS, Size, scaled
 
@@ -64,7 +64,7 @@ class ODConv(nn.Module):
         )
         taps = self.experts.kernel_size[0] * self.experts.kernel_size[1]
         depthwise = groups == in_channels == out_channels
-        self.trunk = Trunk(in_channels, reduction)
+        self.trunk = Trunk(in_channels, trunk_width(in_channels, reduction))
 
         def head(name: str, width: int, used: bool) -> nn.Linear | None:
             return nn.Linear(self.trunk.hidden, width) if used and name in attentions else None

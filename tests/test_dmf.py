@@ -1,0 +1,159 @@
+"""Dynamic Mobile-Former: each part against its oracle, the counts of the paper's Table 1, and its YAMLs in use."""
+
+import pytest
+import reference_dmf as oracle
+import torch
+from conftest import ROOT
+from test_layers import randomise
+from torch import nn
+from ultralytics.nn.tasks import ClassificationModel, DetectionModel
+
+from yolo_dyn import YoloDynError, layers, registry
+from yolo_dyn.layers.blocks import AsLinear
+from yolo_dyn.layers.dmf import GRN
+from yolo_dyn.study.fingerprints import multiply_adds
+
+SIZES = {"s": (25.145, 499), "xs": (19.806, 285), "xxs": (15.075, 198)}  # parameters and multiply-adds in millions
+
+
+def prepared(layer: nn.Module) -> nn.Module:
+    """In float64, at evaluation, with nothing left at zero or one."""
+    torch.manual_seed(0)
+    layer = randomise(layer)
+    for m in layer.modules():
+        if isinstance(m, nn.LayerNorm | nn.GroupNorm | GRN):
+            nn.init.uniform_(m.weight, 0.5, 1.5)
+            nn.init.uniform_(m.bias, -0.5, 0.5)
+        if isinstance(m, layers.DynamicResidualConv):
+            nn.init.normal_(m.experts.weight, std=0.2)
+    return layer.double().eval()
+
+
+def inputs(channels: int, width: int, size: tuple[int, int] = (5, 7)) -> list[torch.Tensor]:
+    return [torch.randn(3, channels, *size).double(), torch.randn(3, 4, width).double()]
+
+
+PARTS = {
+    "Former": (lambda: layers.Former([6, 8], 3, token_heads=2), oracle.former),
+    "DMFBlock": (lambda: layers.DMFBlock([6, 8], 4, 12, 2, 2.7), oracle.block),
+    "DMFBlock, stride 2": (lambda: layers.DMFBlock([6, 8], 9, 12, 3, 2, 2, num_experts=2), oracle.block),
+    "DMFHead": (lambda: layers.DMFHead([6, 8], 10), oracle.head),
+    "Classifier": (lambda: layers.Classifier([6, 8], 5, 12), oracle.classifier),
+}
+
+
+@pytest.mark.parametrize("part", sorted(PARTS))
+def test_a_part_equals_its_oracle(part):
+    build, expected = PARTS[part]
+    layer, x = prepared(build()), inputs(6, 8)
+    found = layer(x)
+    found = found[1] if isinstance(found, tuple) else found  # a classifier's logits
+    for one, sample, tokens in zip(found, *x, strict=True):
+        assert torch.allclose(one, expected(sample, tokens, layer), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("part", ["DMFBlock", "DMFBlock, stride 2", "DMFHead"])
+def test_a_fused_part_computes_the_same(part):
+    layer, x = prepared(PARTS[part][0]()), inputs(6, 8)
+    expected = layer(x)
+    layer.fuse()
+    layer.fuse()  # a second time changes nothing
+    assert not [m for m in layer.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
+    assert torch.allclose(layer(x), expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("part", ["Former", "DMFBlock", "Classifier"])
+def test_gradients(part):
+    layer = prepared(PARTS[part][0]())
+    x = [t[:1].requires_grad_() for t in inputs(6, 8, (3, 2))]
+    assert torch.autograd.gradcheck(lambda *given: layer.train(False)(list(given)), x)
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_training_in_any_batch_and_precision(batch, dtype):
+    """Every parameter that can have a gradient from the start has one, also from a map of zeros."""
+    block = layers.DMFBlock([6, 8], 4, 12, 2)
+    for x in (torch.randn(batch, 6, 4, 6), torch.zeros(batch, 6, 4, 6)):
+        with torch.autocast("cpu", dtype, enabled=dtype is torch.bfloat16):
+            y = block([x, torch.randn(batch, 4, 8)])
+        (y.float() ** 2).sum().backward()
+        assert y.shape == (batch, 4, 4, 6)
+        assert all(p.grad is None or p.grad.isfinite().all() for p in block.parameters())
+    moved = {name for name, p in block.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+    still = {name for name, _ in block.named_parameters()} - moved
+    assert all("trunk" in name or "kernel" in name for name in still)  # the mixture starts at zero, by design
+
+
+def test_the_token_steers_the_map():
+    block, (x, tokens) = prepared(layers.DMFBlock([6, 8], 4, 12, 2)), inputs(6, 8)
+    other = tokens.clone()
+    other[:, 1:] = 0  # only the first token is looked at
+    assert torch.equal(block([x, other]), block([x, tokens]))
+    other[:, 0] += 1
+    assert not torch.allclose(block([x, other]), block([x, tokens]))
+
+
+@pytest.mark.parametrize("size", sorted(SIZES))
+def test_counts_are_those_of_table_1(size):
+    params, adds = SIZES[size]
+    model = ClassificationModel(str(ROOT / "models_yaml" / f"dmf-{size}-cls.yaml"), verbose=False)
+    assert round(sum(p.numel() for p in model.parameters()) / 1e6, 3) == params
+    assert multiply_adds(model, 224) / 1e6 == pytest.approx(adds, rel=0.01)
+
+
+def maps(model: DetectionModel, images: torch.Tensor) -> list[torch.Tensor]:
+    """What the head gets; its boxes would hide or blow up a difference."""
+    seen: list[torch.Tensor] = []
+    handle = model.model[-1].register_forward_pre_hook(lambda _, given: seen.extend(x.clone() for x in given[0]))
+    model(images)
+    handle.remove()
+    return seen
+
+
+@pytest.mark.parametrize("size", sorted(SIZES))
+def test_the_backbone_gives_the_detector_strides_8_16_32(size):
+    model = DetectionModel(str(ROOT / "models_yaml" / f"yolov8-dmf-{size}.yaml"), verbose=False).eval()
+    assert model.stride.tolist() == [8, 16, 32]
+    images = torch.rand(2, 3, 64, 96)
+    expected = maps(randomise(model), images)
+    fused = model.fuse(verbose=False)
+    assert not [m for m in fused.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
+    for found, before in zip(maps(fused, images), expected, strict=True):
+        assert (found - before).abs().max() < 1e-4 * before.std()
+
+
+def test_a_dynamic_classifier():
+    layer = layers.Classifier(8, 5, dynamic=registry.all_layers()["CondConv"], num_experts=3)
+    assert isinstance(layer.linear, AsLinear)
+    x = torch.randn(2, 8, 4, 4)
+    assert layer(x).shape == (2, 5)
+    probabilities, logits = layer.eval()(x)
+    assert torch.equal(probabilities, logits.softmax(1))
+    layer.export = True
+    assert torch.equal(layer(x), probabilities)
+
+
+def classifier(*rows: list) -> ClassificationModel:
+    d = {"nc": 3, "yaml_file": "rows.yaml", "backbone": list(rows), "head": [[-1, 1, "Classify", ["nc"]]]}
+    return ClassificationModel(d, ch=3, verbose=False)
+
+
+STEM = [[-1, 1, "DMFStem", [6]], [0, 1, "GlobalTokens", [2, 16]]]
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([*STEM, [[0, 1], 1, "Former", [4]]], r"row 2 \(Former\): heads must divide the 6 channels of the map, got 4"),
+        ([*STEM, [0, 1, "Former", [2]]], r"row 2 \(Former\): takes a map and tokens, \[map, tokens\], got inputs of 6"),
+        ([*STEM, [[0, 1], 1, "Former", [2, 5]]], r"row 2 \(Former\): token_heads must divide the width 16 .*got 5"),
+        ([*STEM, [[0, 1], 1, "DMFBlock", [8, 9, 4]]], r"row 2 \(DMFBlock\): groups must divide the 6 input .*got 4"),
+        ([*STEM, [[0, 1], 1, "DMFBlock", [8]]], r"row 2 \(DMFBlock\): .*'hidden'; accepted: channels, hidden, groups"),
+        ([[-1, 1, "DMFStem", []]], r"row 0 \(DMFStem\): arguments are missing in \[\]; accepted: channels"),
+    ],
+    ids=str,
+)
+def test_a_wrong_row_is_named(rows, message):
+    with pytest.raises(YoloDynError, match=message):
+        classifier(*rows)

@@ -1,0 +1,200 @@
+"""The convolutional rows of "Dynamic Mobile-Former" (DMF): stem, lite bottleneck, and the DMF block of Fig. 2.
+
+A DMF block is two rows of a YAML: a `Former`, which updates the tokens, and a `DMFBlock`, whose kernels look at the
+first of them. Where the paper is silent, as the authors' implementation has it (its counts are Table 1's): no residual
+around DY-Mobile; the convolution that halves the map comes before DY-Mobile and after the cross attention; the IRFFN's
+input is normalised in one group. Different from it: GRN normalises over the channels, as in ConvNeXt V2 (there, over a
+dimension of length one, which does nothing); dropout and stochastic depth, parts of its recipe, are not here.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from yolo_dyn.layers.blocks import ConvNorm, ConvNormAct
+from yolo_dyn.layers.former import token_width
+from yolo_dyn.layers.residual import DynamicResidualConv
+
+
+class Foldable(nn.Module):
+    """A row whose convolutions fold their BatchNorms at evaluation."""
+
+    def fuse(self) -> None:
+        """Fold all BatchNorms that follow a convolution, once."""
+        for block in self.modules():
+            if isinstance(block, ConvNorm | ConvNormAct):
+                block.fuse()
+
+
+class DMFStem(Foldable):
+    """A 3x3 convolution with stride 2, BatchNorm and GELU: ``[B, C_in, H, W]`` -> ``[B, channels, H/2, W/2]``."""
+
+    def __init__(self, in_channels: int, channels: int):
+        super().__init__()
+        self.conv = ConvNorm(in_channels, channels, (3, 3), stride=2, bias=True)
+        self.act = nn.GELU()
+
+    @staticmethod
+    def out_channels(in_channels: int, args: list[int]) -> int:
+        return args[0]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(self.conv(x))
+
+
+class BneckLite(Foldable):
+    """Static inverted bottleneck: 1x1, depthwise 3x3, 1x1.
+
+    Args:
+        in_channels: C_in.
+        channels: C_out ("#out" of Table 1).
+        hidden: channels between ("#exp").
+
+    Shape:
+        ``[B, C_in, H, W]`` -> ``[B, C_out, H, W]``.
+    """
+
+    def __init__(self, in_channels: int, channels: int, hidden: int):
+        super().__init__()
+        self.layers = nn.Sequential(
+            ConvNorm(in_channels, hidden),
+            nn.GELU(),
+            ConvNorm(hidden, hidden, (3, 3), groups=hidden),
+            nn.GELU(),
+            ConvNorm(hidden, channels),
+        )
+
+    @staticmethod
+    def out_channels(in_channels: int, args: list[int]) -> int:
+        return args[0]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x)
+
+
+class GRN(nn.Module):
+    """Global response normalisation (ConvNeXt V2): channels compete by the norm of their maps.
+
+    Shape:
+        ``[B, C, H, W]`` -> ``[B, C, H, W]``.
+    """
+
+    def __init__(self, channels: int, eps: float = 1e-6):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(channels, 1, 1))
+        self.bias = nn.Parameter(torch.zeros(channels, 1, 1))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        energy = torch.linalg.vector_norm(x, dim=(2, 3), keepdim=True)  # [B, C, 1, 1]
+        response = energy / (energy.mean(1, keepdim=True) + self.eps)
+        return x + self.weight * (x * response.to(x.dtype)) + self.bias
+
+
+class IRFFN(nn.Module):
+    """Inverted residual feed-forward network, which joins the channel groups of DY-Mobile again (DMF Eq. 6 and 7).
+
+    Args:
+        channels: C.
+        ratio: expansion, R in Table 1.
+
+    Shape:
+        ``[B, C, H, W]`` -> ``[B, C, H, W]``.
+    """
+
+    def __init__(self, channels: int, ratio: float):
+        super().__init__()
+        hidden = int(channels * ratio)
+        self.expand = ConvNorm(channels, hidden)
+        self.depthwise = nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden, bias=False)
+        self.grn = GRN(hidden)
+        self.reduce = ConvNorm(hidden, channels)
+        self.act = nn.GELU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.act(self.expand(x))
+        x = self.depthwise(x) + x  # (Eq. 7)
+        return self.reduce(self.act(self.grn(x)))  # (Eq. 6)
+
+
+class DMFBlock(Foldable):
+    """DY-Mobile and IRFFN: the row of a DMF block that updates the map.
+
+    Args:
+        in_channels: of the map and of the tokens, ``[C_in, d]``.
+        channels: C_out ("#out" of Table 1).
+        hidden: channels of the depthwise convolution ("#exp").
+        groups: of the pointwise convolutions, G in Table 1.
+        ratio: expansion of the IRFFN, R.
+        stride: 2 puts a static 3x3 depthwise convolution of that stride before DY-Mobile ("Downsampling").
+        num_experts: static kernels of each dynamic convolution, K (Table 8).
+
+    Shape:
+        map ``[B, C_in, H, W]``, tokens ``[B, M, d]`` -> ``[B, C_out, H', W']``.
+
+    Raises:
+        ValueError: where the groups do not divide the channels.
+    """
+
+    def __init__(
+        self,
+        in_channels: list[int],
+        channels: int,
+        hidden: int,
+        groups: int = 1,
+        ratio: float = 2.0,
+        stride: int = 1,
+        *,
+        num_experts: int = 8,
+    ):
+        super().__init__()
+        c, width = in_channels
+        halve = [ConvNorm(c, c, (3, 3), groups=c, stride=stride, bias=True), nn.GELU()] if stride > 1 else []
+        self.downsample = nn.Sequential(*halve)
+
+        def dynamic(c1: int, c2: int, size: int, groups: int, act: nn.Module) -> ConvNormAct:
+            options = {"token_channels": width, "num_experts": num_experts}
+            return ConvNormAct(DynamicResidualConv, c1, c2, size, groups=groups, act=act, **options)
+
+        self.expand = dynamic(c, hidden, 1, groups, nn.GELU())
+        self.depthwise = dynamic(hidden, hidden, 3, hidden, nn.GELU())
+        self.reduce = dynamic(hidden, channels, 1, groups, nn.Identity())
+        self.norm = nn.GroupNorm(1, channels)
+        self.ffn = IRFFN(channels, ratio)
+
+    @staticmethod
+    def out_channels(in_channels: list[int], args: list[int]) -> int:
+        token_width(in_channels)
+        return args[0]
+
+    def forward(self, x: list[Tensor]) -> Tensor:
+        y, tokens = x
+        token = tokens[:, 0]  # [B, d], the first global token
+        y = self.downsample(y)
+        for conv in (self.expand, self.depthwise, self.reduce):  # DY-Mobile, Sec. 3.3
+            y = conv(y, token=token)
+        return y + self.ffn(self.norm(y))
+
+
+class DMFHead(Foldable):
+    """The dynamic residual 1x1 convolution before the classifier: map ``[B, C, H, W]``, tokens -> ``[B, C_out, H, W]``.
+
+    Args:
+        in_channels: of the map and of the tokens, ``[C, d]``.
+        channels: C_out.
+        num_experts: static kernels, K.
+    """
+
+    def __init__(self, in_channels: list[int], channels: int, *, num_experts: int = 8):
+        super().__init__()
+        c, width = in_channels
+        options = {"token_channels": width, "num_experts": num_experts}
+        self.conv = ConvNormAct(DynamicResidualConv, c, channels, 1, act=nn.GELU(), **options)
+
+    @staticmethod
+    def out_channels(in_channels: list[int], args: list[int]) -> int:
+        token_width(in_channels)
+        return args[0]
+
+    def forward(self, x: list[Tensor]) -> Tensor:
+        y, tokens = x
+        return self.conv(y, token=tokens[:, 0])
