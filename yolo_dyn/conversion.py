@@ -5,7 +5,6 @@ from typing import Any
 
 from torch import nn
 
-from yolo_dyn import registry
 from yolo_dyn.errors import YoloDynError, nearest
 from yolo_dyn.layers.blocks import AsLinear
 
@@ -52,6 +51,8 @@ def convert(
 
 
 def _layer(layer: type[nn.Module] | str) -> type[nn.Module]:
+    from yolo_dyn import registry  # here, since some of the layers it knows convert networks themselves
+
     kind = registry.get(layer) if isinstance(layer, str) else layer
     if kind is None:
         raise YoloDynError(f"unknown layer {layer!r}{nearest(str(layer), registry.names())}")
@@ -90,10 +91,11 @@ def kernel_size(module: nn.Module) -> int:
     return max(module.kernel_size) if isinstance(module, nn.Conv2d) else 0
 
 
-def last_blocks(name: str, module: nn.Module) -> bool:
-    """CondConv on ResNet-18: the 3x3 convolutions of the last three blocks, and the classifier."""
-    in_blocks = name.startswith(("layer3.1.", "layer4.")) and kernel_size(module) == 3
-    return in_blocks or name == "fc"
+def last_blocks(model: nn.Module) -> Where:
+    """CondConv on ResNets: the 3x3 convolutions of the last three blocks, and the classifier."""
+    blocks = [b for stage in ("layer3", "layer4") for b in model.get_submodule(stage).children()][-3:]
+    chosen = [m for block in blocks for m in block.modules() if kernel_size(m) == 3]
+    return lambda name, module: any(module is m for m in chosen) or name == "fc"
 
 
 def all_but_stem(name: str, module: nn.Module) -> bool:
@@ -120,6 +122,22 @@ def first_3x3(model: nn.Module) -> Where:
     return lambda name, module: any(module is m for m in chosen)
 
 
+def pointwise(name: str, module: nn.Module) -> bool:
+    """DCD on MobileNetV2: the 1x1 convolutions, since DCD fuses all channels."""
+    return isinstance(module, nn.Conv2d) and module.groups == 1 and kernel_size(module) == 1
+
+
 def depthwise_3x3(name: str, module: nn.Module) -> bool:
     """A2D2C on MobileNetV2: the depthwise 3x3 convolution of each inverted residual block."""
     return isinstance(module, nn.Conv2d) and module.groups > 1 and kernel_size(module) == 3
+
+
+WHERE: dict[str, Callable[[nn.Module], Where]] = {  # by name for a YAML; each is given the network
+    "last_blocks": last_blocks,
+    "all_but_stem": lambda network: all_but_stem,
+    "block_convolutions": lambda network: block_convolutions,
+    "block_3x3": lambda network: block_3x3,
+    "first_3x3": first_3x3,
+    "pointwise": lambda network: pointwise,
+    "depthwise_3x3": lambda network: depthwise_3x3,
+}

@@ -7,7 +7,7 @@ from typing import TypeVar, overload
 
 from torch import nn
 
-from yolo_dyn import layers
+from yolo_dyn import backbones, layers
 from yolo_dyn.errors import YoloDynError
 from yolo_dyn.layers.blocks import ConvNormAct
 
@@ -27,6 +27,9 @@ CONVOLUTIONS: tuple[type[nn.Module], ...] = (  # a row of a YAML adds BatchNorm 
 )
 MODULES: tuple[type[nn.Module], ...] = (layers.CBAM, layers.CoordAtt, layers.RDConv, layers.SGDM)
 PARTS: tuple[type[nn.Module], ...] = (  # of whole networks: their rows take several inputs, or fixed channels
+    backbones.Feature,
+    backbones.TimmBackbone,
+    backbones.TorchvisionBackbone,
     layers.BneckLite,
     layers.Classifier,
     layers.DMFBlock,

@@ -60,6 +60,10 @@ def _network(name: str, **options: float) -> nn.Module:
         return getattr(torchvision.models, name)(**options)
 
 
+def _condconv(network: nn.Module) -> nn.Module:
+    return convert(network, "CondConv", c.last_blocks(network))
+
+
 def _dcd(name: str, pool: int) -> nn.Module:
     """DCD's own networks have a dynamic classifier of inner and squeezed width 32."""
     model = convert(_network(name), "DCD", c.block_convolutions, pool=pool)
@@ -80,7 +84,7 @@ def _dmf(size: str) -> nn.Module:
 
 
 FINGERPRINTS = (
-    Fingerprint("ResNet-18, CondConv K=8", 81.356, lambda: convert(_network("resnet18"), "CondConv", c.last_blocks)),
+    Fingerprint("ResNet-18, CondConv K=8", 81.356, lambda: _condconv(_network("resnet18"))),
     Fingerprint("ResNet-18, DynamicConv", 45.475, lambda: convert(_network("resnet18"), "DynamicConv", c.all_but_stem)),
     Fingerprint(
         "ResNet-50, DynamicConv", 100.895, lambda: convert(_network("resnet50"), "DynamicConv", c.all_but_stem)

@@ -1,0 +1,72 @@
+"""Any backbone of timm as a row of a model YAML (SGDM paper, Table 4)."""
+
+import functools
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from yolo_dyn.errors import YoloDynError, nearest
+
+STRIDES = (8, 16, 32)
+
+
+class TimmBackbone(nn.Module):
+    """The maps of a timm network at chosen strides; `Feature` rows take them apart.
+
+    Args:
+        in_channels: of the images.
+        name: as in ``timm.create_model``, with a tag for its weights where it has several.
+        strides: of the maps to the image, ascending.
+        pretrained: start from timm's weights, which are downloaded where they are not there yet.
+
+    Shape:
+        ``[B, C_in, H, W]`` -> list of ``[B, C_i, H/stride_i, W/stride_i]``.
+
+    Raises:
+        ValueError: for an unknown name, or strides that the network does not have.
+        YoloDynError: where timm is not installed, or the weights cannot be had.
+
+    Examples:
+        >>> [-1, 1, TimmBackbone, [fasternet_t0, [8, 16, 32], {pretrained: true}]]
+    """
+
+    def __init__(
+        self, in_channels: int, name: str, strides: tuple[int, ...] | list[int] = STRIDES, *, pretrained: bool = False
+    ):
+        super().__init__()
+        chosen = tuple(index for index, _ in _maps(name, in_channels, tuple(strides)))
+        try:
+            self.network = _create(name, in_chans=in_channels, out_indices=chosen, pretrained=pretrained)
+        except Exception as error:  # a download may fail in any way
+            raise YoloDynError(f"the weights of {name} cannot be had: {error}; set pretrained to false") from error
+
+    @staticmethod
+    def out_channels(in_channels: int, args: list[Any]) -> list[int]:
+        return [channels for _, channels in _maps(args[0], in_channels, tuple(args[1] if len(args) > 1 else STRIDES))]
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        return self.network(x)
+
+
+@functools.cache
+def _maps(name: str, in_channels: int, strides: tuple[int, ...]) -> list[tuple[int, int]]:
+    """Index and channels of the network's maps at these strides; the deepest where several have one stride."""
+    with torch.device("meta"):  # only asked, not used
+        info = _create(name, in_chans=in_channels).feature_info
+    found = dict(zip(info.reduction(), enumerate(info.channels()), strict=True))
+    missing = [stride for stride in strides if stride not in found]
+    if missing or list(strides) != sorted(set(strides)):
+        raise ValueError(f"strides of {name} must be some of {', '.join(map(str, found))}, ascending, got {strides}")
+    return [found[stride] for stride in strides]
+
+
+def _create(name: str, **options: Any) -> Any:
+    try:
+        import timm
+    except ImportError as error:
+        raise YoloDynError("TimmBackbone needs timm: pip install 'yolo-dyn[timm]'") from error
+    known = timm.list_models()
+    if name.split(".")[0] not in known:
+        raise ValueError(f"timm has no model {name!r}{nearest(name, known)}")
+    return timm.create_model(name, features_only=True, **options)
