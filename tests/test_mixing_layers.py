@@ -60,6 +60,31 @@ def test_geometry_equals_the_oracle_and_the_static_convolution(name, geometry):
     assert torch.allclose(layer(x), oracle(name, x, layer), atol=1e-10)
 
 
+SMALL = [
+    {},
+    {"stride": 2, "bias": False},
+    {"kernel_size": 1, "padding": 0},
+    {"padding": 2, "dilation": 2, "out_channels": 9},
+]
+
+
+@pytest.mark.parametrize("name", ["CondConv", "DynamicConv", "DynamicResidualConv", "FMDConv", "ODConv"])
+@pytest.mark.parametrize("options", SMALL, ids=str)
+def test_maps_of_few_pixels_equal_the_oracle_without_a_kernel_for_each_sample(name, options, monkeypatch):
+    layer, x = make(name, **options), torch.randn(3, 6, 2, 3, dtype=torch.float64)
+    expected = layer.train(False)(x[:1]), oracle(name, x, layer)  # one sample takes the kernel form
+    guide = torch.randn_like(layer.experts.weight[: layer.experts.out_channels])
+    layer.experts.form = "unfold"
+    guided = layer(x, guide)
+    layer.experts.form = "kernel"
+    monkeypatch.setattr("yolo_dyn.layers.experts.conv_per_sample", None)
+    assert torch.allclose(layer(x), expected[1], atol=1e-12)
+    assert torch.allclose(layer(x)[:1], expected[0], atol=1e-12)
+    assert torch.allclose(layer(x, guide), guided, atol=1e-12)
+    with pytest.raises(TypeError):  # more pixels: a kernel for each sample, which is gone here
+        layer(torch.randn(3, 6, 9, 8, dtype=torch.float64))
+
+
 @pytest.mark.parametrize(("name", "options"), OPTIONS, ids=str)
 def test_what_the_papers_ablate_equals_the_oracle(name, options):
     layer, x = make(name, **options), torch.randn(2, 6, 7, 8, dtype=torch.float64)

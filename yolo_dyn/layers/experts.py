@@ -8,8 +8,10 @@ from yolo_dyn.layers.functional import (
     FORMS,
     Size,
     conv_per_sample,
+    few_pixels,
     fold_scale,
     init_kernels,
+    mix_columns,
     mix_kernels,
     mixture_conv,
     scaled,
@@ -83,20 +85,44 @@ class Experts(nn.Module):
         return conv_per_sample(x, kernel, bias, self.stride, self.padding, self.dilation, self.groups, form)
 
     def forward(
-        self, x: Tensor, attention: Tensor, guide: Tensor | None = None, output: Tensor | None = None
+        self,
+        x: Tensor,
+        attention: Tensor,
+        guide: Tensor | None = None,
+        output: Tensor | None = None,
+        taps: Tensor | None = None,
     ) -> Tensor:
-        """Convolve with the mixture; `output`, ``[B, C_out]``, scales the output channels, their bias with them."""
-        if self.form == "response":
-            return self._mix_responses(x, attention, guide, output)
+        """Convolve with the mixture.
+
+        `output`, ``[B, C_out]``, scales the output channels, their bias with them; `taps`, ``[B, kH*kW]``, the taps of
+        all kernels.
+        """
+        few = self.form == "kernel" and self.groups == 1 and few_pixels(x, self.num_experts, self.stride)
+        if few or self.form == "response":
+            return self._mix_responses(x, attention, guide, output, taps, few)
         kernel, bias = self.mix(attention, guide)
-        if output is not None:
-            kernel = scaled(kernel, output[:, :, None, None, None])
-            bias = None if bias is None else bias * output
+        factor = None if output is None else output[:, :, None, None, None]
+        if taps is not None:
+            by_tap = taps.view(-1, 1, 1, *self.kernel_size)
+            factor = by_tap if factor is None else by_tap * factor
+        kernel = kernel if factor is None else scaled(kernel, factor)
+        bias = bias if bias is None or output is None else bias * output
         return self.convolve(x, kernel, bias)
 
-    def _mix_responses(self, x: Tensor, attention: Tensor, guide: Tensor | None, output: Tensor | None) -> Tensor:
-        geometry = (self.stride, self.padding, self.dilation, self.groups)
-        y = mixture_conv(x, self.guided(guide), attention, self.bias, *geometry, "response")
+    def _mix_responses(
+        self,
+        x: Tensor,
+        attention: Tensor,
+        guide: Tensor | None,
+        output: Tensor | None,
+        taps: Tensor | None,
+        few: bool,
+    ) -> Tensor:
+        bank, geometry = self.guided(guide), (self.stride, self.padding, self.dilation)
+        if few:
+            y = mix_columns(x, bank, attention, self.bias, *geometry, taps)
+        else:
+            y = mixture_conv(x, bank, attention, self.bias, *geometry, self.groups, "response")
         if output is not None:
             y = y * output[:, :, None, None]
         return y if self.shift is None else y + self.shift[:, None, None]

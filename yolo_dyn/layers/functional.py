@@ -166,6 +166,51 @@ def mixture_conv(
     return conv_per_sample(x, kernel, bias, stride, padding, dilation, groups, form)
 
 
+FEW = 64  # experts times pixels; at 4 experts the two forms are equally fast on maps of about 5x5
+
+
+def few_pixels(x: Tensor, num_experts: int, stride: tuple[int, int]) -> bool:
+    """Whether a batch has so few pixels that the kernel form spends its time on writing a kernel for every sample.
+
+    That is the case in the last stages of a classifier of small images. An exported graph keeps the form it asks for.
+    """
+    if torch.jit.is_tracing() or torch.compiler.is_exporting():
+        return False
+    pixels = -(-x.shape[2] // stride[0]) * -(-x.shape[3] // stride[1])
+    return x.shape[0] > 1 and num_experts * pixels <= FEW
+
+
+def mix_columns(
+    x: Tensor,
+    weight: Tensor,
+    attention: Tensor,
+    bias: Tensor | None = None,
+    stride: Size = 1,
+    padding: Size = 0,
+    dilation: Size = 1,
+    taps: Tensor | None = None,
+) -> Tensor:
+    """The response form as one matrix product, without a kernel for each sample; for maps of few pixels.
+
+    Args:
+        x: ``[B, C_in, H, W]``.
+        weight: bank of expert kernels without groups, ``[K*C_out, C_in, kH, kW]``.
+        attention: weight of each expert for each sample, ``[B, K]``.
+        bias: one per expert, mixed like the kernels, ``[K*C_out]``.
+        stride, padding, dilation: as in ``torch.nn.functional.conv2d``.
+        taps: factor of each tap of all kernels of a sample, ``[B, kH*kW]`` (ODConv's spatial attention).
+
+    Returns:
+        ``[B, C_out, H', W']``.
+    """
+    columns = unfold(x, (weight.shape[2], weight.shape[3]), stride, padding, dilation)  # [B, C_in, kH*kW, H', W']
+    if taps is not None:
+        columns = columns * taps[:, None, :, None, None]
+    columns = columns.permute(0, 3, 4, 1, 2).flatten(3)  # [B, H', W', C_in*kH*kW]
+    responses = F.linear(columns, weight.flatten(1), bias).unflatten(3, (attention.shape[1], -1))
+    return torch.einsum("bk,bhwko->bohw", attention, responses)
+
+
 def pooled(x: Tensor, size: int) -> Tensor:
     """Pool to ``size x size`` by averaging, ``[B, C, H, W]`` -> ``[B, C*size*size]``."""
     if not (torch.jit.is_tracing() or torch.compiler.is_exporting()):

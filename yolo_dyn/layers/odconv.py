@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from yolo_dyn.layers.attention import Trunk, check_anneal, start_at_a_half, trunk_width
 from yolo_dyn.layers.experts import Experts
-from yolo_dyn.layers.functional import PER_SAMPLE_FORMS, Size, scaled
+from yolo_dyn.layers.functional import PER_SAMPLE_FORMS, Size
 
 ATTENTIONS = ("spatial", "channel", "filter", "kernel")
 
@@ -78,18 +78,12 @@ class ODConv(nn.Module):
     def forward(self, x: Tensor, guide: Tensor | None = None) -> Tensor:
         """`guide`, ``[C_out, C_in/groups, k, k]``, multiplies the mixed kernel (SGDM Eq. 10)."""
         trunk = self.trunk(x.mean((2, 3)))  # [B, h]
-        kernel, bias = self.experts.mix(self.kernel_attention(trunk), guide)  # [B, C_out, C_in/groups, k, k]
-        factor = kernel.new_ones(1)  # of the mixed kernel: shared by all experts, so it may follow the mixture
-        if self.spatial is not None:
-            factor = torch.sigmoid(self.spatial(trunk)).view(-1, 1, 1, *kernel.shape[3:])
-        if self.filter is not None:
-            filters = torch.sigmoid(self.filter(trunk))  # [B, C_out]
-            factor = factor * filters[:, :, None, None, None]
-            bias = None if bias is None else bias * filters
-        kernel = scaled(kernel, factor) if factor.dim() > 1 else kernel
-        if self.channel is not None:
+        attention = self.kernel_attention(trunk)  # [B, K]
+        if self.channel is not None:  # the input's channels are the kernels': their factor may go either way
             x = x * torch.sigmoid(self.channel(trunk))[:, :, None, None]
-        return self.experts.convolve(x, kernel, bias)  # (Eq. 2)
+        taps = None if self.spatial is None else torch.sigmoid(self.spatial(trunk))  # [B, kH*kW]
+        filters = None if self.filter is None else torch.sigmoid(self.filter(trunk))  # [B, C_out]
+        return self.experts(x, attention, guide, filters, taps)  # (Eq. 2)
 
     def kernel_attention(self, trunk: Tensor) -> Tensor:
         """Weights of the experts, ``[B, K]``, which sum to one."""
