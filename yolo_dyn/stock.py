@@ -47,11 +47,12 @@ def load_model(model: str) -> nn.Module:
     return YOLO(model).model
 
 
-def dataset(data: str) -> dict[str, Any]:
-    """Read a data YAML, by bare name or path; draws or downloads the data set where it is missing."""
+def dataset(data: str, download: bool = True) -> dict[str, Any]:
+    """Read a data YAML, by bare name or path; draws or downloads the data set where it is missing and may be."""
     from ultralytics.data.utils import check_det_dataset
 
-    return check_det_dataset(data)
+    integrate()
+    return check_det_dataset(data, autodownload=download)
 
 
 def train_args() -> Any:

@@ -1,24 +1,129 @@
-"""What the stock trainer leaves in the folder of a run."""
+"""What the stock trainer leaves in the folder of a run: its columns, its arguments, and the data they name."""
 
 import csv
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from yolo_dyn.errors import MissingFileError, YoloDynError
 
 AP = "metrics/mAP50-95(B)"
+TOP1 = "metrics/accuracy_top1"
 
 
 def read_run(run: Path) -> dict[str, list[float]]:
     """Columns of a run's results.csv, one value an epoch.
 
     Raises:
-        YoloDynError: where the folder has none, or it is empty.
+        YoloDynError: where the folder has none, it is empty, or it holds what is no number.
     """
     file = run / "results.csv"
     if not file.is_file():
         raise MissingFileError(f"{run} has no results.csv: it is no run of `yolo train`")
-    with file.open(encoding="utf-8") as text:
-        rows = [{key.strip(): float(value) for key, value in row.items()} for row in csv.DictReader(text)]
+    with file.open(encoding="utf-8", newline="") as text:
+        heads, *rows = [row for row in csv.reader(text) if row] or [[]]
     if not rows:
         raise YoloDynError(f"{file} holds no epoch")
-    return {key: [row[key] for row in rows] for key in rows[0]}
+    for number, row in enumerate(rows, 1):
+        if len(row) != len(heads):
+            raise YoloDynError(f"{file}, row {number}: {len(row)} values for {len(heads)} columns")
+    return {
+        head.strip(): [
+            _number(row[column], f"{file}, row {number}, {head.strip()}") for number, row in enumerate(rows, 1)
+        ]
+        for column, head in enumerate(heads)
+    }
+
+
+def _number(text: str, where: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise YoloDynError(f"{where}: {text!r} is no number; it is no run of `yolo train`") from None
+
+
+def read_arguments(run: Path) -> dict[str, Any]:
+    """Arguments that a run was trained with, from its args.yaml; empty where it has none.
+
+    Raises:
+        YoloDynError: where the file is no mapping.
+    """
+    file = run / "args.yaml"
+    if not file.is_file():
+        return {}
+    try:
+        arguments = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise YoloDynError(f"{file} is no YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(arguments, dict):
+        raise YoloDynError(f"{file} must hold a mapping of arguments, got {arguments!r}")
+    return arguments
+
+
+def run_names(runs: list[str]) -> list[str]:
+    """The shortest end of each folder that no other has: train, or a/train where two runs are called train.
+
+    Raises:
+        YoloDynError: where a folder is given twice.
+    """
+    parts = [Path(run).resolve().parts for run in runs]
+    for run, own in zip(runs, parts, strict=True):
+        if parts.count(own) > 1:
+            raise YoloDynError(f"{run} is given twice")
+    return ["/".join(own[-_distinct(own, parts) :]) for own in parts]
+
+
+def _distinct(own: tuple[str, ...], parts: list[tuple[str, ...]]) -> int:
+    return next(n for n in range(1, len(own) + 1) if sum(other[-n:] == own[-n:] for other in parts) == 1)
+
+
+def training_images(arguments: dict[str, Any]) -> int:
+    """Count the images that an epoch of a run takes: its train split, or the `fraction` of it. Downloads nothing.
+
+    Images are counted as the stock loaders list them, before they leave out the broken ones.
+
+    Args:
+        arguments: those of the run; `data`, `task` and `fraction` are read.
+
+    Raises:
+        YoloDynError: where the data are not found from here.
+    """
+    data = arguments.get("data")
+    if not arguments:
+        raise YoloDynError("the run has no args.yaml")
+    if not isinstance(data, str) or "://" in data or Path(data).suffix in (".zip", ".tar", ".gz", ".ndjson"):
+        raise YoloDynError(f"data={data} is no folder or data YAML")
+    count = _classified(data) if arguments.get("task") == "classify" else _annotated(data)
+    part = arguments.get("fraction", 1.0)
+    part = part[0] if isinstance(part, list) and part else part  # train, val, test
+    wanted = part if isinstance(part, int) and part > 1 else round(count * part)  # a count, or a share
+    return min(count, max(1, wanted))
+
+
+def _classified(data: str) -> int:
+    """Images of a classification data set: a folder for each split, in it one for each class."""
+    from ultralytics.data.utils import IMG_FORMATS
+    from ultralytics.utils import DATASETS_DIR
+
+    folder = Path(data) if Path(data).is_dir() else DATASETS_DIR / data
+    splits = (folder, folder.with_name(f"{folder.name}_split"))  # the stock trainer splits a folder that has no splits
+    train = next((split / "train" for split in splits if (split / "train").is_dir()), None)
+    count = sum(file.suffix[1:].lower() in IMG_FORMATS for file in train.rglob("*.*")) if train else 0
+    if not count:
+        raise YoloDynError(f"no image is found in {folder / 'train'}")
+    return count
+
+
+def _annotated(data: str) -> int:
+    from yolo_dyn.robustness.images import image_files
+    from yolo_dyn.stock import dataset
+
+    try:
+        return len(image_files(dataset(data, download=False)["train"]))
+    except MissingFileError as error:
+        raise YoloDynError(f"{data!r} does not exist") from error
+    except YoloDynError:
+        raise
+    except (OSError, SyntaxError, TypeError, ValueError) as error:  # what Ultralytics raises about a data YAML
+        raise YoloDynError(f"data={data}: {' '.join(str(error).split())}") from error
