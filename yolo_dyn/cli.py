@@ -57,6 +57,8 @@ COMMANDS = {
     ),
     "seeds": Command("yolo_dyn.study.significance", "seeds", "yolo-dyn seeds source=runs/repeat base=yolov8n"),
     "curves": Command("yolo_dyn.study.curves", "curves", "yolo-dyn curves runs/a runs/b", "runs"),
+    "tradeoff": Command("yolo_dyn.study.tradeoff", "tradeoff", "yolo-dyn tradeoff runs/a runs/b", "runs"),
+    "tradeoff paper": Command("yolo_dyn.study.fmdconv_paper", "tradeoff_paper", "yolo-dyn tradeoff paper"),
     "study": Command("yolo_dyn.study.arms", "study", "yolo-dyn study data=bccd/data.yaml arms=yolov8n,sgdm seeds=0"),
     "results": Command("yolo_dyn.study.results", "results", "yolo-dyn results"),
     "demo": Command("yolo_dyn.demo", "demo", "yolo-dyn demo"),
@@ -102,7 +104,7 @@ def usage() -> str:
     lines = ["yolo-dyn COMMAND key=value ...", ""]
     for name, command in COMMANDS.items():
         summary = (inspect.getdoc(command.load()) or "").splitlines()[0]
-        lines += [f"  {name:<14}{summary}", f"  {'':<14}  {command.example}"]
+        lines += [f"  {name:<16}{summary}", f"  {'':<16}  {command.example}"]
     return "\n".join(lines)
 
 
