@@ -44,6 +44,7 @@ COMMANDS = {
     "compare": Command(
         "yolo_dyn.robustness.compare", "compare", "yolo-dyn compare model=a.pt,b.pt source=images/ sigma=0,25,50"
     ),
+    "cam": Command("yolo_dyn.study.gradcam", "cam", "yolo-dyn cam model=a.pt,b.pt source=images/ sigma=25"),
     "deploy": Command(
         "yolo_dyn.deploy.deployment",
         "deploy",

@@ -1,13 +1,12 @@
 """`yolo-dyn compare`: the same noisy pixels under every model, side by side (SGDM paper, Fig. 4)."""
 
-import glob
 from pathlib import Path
 
 import yaml
 
 from yolo_dyn.errors import YoloDynError
 from yolo_dyn.robustness.evaluate import Settings
-from yolo_dyn.robustness.images import evaluation_set, image_files
+from yolo_dyn.robustness.images import evaluation_set, source_files, source_name
 from yolo_dyn.robustness.models import class_names
 from yolo_dyn.robustness.pictures import grid
 from yolo_dyn.robustness.plan import Plan, chosen_device, chosen_threads, labels, strengths
@@ -65,7 +64,7 @@ def compare(
     by_default = sigma is None and severity is None and corruption in (None, ["gaussian_noise"])
     conditions = strengths(SIGMAS if by_default else sigma, severity, corruption)
     plan = Plan(labels(model), conditions, settings, seed, resamples=1)
-    folder = writable(Path(project) / (name or (data_name(data) if data else _source_name(source))))
+    folder = writable(Path(project) / (name or (data_name(data) if data else source_name(source))))
     data = data or str(_described(source, class_names(model[0]), folder))
     available = evaluation_set(data, split, images)
     sweep = measure(plan, available, folder, How())
@@ -74,20 +73,9 @@ def compare(
     return f"\n{', '.join(drawn)}: drawn to {picture}"
 
 
-def _source_name(source: str) -> str:
-    path = Path(source).absolute()
-    return path.stem if "*" not in source else path.parent.name
-
-
 def _described(source: str, names: dict[int, str], folder: Path) -> Path:
     """Write a data YAML for some images, with the classes of a model."""
-    path = Path(source)
-    if path.is_dir() or path.suffix == ".txt":
-        files = image_files(source)
-    else:
-        files = sorted(Path(file) for file in glob.glob(source))
-    if not files:
-        raise YoloDynError(f"source={source}: no image found")
+    files = source_files(source)
     listed, data = folder / "images.txt", folder / "data.yaml"
     listed.write_text("".join(f"{file.absolute()}\n" for file in files), encoding="utf-8")
     where = str(listed.absolute())

@@ -1,5 +1,6 @@
 """The images of a split with their ground truth: read once, the broken ones left out and named."""
 
+import glob
 import hashlib
 import io
 import json
@@ -14,7 +15,7 @@ import numpy as np
 
 from yolo_dyn.errors import MissingFileError, YoloDynError, nearest
 from yolo_dyn.integration import integrate
-from yolo_dyn.robustness.truth import Truth, ground_truth
+from yolo_dyn.robustness.truth import Truth, coco_dataset, ground_truth
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,57 @@ def image_files(path: str | list[str]) -> list[Path]:
         return sorted(Path(file) for file in Listing(path, augment=False).im_files)
     except FileNotFoundError as error:
         raise YoloDynError(str(error.__cause__ or error)) from error
+
+
+def source_files(source: str) -> list[Path]:
+    """Image files that a folder, a text file, a pattern or a file name stands for; sorted.
+
+    Raises:
+        YoloDynError: where there are none.
+    """
+    if Path(source).is_dir() or Path(source).suffix == ".txt":
+        return image_files(source)
+    files = sorted(Path(file) for file in glob.glob(source))
+    if not files:
+        raise YoloDynError(f"source={source}: no image found")
+    return files
+
+
+def source_name(source: str) -> str:
+    """A name for results of such a source: that of its folder or file."""
+    path = Path(source).absolute()
+    return path.stem if "*" not in source else path.parent.name
+
+
+def unlabelled(source: str, channels: int = 3, only: list[str] | None = None, count: int = 1) -> EvaluationSet:
+    """The first images of a source, without ground truth, leaving out broken ones.
+
+    Args:
+        source: folder, text file, pattern or file.
+        channels: to read of each image.
+        only: file names of the images to take, in place of the first ones.
+        count: how many to take.
+
+    Raises:
+        YoloDynError: where there is no image.
+    """
+    if count < 1:
+        raise YoloDynError(f"count must be at least 1, got {count}")
+    files = _only(source_files(source), only, f"source={source}")
+    good: list[Path] = []
+    skipped: dict[str, str] = {}
+    for file in files:
+        if len(good) == (len(files) if only else count):
+            break
+        reason, _ = _check(file)
+        if reason:
+            skipped[str(file)] = reason
+        else:
+            good.append(file)
+    if not good:
+        raise YoloDynError(f"source={source}: no image can be read: {_some(skipped)}")
+    coco = coco_dataset([(file, []) for file in good], {})
+    return EvaluationSet(source, "", {}, channels, good, coco, "none", skipped, [], False, "")
 
 
 def _only(files: list[Path], only: list[str] | None, where: str) -> list[Path]:

@@ -139,11 +139,11 @@ def _missing(folder: Path, cell: Cell, hashes: bool) -> bool:
     return record is None or (hashes and not record["pixels"])
 
 
-def writable(folder: Path) -> Path:
-    """The folder for the results, made and tried before anything long begins."""
+def writable(folder: Path, inside: str = "cells") -> Path:
+    """The folder for the results, made with the one inside and tried before anything long begins."""
     try:
-        (folder / "cells").mkdir(parents=True, exist_ok=True)
-        trial = folder / "cells" / f".writable.{os.getpid()}"
+        (folder / inside).mkdir(parents=True, exist_ok=True)
+        trial = folder / inside / f".writable.{os.getpid()}"
         trial.touch()
         trial.unlink()
     except OSError as error:

@@ -55,7 +55,8 @@ def ground_truth(images: Sequence[str | Path], names: dict[int, str], root: Path
     read = _read(files, names, root, split, given)
     known = [(file, boxes) for file, boxes in zip(files, read.boxes, strict=True) if boxes is not None]
     unknown = [file for file, boxes in zip(files, read.boxes, strict=True) if boxes is None]
-    return Truth(_dataset(known, names), [file for file, _ in known], unknown, read.source, read.notes, read.labelled)
+    kept = [file for file, _ in known]
+    return Truth(coco_dataset(known, names), kept, unknown, read.source, read.notes, read.labelled)
 
 
 def _read(files: list[Path], names: dict[int, str], root: Path, split: str, given: str) -> _Read:
@@ -75,7 +76,8 @@ def _read(files: list[Path], names: dict[int, str], root: Path, split: str, give
     return _yolo(files, names)
 
 
-def _dataset(known: list[tuple[Path, Boxes]], names: dict[int, str]) -> dict[str, Any]:
+def coco_dataset(known: list[tuple[Path, Boxes]], names: dict[int, str]) -> dict[str, Any]:
+    """Images with their boxes in COCO's format; image ids are positions in the list."""
     sizes = [image_size(file) for file, _ in known]
     annotations = [
         {"area": box["bbox"][2] * box["bbox"][3], "iscrowd": 0, **box, "image_id": image}

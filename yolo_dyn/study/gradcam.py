@@ -1,0 +1,194 @@
+"""`yolo-dyn cam`: Grad-CAM++ of several models on the very same noisy pixels (A2D2C paper, Fig. 6)."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from yolo_dyn.errors import YoloDynError
+from yolo_dyn.robustness.cells import CLEAN
+from yolo_dyn.robustness.corruptions import Image, find
+from yolo_dyn.robustness.evaluate import Corrupter
+from yolo_dyn.robustness.images import EvaluationSet, read_image, source_name, unlabelled
+from yolo_dyn.robustness.pictures import NEAR
+from yolo_dyn.robustness.plan import chosen_device, labels, strengths
+from yolo_dyn.robustness.sweep import writable
+from yolo_dyn.study.explained import Network, Wanted
+from yolo_dyn.study.heat import Heat, heat
+from yolo_dyn.study.views import centre_crop, letterboxed
+
+SIGMAS = [0.0, 25.0]
+COLOURS = "inferno"  # evenly spaced for the eye, with any colour vision, and brighter where it is hotter
+STRENGTH = 0.6  # of the colours over the image, which is drawn in grey
+PANEL = 3.2  # width in inches
+
+
+def cam(
+    model: list[str],
+    source: str,
+    sigma: list[float] | None = None,
+    images: list[str] | None = None,
+    count: int = 3,
+    layer: list[int] | None = None,
+    target: str = "",
+    conf: float = 0.25,
+    max_det: int = 300,
+    seed: int = 0,
+    imgsz: int = 0,
+    device: str = "",
+    name: str = "",
+    project: str = "runs/cam",
+) -> str:
+    """Draw where models look, by Grad-CAM++, side by side on the same clean and noisy images.
+
+    Args:
+        model: checkpoints of detection or classification models.
+        source: folder, file or pattern of images.
+        sigma: standard deviations of Gaussian noise in grey levels; 0 and 25 where nothing is given. The clean image
+            is always drawn.
+        images: file names to draw; the first ones of the source where nothing is given.
+        count: how many to draw.
+        layer: numbers of the rows whose maps are taken; those that the head reads where nothing is given.
+        target: class name: the detections of this class alone, or a classifier's reasons for it in place of the
+            class it predicts.
+        conf: least score of a detection.
+        max_det: most detections of an image.
+        seed: of the noise.
+        imgsz: images are letterboxed to a square of so many pixels, for a classifier cut to it; 640, for a
+            classifier 224, where it is 0.
+        device: torch device; the first GPU where there is one, else the CPU.
+        name: of the folder for the picture, inside `project`; that of the source where it is empty.
+        project: folder of all such folders.
+
+    Returns:
+        A line that says which images were drawn, and where the picture is.
+
+    Raises:
+        YoloDynError: where something does not fit, before anything long begins.
+    """
+    if not 0 <= conf <= 1 or max_det < 1:
+        raise YoloDynError(f"conf must lie in 0..1 and max_det be at least 1, got {conf} and {max_det}")
+    conditions = [strength or 0.0 for _, strength, _ in strengths(SIGMAS if sigma is None else sigma, None, None)]
+    on = _torch_device(device)
+    networks = [Network.load(label, file, on) for label, file in labels(model).items()]
+    shown = unlabelled(source, _channels(networks), images, count)
+    for file, reason in shown.skipped.items():
+        print(f"skipped {file}: {reason}")
+    for network in networks:
+        network.check_rows(layer or [])
+        network.number(target)
+        network.side(imgsz)
+    folder = writable(Path(project) / (name or source_name(source)), "")
+    wanted = Wanted(conf, max_det, target)
+    panels = [
+        [_panel(network, shown, number, corrupter, imgsz, wanted, layer) for network in networks]
+        for number in range(len(shown.files))
+        for corrupter in (Corrupter(find("gaussian_noise") if s else None, s, seed) for s in conditions)
+    ]
+    picture = folder / "cam.png"
+    draw(panels, picture)
+    return f"{', '.join(file.name for file in shown.files)}: drawn to {picture}"
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One model on one image."""
+
+    file: str
+    condition: str
+    label: str  # of the model
+    found: str  # in words
+    image: Image  # with its noise, uint8 [H, W, C]
+    heat: np.ndarray  # [H, W], 0..1, NaN where the network sees nothing
+    boxes: np.ndarray  # [n, 4], left, top, right, bottom in pixels of the image
+
+
+def _torch_device(device: str) -> str:
+    from ultralytics.utils.torch_utils import select_device
+
+    try:
+        return str(select_device(chosen_device(device), verbose=False))
+    except (AssertionError, RuntimeError, ValueError) as error:
+        raise YoloDynError(f"device={device} cannot be used: {str(error).strip().splitlines()[0]}") from error
+
+
+def _channels(networks: list[Network]) -> int:
+    found = {network.label: network.channels for network in networks}
+    if len(set(found.values())) > 1:
+        raise YoloDynError(f"models must take images of as many channels, to see the same pixels; they take {found}")
+    if networks[0].channels != 3 and not all(network.detects for network in networks):
+        raise YoloDynError(f"a classification model must take 3 channels, {networks[0].label!r} takes {found}")
+    return networks[0].channels
+
+
+def _panel(
+    network: Network,
+    images: EvaluationSet,
+    number: int,
+    corrupter: Corrupter,
+    imgsz: int,
+    wanted: Wanted,
+    layer: list[int] | None,
+) -> Panel:
+    file, side = images.files[number], network.side(imgsz)
+    image = corrupter(read_image(file, images.channels), file.name)
+    view = letterboxed(images, number, corrupter, side) if network.detects else centre_crop(image, side)
+    result = heat(network, view.pixels, wanted, layer)
+    condition = f"sigma {corrupter.strength:g}" if corrupter.corruption else CLEAN
+    found = _words(network, result, wanted.target)
+    print(f"{file.name}, {condition}, {network.label}: {found}")
+    return Panel(
+        file.name, condition, network.label, found, image, view.lay_back(result.square), view.boxes(result.boxes)
+    )
+
+
+def _words(network: Network, result: Heat, target: str) -> str:
+    if not network.detects:
+        return f"{network.names[int(result.classes[0])]} {result.scores[0]:.2f}"
+    number = len(result.scores)
+    return f"{number or 'no'} detection{'s' if number != 1 else ''}{f' of {target}' if target else ''}"
+
+
+def draw(panels: list[list[Panel]], path: Path) -> None:
+    """Draw the image and its maps: a row for each image and strength, a column for each model.
+
+    Args:
+        panels: of each row, one for each model, all of the same image.
+        path: picture to write.
+    """
+    import matplotlib.pyplot as plt
+
+    tall = [PANEL * line[0].image.shape[0] / line[0].image.shape[1] for line in panels]
+    size = (PANEL * (len(panels[0]) + 1), sum(tall) + 0.5 * len(tall) + 0.6)
+    shape = {"squeeze": False, "layout": "constrained", "height_ratios": tall}
+    figure, axes = plt.subplots(len(panels), len(panels[0]) + 1, figsize=size, **shape)
+    for line, (first, *others) in zip(panels, axes, strict=True):
+        image = line[0].image
+        first.imshow(image[..., ::-1] if image.shape[2] == 3 else image[..., 0], cmap="gray")
+        first.set_title(f"{line[0].file}\n{line[0].condition}", fontsize=8)
+        for panel, axis in zip(line, others, strict=True):
+            colours = _overlay(axis, panel)
+    for axis in axes.flat:
+        axis.set_xticks([])
+        axis.set_yticks([])
+    bar = figure.colorbar(colours, ax=axes, location="bottom", shrink=0.5, aspect=40, pad=0.01)
+    bar.set_label("Grad-CAM++, share of the hottest place of the panel", fontsize=8)
+    bar.ax.tick_params(labelsize=7)
+    figure.savefig(path, **NEAR)
+    plt.close(figure)
+
+
+def _overlay(axis: Any, panel: Panel) -> Any:
+    """The image in grey, the heat over it, and thin frames around what was found."""
+    from matplotlib.patches import Rectangle
+
+    grey = panel.image.mean(2)
+    axis.imshow(grey, cmap="gray", vmin=0, vmax=255)
+    colours = axis.imshow(panel.heat, cmap=COLOURS, vmin=0, vmax=1, alpha=STRENGTH)
+    for left, top, right, bottom in panel.boxes:
+        for colour, width in (("black", 1.4), ("white", 0.6)):  # seen on any colour
+            size = right - left, bottom - top
+            axis.add_patch(Rectangle((left, top), *size, fill=False, edgecolor=colour, linewidth=width))
+    axis.set_title(f"{panel.label}, {panel.condition}\n{panel.found}", fontsize=8)
+    return colours

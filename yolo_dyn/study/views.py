@@ -1,0 +1,64 @@
+"""What a network sees of an image, and where it sees it: so a map of the network can be laid back over the image."""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+
+from yolo_dyn.robustness.corruptions import Image
+from yolo_dyn.robustness.evaluate import CorruptedImages, Corrupter
+from yolo_dyn.robustness.images import EvaluationSet
+from yolo_dyn.stock import train_args
+
+
+@dataclass(frozen=True)
+class View:
+    """An image resized, then padded or cut to the network's square of S by S pixels."""
+
+    pixels: torch.Tensor  # [1, C, S, S], values in 0..1
+    original: tuple[int, int]  # height and width of the image
+    resized: tuple[int, int]  # height and width that the whole image has at the network's scale
+    corner: tuple[int, int]  # row and column of its first pixel in the square; negative where it is cut off
+
+    def lay_back(self, square: np.ndarray) -> np.ndarray:
+        """Resize a map of the square, ``[S, S]``, to the image: float32 ``[H, W]``, NaN where the network saw nothing.
+
+        Both resizes are OpenCV's, which keeps the borders of the image, and not the centres of its corner pixels, in
+        place: nothing moves by the half pixel in which the conventions differ.
+        """
+        (height, width), (top, left), size = self.resized, self.corner, square.shape[0]
+        seen = np.full(self.resized, np.nan, np.float32)
+        rows, columns = slice(max(-top, 0), min(size - top, height)), slice(max(-left, 0), min(size - left, width))
+        seen[rows, columns] = square[rows.start + top : rows.stop + top, columns.start + left : columns.stop + left]
+        return cv2.resize(seen, self.original[::-1], interpolation=cv2.INTER_LINEAR)
+
+    def boxes(self, boxes: np.ndarray) -> np.ndarray:
+        """Boxes in pixels of the square as left, top, right, bottom, ``[n, 4]``, in those of the image."""
+        scale = np.divide(self.original, self.resized)[[1, 0, 1, 0]]
+        moved = (boxes - np.array(self.corner)[[1, 0, 1, 0]]) * scale
+        return moved.clip(0, np.array(self.original)[[1, 0, 1, 0]])
+
+
+def letterboxed(images: EvaluationSet, number: int, corrupter: Corrupter, imgsz: int) -> View:
+    """An image of a set as detection models are evaluated on it, through the same loader."""
+    loader = CorruptedImages(images, corrupter, False, imgsz=imgsz, hyp=train_args(), rect=False, stride=32)
+    item = loader[number]
+    height, width = item["ori_shape"]
+    (vertical, horizontal), (left, top) = item["ratio_pad"]
+    resized = round(height * vertical), round(width * horizontal)
+    return View(item["img"][None] / 255, (height, width), resized, (top, left))
+
+
+def centre_crop(image: Image, imgsz: int) -> View:
+    """An image, uint8 ``[H, W, 3]``, as Ultralytics' classification models see it: the square in its middle."""
+    import PIL.Image
+    from ultralytics.data.augment import classify_transforms
+
+    resize, crop, *to_tensor = classify_transforms(imgsz).transforms
+    whole = resize(PIL.Image.fromarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB)))
+    pixels = crop(whole)
+    for transform in to_tensor:
+        pixels = transform(pixels)
+    top, left = (-round((side - imgsz) / 2) for side in (whole.height, whole.width))  # as CenterCrop rounds it
+    return View(pixels[None], (image.shape[0], image.shape[1]), (whole.height, whole.width), (top, left))
