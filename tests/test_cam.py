@@ -16,8 +16,8 @@ from ultralytics import YOLO
 from yolo_dyn import YoloDynError, cli, shapes
 from yolo_dyn.robustness import corrupt
 from yolo_dyn.robustness.corruptions import find
-from yolo_dyn.robustness.evaluate import Corrupter
-from yolo_dyn.robustness.images import read_image, unlabelled
+from yolo_dyn.robustness.evaluate import Corrupter, Settings, detect
+from yolo_dyn.robustness.images import evaluation_set, read_image, unlabelled
 from yolo_dyn.study.explained import Network, Wanted, score_of
 from yolo_dyn.study.gradcam import cam
 from yolo_dyn.study.heat import _traced, heat
@@ -46,12 +46,16 @@ class HandMade(nn.Module):
 class BrightCells(nn.Module):
     """A detector's head that finds an object of class 0 in each bright cell, and nothing anywhere else."""
 
+    def __init__(self, steepness: float = 40) -> None:
+        super().__init__()
+        self.steepness = steepness
+
     def forward(self, levels: list[torch.Tensor]) -> tuple:
         light = levels[0].mean(1).flatten(1)[:, None]  # [1, 1, cells]
         across = levels[0].shape[-1]
         number = torch.arange(light.shape[-1])
         centres = torch.stack([number % across, number // across])[None] * CELL + CELL / 2
-        score = (40 * (light - 0.75)).sigmoid()
+        score = (self.steepness * (light - 0.75)).sigmoid()
         return torch.cat([centres, torch.full_like(centres, CELL), score, torch.zeros_like(score)], 1), {}
 
 
@@ -107,11 +111,13 @@ def random_network(random_detector) -> Callable[[str], Network]:
 # the formula ---------------------------------------------------------------------------------------------------------
 
 
-def test_it_is_the_published_formula():
+@pytest.mark.parametrize("scale", [64, 0.01])  # of the gradients, which the EPSILON would drown
+def test_it_is_the_published_formula(scale):
     torch.manual_seed(0)
     row = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU())
     row[0].bias.data += 0.4  # few zeros, but some
-    weight = 64 * torch.randn(2, 4).double()
+    weight = scale * torch.randn(2, 4).double()
+    weight[0] = 2 * weight[1].abs().max()  # the class that is predicted is not the one that is wanted
     network = Network("tiny", HandMade(row, SquaredLight(weight), "classify").double())
     pixels = torch.rand(1, 3, 8, 8).double()
     result = heat(network, pixels, Wanted(target="dark"))
@@ -140,7 +146,7 @@ def test_it_is_the_published_formula():
     assert np.abs(result.square - (expected - expected.min()) / span).max() <= tolerance
     plain = np.maximum(plain, 0)  # Grad-CAM is not Grad-CAM++ here, so the test tells them apart
     assert np.abs(result.square - (plain - plain.min()) / np.ptp(plain)).max() > 1000 * tolerance
-    assert result.classes.tolist() == [1]
+    assert (heat(network, pixels).classes.tolist(), result.classes.tolist()) == ([0], [1])
 
 
 def by_hand(network: Network, pixels: torch.Tensor, scores: np.ndarray) -> np.ndarray:
@@ -322,16 +328,21 @@ def test_nothing_found_is_no_heat_and_a_certain_score_breaks_nothing(tmp_path):
     nothing = heat(hand_made("detect"), dark.pixels, Wanted(conf=0.5))
     assert (len(nothing.boxes), nothing.square.max()) == (0, 0)
     network = hand_made("detect")
-    network.rows[-1].register_forward_hook(lambda *_: (_[2][0].round(decimals=5), {}))  # 0.99996 becomes 1
-    assert np.isfinite(heat(network, white.pixels, Wanted(conf=0.5)).square).all()
+    network.rows[-1].steepness = 4000  # the scores are 1.0 to the last bit, and their logits infinite
+    certain = heat(network, white.pixels, Wanted(conf=0.5))
+    assert certain.scores.min() == 1
+    assert np.isfinite(certain.square).all()
 
 
-def test_a_target_picks_the_detections_of_a_class(random_network):
-    network = random_network("yolov8n.yaml")
-    pixels = drawing()
+@pytest.mark.parametrize("by_itself", [False, True], ids=["suppressed", "end-to-end"])
+def test_a_target_picks_the_detections_of_a_class(by_itself, random_network):
+    network, pixels = random_network("yolo26n.yaml"), drawing()
+    network.rows[-1].end2end = by_itself
     for name, number in (("a", 0), ("b", 1)):
-        found = heat(network, pixels, Wanted(conf=0.001, target=name))
+        found = heat(network, pixels, Wanted(conf=0, target=name))
         assert set(found.classes.tolist()) == {number}
+        assert found.square.max() == pytest.approx(1, abs=1e-3)
+        assert (found.boxes[:, 2:] > found.boxes[:, :2]).all()
 
 
 # the command ---------------------------------------------------------------------------------------------------------
@@ -386,6 +397,22 @@ def test_models_side_by_side(detectors, classifier, tmp_path, monkeypatch, drawn
     assert all(text.endswith(("detection", "detections")) for text in found)
     for text, axis in zip(found, panels[:, 1], strict=True):
         assert len(axis.patches) == 2 * int(text.split()[0].replace("no", "0"))
+
+
+@pytest.mark.parametrize("sigma", [0, 30])
+def test_what_is_explained_is_what_is_evaluated(sigma, detectors):
+    images = evaluation_set(str(detectors / "data.yaml"))
+    corrupter = Corrupter(find("gaussian_noise"), sigma, 0)
+    evaluated = detect(str(detectors / "a.pt"), images, corrupter, Settings(imgsz=192, conf=0.03)).found
+    network = Network.load("a", str(detectors / "a.pt"))
+    for number in range(5):
+        view = letterboxed(images, number, corrupter, 192)
+        mine = heat(network, view.pixels, Wanted(conf=0.03, max_det=10))
+        left, top, width, height, scores, classes = evaluated[evaluated[:, 0] == number, 1:][:10].T
+        assert np.allclose(view.boxes(mine.boxes), np.stack([left, top, left + width, top + height], 1), atol=1)
+        assert np.allclose(mine.scores, scores, atol=1e-3)
+        assert mine.classes.tolist() == classes.tolist()
+    assert len(evaluated) > 10
 
 
 def test_nothing_found_says_so(detectors, tmp_path, monkeypatch, drawn):

@@ -165,7 +165,7 @@ def draw(panels: list[list[Panel]], path: Path) -> None:
     figure, axes = plt.subplots(len(panels), len(panels[0]) + 1, figsize=size, **shape)
     for line, (first, *others) in zip(panels, axes, strict=True):
         image = line[0].image
-        first.imshow(image[..., ::-1] if image.shape[2] == 3 else image[..., 0], cmap="gray")
+        first.imshow(image[..., ::-1] if image.shape[2] == 3 else image[..., 0], cmap="gray", vmin=0, vmax=255)
         first.set_title(f"{line[0].file}\n{line[0].condition}", fontsize=8)
         for panel, axis in zip(line, others, strict=True):
             colours = _overlay(axis, panel)
