@@ -48,7 +48,8 @@ class Network:
         except Exception as error:  # as many kinds as there are ways to break a file
             raise YoloDynError(f"model {file!r} cannot be loaded: {error}") from error
         head = type(net.model[-1]).__name__  # type: ignore[index]
-        if net.task not in SIZES or head not in (*detection_heads(), "Classify"):
+        accepted = (*detection_heads(), "Classify", "Classifier")
+        if net.task not in SIZES or head not in accepted:
             raise YoloDynError(f"model {file!r} is a {net.task} model ending in {head}; it must be Detect or Classify")
         return cls(label, net.eval().requires_grad_(False).to(device))
 

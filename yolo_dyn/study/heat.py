@@ -75,7 +75,7 @@ def heat(network: Network, pixels: torch.Tensor, wanted: Wanted | None = None, l
 def _grad_cam_plus_plus(scores: nn.Module, maps: list[nn.Module], what: str) -> Any:
     """The library's method, for maps that may be negative and gradients that may be small."""
     try:
-        from pytorch_grad_cam import GradCAMPlusPlus  # type: ignore[import-untyped,unused-ignore]
+        from pytorch_grad_cam import GradCAMPlusPlus
     except ImportError as error:
         raise YoloDynError("Grad-CAM++ needs the library grad-cam: pip install 'yolo-dyn[cam]'") from error
 
@@ -100,7 +100,7 @@ def _traced(network: Network, layer: list[int]) -> Iterator[list[nn.Module]]:
         maps: list[nn.Module] = [network.rows[number] for number in layer]
         hooks = [row.register_forward_hook(_tracer(network.label, i)) for i, row in zip(layer, maps, strict=True)]
     else:
-        count = len(head.f) if isinstance(head.f, list) else 1
+        count = len(head.f) if network.detects and isinstance(head.f, list) else 1  # a classifier's tokens are no map
         maps = [nn.Identity() for _ in range(count)]
         hooks = [head.register_forward_pre_hook(_before_head(maps))]
     try:
@@ -122,8 +122,9 @@ def _tracer(label: str, number: int) -> Callable[..., torch.Tensor]:
 def _before_head(maps: list[nn.Module]) -> Callable[..., tuple[Any, ...]]:
     def trace(head: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         read, *rest = inputs
-        levels = read if isinstance(read, (list, tuple)) else [read]
-        traced = [given(_with_gradient(level)) for given, level in zip(maps, levels, strict=True)]
+        levels = list(read) if isinstance(read, (list, tuple)) else [read]
+        traced = [given(_with_gradient(level)) for given, level in zip(maps, levels, strict=False)]
+        traced += levels[len(maps) :]
         return (traced if isinstance(read, (list, tuple)) else traced[0], *rest)
 
     return trace
