@@ -14,6 +14,15 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+DETECTORS = sorted(p.name for p in (ROOT / "models_yaml").glob("*.yaml") if not p.stem.endswith("-cls"))
+CLASSIFIERS = sorted(p.name for p in (ROOT / "models_yaml").glob("*-cls.yaml"))
+
+
+def nano(name: str) -> str:
+    """The name that builds a bundled detector at nano scale."""
+    return name.replace("-", "n-", 1)
+
+
 # Before Ultralytics is first imported, and seen by child processes: own settings, and nothing from the network.
 os.environ["YOLO_CONFIG_DIR"] = tempfile.mkdtemp(prefix="yolo-dyn-tests-")
 os.environ.setdefault("YOLO_AUTOINSTALL", "false")

@@ -7,7 +7,7 @@ import venv
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from conftest import DETECTORS, ROOT, nano
 
 pytestmark = pytest.mark.accept
 COMMON = ("workers=2", "device=cpu", "seed=0")
@@ -118,8 +118,8 @@ def test_the_demo(tmp_path, command):
     assert (tmp_path / "demo" / "predictions.png").is_file()
 
 
-@pytest.mark.parametrize("name", sorted(path.name for path in (ROOT / "models_yaml").glob("*.yaml")))
+@pytest.mark.parametrize("name", DETECTORS)
 def test_one_epoch_of_every_bundled_model(name, tmp_path, command):
     words = ("data=shapes.yaml", "imgsz=96", "epochs=1", "batch=16", f"project={tmp_path}", "name=train", "plots=False")
-    command("yolo", "train", f"model={name.replace('-', 'n-', 1)}", *words, *COMMON, cwd=tmp_path)
+    command("yolo", "train", f"model={nano(name)}", *words, *COMMON, cwd=tmp_path)
     assert (tmp_path / "train" / "weights" / "best.pt").is_file()

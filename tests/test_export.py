@@ -11,25 +11,20 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from conftest import DETECTORS, ROOT, nano
 from torch import nn
 from ultralytics import YOLO
 
 from yolo_dyn.deploy.runtimes import open_session
 from yolo_dyn.errors import YoloDynError
 from yolo_dyn.exporting import free_batch
-from yolo_dyn.files import bundled_folder
 
 TOUCHED = ("yolov8n-sgdm.yaml", "yolov8n-sgdm-odconv.yaml")  # by `make test`; the others by `make accept`
 BATCHES = {"one": {}, "eight": {"batch": 8, "simplify": False}, "free": {"dynamic": True}}
 SHAPES = {"one": [(1, 640, 640)], "eight": [(8, 640, 640)], "free": [(1, 640, 640), (3, 320, 256), (8, 320, 256)]}
 
 
-def nano(file: Path) -> str:
-    head, _, tail = file.stem.partition("-")
-    return f"{head}n-{tail}.yaml"
-
-
-ALL = sorted(nano(file) for file in bundled_folder("models_yaml").glob("*.yaml"))
+ALL = [nano(name) for name in DETECTORS]
 MODELS = [pytest.param(name, marks=[] if name in TOUCHED else pytest.mark.accept) for name in ALL]
 
 
@@ -265,7 +260,7 @@ def test_a_trace_of_ones_own_can_free_the_batch(here):
 
 
 def test_the_script_of_the_manual_runs_without_this_package_and_torch(here):
-    manual = (bundled_folder("models_yaml").parent / "docs/EDGE.md").read_text(encoding="utf-8")
+    manual = (ROOT / "docs/EDGE.md").read_text(encoding="utf-8")
     script = manual.split("```python\n")[1].split("```")[0]
     assert len(script.splitlines()) < 40
     model = lively(TOUCHED[0])

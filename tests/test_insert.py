@@ -7,7 +7,7 @@ import pytest
 import torch
 import ultralytics
 import yaml
-from conftest import ROOT
+from conftest import DETECTORS, ROOT
 from ultralytics.nn import tasks
 
 from yolo_dyn import YoloDynError, registry
@@ -21,8 +21,9 @@ CONTENT = {name: yaml.safe_load(file.read_text()) for name, file in STOCK.items(
 WITH_HEAD = [name for name, d in CONTENT.items() if d["head"][-1][2] in detection_heads()]
 
 
-CONTROL = "yolov8-wide.yaml"  # of the study, without any of our layers, written by hand
-BUNDLED = sorted({path.name for path in (ROOT / "models_yaml").glob("*.yaml")} - {CONTROL})
+TIMM = ("efficientvit-m0", "fasternet-t0", "convnextv2-atto")
+BY_HAND = {"yolov8-wide.yaml"} | {f"yolov8-{name}.yaml" for name in (*TIMM, "dmf-s", "dmf-xs", "dmf-xxs")}
+BUNDLED = sorted(set(DETECTORS) - BY_HAND)
 
 
 @pytest.mark.parametrize("name", BUNDLED)
@@ -39,7 +40,8 @@ def test_the_papers_arms_are_bundled():
     table_3 = {f"yolo{v}-sgdm-{d}.yaml" for v in ("v5", "v8") for d in ("condconv", "dynamicconv", "dcd", "odconv")}
     mixing = {kind.__name__.lower() for kind in registry.CONVOLUTIONS} - {"rfaconv"}
     studied = {f"yolov8-sgdm-{layer}.yaml" for layer in (*mixing, "unguided")}
-    assert set(BUNDLED) == sgdm | table_2 | table_3 | studied
+    table_4 = {f"yolov8-{backbone}-sgdm.yaml" for backbone in TIMM}
+    assert set(BUNDLED) == sgdm | table_2 | table_3 | table_4 | studied
 
 
 def test_all_families_with_a_head_are_covered():

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from yolo_dyn.conversion import WHERE, convert
 from yolo_dyn.errors import YoloDynError, nearest
 
-FAMILIES = ("resnet", "resnext", "wide_resnet", "regnet", "mobilenet", "efficientnet")  # body, pooling, classifier
+FAMILIES = ("resnet", "resnext", "wide_resnet", "mobilenet", "efficientnet")  # a body, pooling, a classifier
 
 
 class TorchvisionBackbone(nn.Module):

@@ -1,0 +1,160 @@
+"""Networks of timm and torchvision as rows: their maps, their counts, and what is said about wrong rows."""
+
+import sys
+
+import pytest
+import timm
+import torch
+import torchvision
+from conftest import ROOT
+from torch import nn
+from ultralytics.nn.tasks import ClassificationModel, DetectionModel
+
+from yolo_dyn import YoloDynError, backbones, layers
+from yolo_dyn.study.fingerprints import FINGERPRINTS
+from yolo_dyn.study.paper import TABLE_4
+from yolo_dyn.study.profile import profile
+
+
+def detector(*rows: list, channels: int = 3) -> DetectionModel:
+    d = {"nc": 3, "yaml_file": "rows.yaml", "backbone": list(rows), "head": [[[len(rows) - 1], 1, "Detect", ["nc"]]]}
+    return DetectionModel(d, ch=channels, verbose=False)
+
+
+@pytest.mark.parametrize("name", ["fasternet_t0", "efficientvit_m0", "resnet10t"])
+def test_the_maps_are_those_of_timm_at_the_chosen_strides(name):
+    strides = [16, 32]
+    row = backbones.TimmBackbone(3, name, strides).eval()
+    whole = timm.create_model(name, features_only=True).eval()
+    whole.load_state_dict(row.network.state_dict(), strict=False)
+    x = torch.rand(2, 3, 128, 96)
+    expected = dict(zip(whole.feature_info.reduction(), whole(x), strict=True))
+    found = row(x)
+    assert backbones.TimmBackbone.out_channels(3, [name, strides]) == [y.shape[1] for y in found]
+    assert all(torch.equal(y, expected[stride]) for y, stride in zip(found, strides, strict=True))
+
+
+def test_a_neck_knows_the_channels_of_each_map_also_of_other_images():
+    rows = [[-1, 1, "TimmBackbone", ["fasternet_t0", [8, 32]]], [0, 1, "Feature", [0]], [0, 1, "Feature", [1]]]
+    model = detector(*rows, [-1, 1, "nn.Upsample", [None, 4, "nearest"]], [[1, 3], 1, "Concat", [1]], channels=4)
+    assert model.model[-1].cv2[0][0].conv.in_channels == 80 + 320
+    assert model.stride.tolist() == [8]
+
+
+@pytest.mark.parametrize("name", sorted(TABLE_4))
+def test_counts_are_near_those_of_table_4(name):
+    """With VOC's 20 classes. ConvNeXtV2-Atto's published count is 0.32 M, its ImageNet classifier, above its maps'."""
+    (params, _), _ = TABLE_4[name]
+    model = DetectionModel(f"{name}.yaml", nc=20, verbose=False)
+    whole = sum(p.numel() for p in model.parameters()) / 1e6 + (0.321 if "convnext" in name else 0)
+    assert round(whole, 1) == params
+    with_sgdm = DetectionModel(f"{name}-sgdm.yaml", nc=20, verbose=False)
+    assert sum(row.params for row in profile(with_sgdm, 64)) - sum(row.params for row in profile(model, 64)) == 151_364
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnext50_32x4d", "mobilenet_v2", "efficientnet_b0"])
+def test_body_and_classifier_are_torchvisions_network(name):
+    body = backbones.TorchvisionBackbone(3, name).eval()
+    whole = torchvision.models.get_model(name).eval()
+    own = body.layers.state_dict()
+    whole.load_state_dict({f"features.{k}" if hasattr(whole, "features") else k: v for k, v in own.items()}, False)
+    last = [m for m in whole.modules() if isinstance(m, nn.Linear)][-1]
+    classifier = layers.Classifier(backbones.TorchvisionBackbone.out_channels(3, [name]), 1000).eval()
+    classifier.linear.load_state_dict(last.state_dict())
+    x = torch.rand(2, 3, 64, 96)
+    assert torch.allclose(classifier(body(x))[1], whole(x), atol=1e-5)
+
+
+def test_a_narrow_mobilenet():
+    narrow = backbones.TorchvisionBackbone(3, "mobilenet_v2", 0.5)
+    assert narrow(torch.rand(1, 3, 64, 64)).shape == (1, 1280, 2, 2)
+    params = sum(p.numel() for p in narrow.parameters()) + 1281 * 1000
+    assert params == sum(p.numel() for p in torchvision.models.mobilenet_v2(width_mult=0.5).parameters())
+
+
+PUBLISHED = {
+    "resnet18-condconv": "ResNet-18, CondConv K=8",
+    "resnet18-dcd": "ResNet-18, DCD",
+    "resnet18-dynamicconv": "ResNet-18, DynamicConv",
+    "resnet18-fmdconv": "ResNet-18, FMDConv K=4",
+    "resnet18-odconv": "ResNet-18, ODConv K=4",
+    "resnet50-dcd": "ResNet-50, DCD",
+    "resnet50-dynamicconv": "ResNet-50, DynamicConv",
+    "resnet50-odconv": "ResNet-50, ODConv K=4",
+    "mobilenetv2-odconv": "MobileNetV2 x1.0, ODConv K=4",
+}
+
+
+@pytest.mark.parametrize("file", sorted(PUBLISHED))
+def test_the_yamls_have_the_published_counts(file):
+    (mark,) = [mark for mark in FINGERPRINTS if mark.name == PUBLISHED[file]]
+    with torch.device("meta"):
+        model = ClassificationModel(str(ROOT / "models_yaml" / f"{file}-cls.yaml"), verbose=False)
+    assert round(sum(p.numel() for p in model.parameters()) / 1e6, 3) == mark.params
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (
+            [[-1, 1, "TimmBackbone", ["fasternet_t00"]]],
+            r"timm has no model 'fasternet_t00'; did you mean 'fasternet_t0'",
+        ),
+        (
+            [[-1, 1, "TimmBackbone", ["efficientvit_m0"]]],
+            r"row 0 \(TimmBackbone\): strides of efficientvit_m0 must be some of 16, 32, 64, .*, got \(8, 16, 32\)",
+        ),
+        ([[-1, 1, "TimmBackbone", ["fasternet_t0", [32, 8]]]], r"ascending, got \(32, 8\)"),
+        (
+            [[-1, 1, "TimmBackbone", []]],
+            r"row 0 \(TimmBackbone\): arguments are missing in \[\]; accepted: name, strides",
+        ),
+        (
+            [[-1, 1, "TimmBackbone", ["fasternet_t0", [8]]], [0, 1, "Feature", [1]]],
+            r"row 1 \(Feature\): index must be 0 to 0, got 1",
+        ),
+        (
+            [[-1, 1, "Conv", [8]], [0, 1, "Feature", [0]]],
+            r"row 1 \(Feature\): takes the maps of a row that yields several",
+        ),
+        ([[-1, 1, "TorchvisionBackbone", ["resnet81"]]], r"row 0 \(TorchvisionBackbone\): .*did you mean 'resnet18'"),
+        ([[-1, 1, "TorchvisionBackbone", ["densenet121"]]], r"name must be a network of torchvision \(resnet, "),
+        ([[-1, 1, "TorchvisionBackbone", ["resnet18", 0.5]]], r"resnet18 of width 0.5 with weights '' cannot be had"),
+        (
+            [[-1, 1, "TorchvisionBackbone", ["resnet18", {"dynamic": "ODConv", "where": "blocks"}]]],
+            r"where must be one of last_blocks, all_but_stem, .*, got 'blocks'",
+        ),
+        (
+            [[-1, 1, "TorchvisionBackbone", ["resnet18", {"dynamic": "ODConv", "where": "depthwise_3x3"}]]],
+            r"where matches none of the",
+        ),
+        (
+            [[-1, 1, "TorchvisionBackbone", ["resnet18", {"dynamic": "ODConv", "experts": 4}]]],
+            r"row 0 \(TorchvisionBackbone\): .*'experts'",
+        ),
+    ],
+    ids=str,
+)
+def test_a_wrong_row_is_named(rows, message):
+    with pytest.raises(YoloDynError, match=message):
+        detector(*rows)
+
+
+def test_weights_that_cannot_be_had(monkeypatch):
+    def offline(name, pretrained=False, **options):
+        if pretrained:
+            raise OSError("no route to host")
+        return create(name, **options)
+
+    create = timm.create_model
+    monkeypatch.setattr(timm, "create_model", offline)
+    with pytest.raises(
+        YoloDynError, match=r"the weights of fasternet_t0 cannot be had: no route to host; set pretrained"
+    ):
+        backbones.TimmBackbone(3, "fasternet_t0", pretrained=True)
+
+
+def test_timm_is_an_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(YoloDynError, match=r"TimmBackbone needs timm: pip install 'yolo-dyn\[timm\]'"):
+        backbones.TimmBackbone(3, "resnet10t")

@@ -1,0 +1,79 @@
+"""`yolo classify train` with the bundled classifiers: train, resume, fuse, validate, predict, export."""
+
+import copy
+
+import cv2
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from conftest import CLASSIFIERS, ROOT
+from test_layers import randomise
+from torch import nn
+from ultralytics import YOLO
+
+from yolo_dyn import registry
+from yolo_dyn.layers.blocks import ConvNormAct
+from yolo_dyn.study.gradcam import cam
+
+TOUCHED = ("dmf-xxs-cls.yaml", "mobilenetv2-fmdconv-cls.yaml", "resnet18-odconv-cls.yaml")  # by `make test`
+STATIC = ("mobilenetv2-cls.yaml", "resnet18-cls.yaml", "resnet50-cls.yaml")
+NAMES = [pytest.param(n, marks=[] if n in TOUCHED else pytest.mark.accept) for n in CLASSIFIERS]
+
+
+@pytest.fixture(scope="module")
+def colours(tmp_path_factory):
+    """Folders by class, as Ultralytics takes them: reddish and bluish squares."""
+    folder, generator = tmp_path_factory.mktemp("colours"), np.random.default_rng(0)
+    for split, count in (("train", 8), ("val", 4)):
+        for name, channel in (("blue", 0), ("red", 2)):
+            (folder / split / name).mkdir(parents=True)
+            for i in range(count):
+                image = generator.integers(0, 100, (40, 32, 3), np.uint8)
+                image[..., channel] += 150
+                cv2.imwrite(str(folder / split / name / f"{i}.png"), image)
+    return folder
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_classifier_trains_resumes_fuses_validates_and_exports(name, colours, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model = YOLO(ROOT / "models_yaml" / name)
+    assert model.task == "classify"
+    words = {"data": str(colours), "imgsz": 64, "batch": 8, "workers": 0, "plots": False, "project": str(tmp_path)}
+
+    def stop_after_one(trainer):
+        trainer.stop = True
+
+    model.add_callback("on_fit_epoch_end", stop_after_one)
+    model.train(epochs=2, name="run", **words)
+    weights = tmp_path / "run" / "weights" / "best.pt"
+    best = YOLO(weights)
+    kinds = (*registry.CONVOLUTIONS, *(() if name in STATIC else (ConvNormAct,)))
+    assert any(isinstance(m, kinds) for m in best.model.modules()) == (name not in STATIC)
+    network = randomise(best.model.float().eval())
+    images = torch.rand(2, 3, 64, 64)
+    expected = network(images)[1]
+    fused = copy.deepcopy(network).fuse(verbose=False)
+    ours = [m for m in registry.in_model(fused) if not type(m).__name__.startswith("Torchvision")]
+    inside = [m for layer in ours for m in layer.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
+    assert not inside
+    assert torch.allclose(fused(images)[1], expected, atol=1e-3 * max(1.0, expected.std().item()))
+    assert len(best.names) == 2
+    best.val(data=str(colours), imgsz=64, workers=0, plots=False)
+    file = YOLO(weights).export(format="onnx", imgsz=64, dynamic=True, simplify=False)
+    session = onnxruntime.InferenceSession(file)
+    for batch in (1, 3):
+        images = torch.rand(batch, 3, 64, 64)
+        by_torch = YOLO(weights).model.float().eval().fuse(verbose=False)(images)[0].detach().numpy()
+        assert np.abs(session.run(None, {session.get_inputs()[0].name: images.numpy()})[0] - by_torch).max() < 1e-4
+
+
+@pytest.mark.parametrize("name", ["dmf-xxs-cls.yaml", "resnet18-odconv-cls.yaml"])
+def test_heat_of_a_classifier(name, colours, tmp_path):
+    file = tmp_path / "model.pt"
+    YOLO(ROOT / "models_yaml" / name).save(file)
+    picture = tmp_path / "out" / "heat" / "cam.png"
+    line = cam([str(file)], str(colours / "val" / "red"), count=1, imgsz=64, name="heat", project=str(tmp_path / "out"))
+    assert "0.png" in line
+    assert picture.is_file()
