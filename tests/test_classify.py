@@ -42,12 +42,16 @@ def test_a_classifier_trains_resumes_fuses_validates_and_exports(name, colours, 
     assert model.task == "classify"
     words = {"data": str(colours), "imgsz": 64, "batch": 8, "workers": 0, "plots": False, "project": str(tmp_path)}
 
-    def stop_after_one(trainer):
-        trainer.stop = True
+    def interrupt(trainer):
+        if trainer.epoch == 1:
+            raise KeyboardInterrupt
 
-    model.add_callback("on_fit_epoch_end", stop_after_one)
-    model.train(epochs=2, name="run", **words)
+    model.add_callback("on_train_epoch_start", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        model.train(epochs=2, name="run", **words)
+    YOLO(tmp_path / "run" / "weights" / "last.pt").train(resume=True)
     weights = tmp_path / "run" / "weights" / "best.pt"
+    assert len((tmp_path / "run" / "results.csv").read_text().splitlines()) == 3
     best = YOLO(weights)
     kinds = (*registry.CONVOLUTIONS, *(() if name in STATIC else (ConvNormAct,)))
     assert any(isinstance(m, kinds) for m in best.model.modules()) == (name not in STATIC)

@@ -29,15 +29,22 @@ MODELS = [pytest.param(name, marks=[] if name in TOUCHED else pytest.mark.accept
 
 
 def lively(name: str) -> YOLO:
-    """A model that is not at its initial state: normalised by random statistics, scores spread over (0, 1)."""
+    """A model that is not at its initial state: normalised by random statistics, scores spread over (0, 1).
+
+    The statistics are random around those of noise: with others, a deep backbone without shortcuts (DMF) comes to
+    values of 1e5, where float32 does not even agree with float64.
+    """
     torch.manual_seed(0)
     model = YOLO(name)
-    for module in model.model.modules():
-        if isinstance(module, (nn.BatchNorm2d, nn.BatchNorm1d)):
-            nn.init.normal_(module.running_mean, std=0.2)
-            nn.init.uniform_(module.running_var, 0.5, 1.5)
-            nn.init.uniform_(module.weight, 0.8, 1.2)
-            nn.init.normal_(module.bias, std=0.1)
+    norms = [m for m in model.model.modules() if isinstance(m, (nn.BatchNorm2d, nn.BatchNorm1d))]
+    for module in norms:
+        nn.init.uniform_(module.weight, 0.8, 1.2)
+        nn.init.normal_(module.bias, std=0.1)
+        module.momentum = 1.0
+    model.model.train()(images(4, 128, 128))
+    for module in norms:
+        module.running_mean += 0.2 * module.running_var.sqrt() * torch.randn_like(module.running_mean)
+        module.running_var *= torch.empty_like(module.running_var).uniform_(0.5, 1.5)
     model.model.eval()
     for branch in ("cv3", "one2one_cv3"):
         for scale in getattr(model.model.model[-1], branch, None) or ():
@@ -47,8 +54,8 @@ def lively(name: str) -> YOLO:
 
 
 def by_torch(model: YOLO, images: torch.Tensor) -> np.ndarray:
-    """Raw output ``[B, 4 + classes, anchors]`` of the fused model."""
-    fused = copy.deepcopy(model.model).fuse(verbose=False).eval()
+    """Raw output ``[B, 4 + classes, anchors]`` of the fused model, in the precision of the images."""
+    fused = copy.deepcopy(model.model).fuse(verbose=False).eval().to(images.dtype)
     head = fused.model[-1]
     head.export, head.dynamic, head.format = True, True, "onnx"
     with torch.no_grad():
@@ -62,6 +69,14 @@ def agree(found: np.ndarray, expected: np.ndarray, boxes: float = 1e-2, scores: 
     assert expected[:, 4:].max() > 0.9  # else the agreement of the scores would say little
     assert np.abs(found[:, :4] - expected[:, :4]).max() <= boxes  # pixels
     assert np.abs(found[:, 4:] - expected[:, 4:]).max() <= scores
+
+
+def rounding(name: str, model: YOLO, images: torch.Tensor, expected: np.ndarray) -> dict[str, float]:
+    """Tolerances for a backbone so deep that float32 itself is further from float64 than the usual ones."""
+    if "-dmf" not in name:
+        return {}
+    error = np.abs(expected - by_torch(model, images.double()))
+    return {"boxes": max(1e-2, 4 * error[:, :4].max()), "scores": max(1e-4, 4 * error[:, 4:].max())}
 
 
 def images(batch: int, height: int, width: int) -> torch.Tensor:
@@ -82,7 +97,8 @@ def test_onnx_agrees_with_torch(name, batch, here):
     session = onnxruntime.InferenceSession(model.export(format="onnx", imgsz=640, **BATCHES[batch]))
     for shape in SHAPES[batch]:
         x = images(*shape)
-        agree(session.run(None, {"images": x.numpy()})[0], by_torch(model, x))
+        expected = by_torch(model, x)
+        agree(session.run(None, {"images": x.numpy()})[0], expected, **rounding(name, model, x, expected))
 
 
 @pytest.mark.parametrize("free", [False, True])
@@ -102,7 +118,9 @@ def test_the_newer_exporter_of_torch_agrees_too(name, free, here):
     session = onnxruntime.InferenceSession("newer.onnx")
     for size in (1, 2, 5) if free else (2,):
         x = images(size, 320, 320)
-        agree(session.run(None, {session.get_inputs()[0].name: x.numpy()})[0], by_torch(model, x))
+        found = session.run(None, {session.get_inputs()[0].name: x.numpy()})[0]
+        expected = by_torch(model, x)
+        agree(found, expected, **rounding(name, model, x, expected))
 
 
 @pytest.mark.parametrize("arguments", [{}, {"dynamic": True}], ids=["one", "free"])

@@ -68,12 +68,15 @@ def conv_per_sample(
     batch, c_out = weight.shape[:2]
     if form == "unfold" or (torch.compiler.is_exporting() and isinstance(batch, torch.SymInt)):
         return _conv_unfolded(x, weight, bias, stride, padding, dilation, groups)
+    # plain numbers: an exporter must know a kernel's shape, and some backbones hide the batch size from it
+    batch, c_out, *taps = map(int, weight.shape)
     if bias is not None:
         bias = bias.expand(batch, c_out).flatten()
+    kernels = weight.reshape(batch * c_out, *taps)  # [B*C_out, C_in/groups, kH, kW]
     if batch == 1:
-        return F.conv2d(x, weight.flatten(0, 1), bias, stride, padding, dilation, groups)
+        return F.conv2d(x, kernels, bias, stride, padding, dilation, groups)
     folded = x.reshape(1, -1, *x.shape[2:])  # [1, B*C_in, H, W]
-    y = F.conv2d(folded, weight.flatten(0, 1), bias, stride, padding, dilation, batch * groups)
+    y = F.conv2d(folded, kernels, bias, stride, padding, dilation, batch * groups)
     return y.reshape(batch, c_out, *y.shape[2:])
 
 
