@@ -11,6 +11,7 @@ from conftest import CLASSIFIERS, ROOT
 from test_layers import randomise
 from torch import nn
 from ultralytics import YOLO
+from ultralytics.cfg import get_cfg
 
 from yolo_dyn import registry
 from yolo_dyn.layers.blocks import ConvNormAct
@@ -71,6 +72,13 @@ def test_a_classifier_trains_resumes_fuses_validates_and_exports(name, colours, 
         images = torch.rand(batch, 3, 64, 64)
         by_torch = YOLO(weights).model.float().eval().fuse(verbose=False)(images)[0].detach().numpy()
         assert np.abs(session.run(None, {session.get_inputs()[0].name: images.numpy()})[0] - by_torch).max() < 1e-4
+
+
+@pytest.mark.parametrize("recipe", sorted((ROOT / "datasets" / "recipes").glob("*.yaml")), ids=lambda file: file.stem)
+def test_the_stock_trainer_takes_every_recipe(recipe):
+    """Unknown keys and wrong types raise."""
+    found = get_cfg(recipe)
+    assert (found.optimizer, found.epochs) in {("SGD", 300), ("SGD", 100), ("SGD", 70)}
 
 
 @pytest.mark.parametrize("name", ["dmf-xxs-cls.yaml", "resnet18-odconv-cls.yaml"])
