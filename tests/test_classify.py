@@ -1,6 +1,7 @@
 """`yolo classify train` with the bundled classifiers: train, resume, fuse, validate, predict, export."""
 
 import copy
+import json
 
 import cv2
 import numpy as np
@@ -13,8 +14,9 @@ from torch import nn
 from ultralytics import YOLO
 from ultralytics.cfg import get_cfg
 
-from yolo_dyn import registry
+from yolo_dyn import YoloDynError, registry
 from yolo_dyn.layers.blocks import ConvNormAct
+from yolo_dyn.study import classifiers
 from yolo_dyn.study.gradcam import cam
 
 TOUCHED = ("dmf-xxs-cls.yaml", "mobilenetv2-fmdconv-cls.yaml", "resnet18-odconv-cls.yaml")  # by `make test`
@@ -89,3 +91,29 @@ def test_heat_of_a_classifier(name, colours, tmp_path):
     line = cam([str(file)], str(colours / "val" / "red"), count=1, imgsz=64, name="heat", project=str(tmp_path / "out"))
     assert "0.png" in line
     assert picture.is_file()
+
+
+def test_the_study_runs_what_is_missing_and_makes_its_section(colours, tmp_path, monkeypatch, capsys):
+    small = {"imgsz": 32, "epochs": 1, "batch": 8, "workers": 0, "plots": False, "seed": 0}
+    monkeypatch.setattr(classifiers, "RECIPE", small)
+    out, words = tmp_path / "out", {"runs": str(tmp_path / "runs"), "out": str(tmp_path / "out")}
+    assert classifiers.section(out) == ""
+    classifiers.study_classify(str(colours), ["resnet18"], **words)
+    before = (out / "resnet18.json").read_bytes()
+    classifiers.study_classify(str(colours), ["resnet18"], **words)
+    assert (out / "resnet18.json").read_bytes() == before
+    text = classifiers.section(out)
+    assert "Seconds of an epoch: not measured yet." in text
+    assert "Not run yet: CondConv" in text
+    classifiers.study_classify(str(colours), ["resnet18"], seconds=True, rounds=1, **words)
+    seconds = json.loads((out / "seconds.json").read_text())["seconds"]["resnet18"]
+    row = next(line for line in classifiers.section(out).splitlines() if line.startswith("| static"))
+    top1 = json.loads(before)["top1"]
+    assert f"| {seconds:.1f} | {seconds / top1:.1f} | {top1 * 16 / seconds:.1f} |" in row
+
+
+def test_a_wrong_argument_of_the_study_is_named(tmp_path):
+    with pytest.raises(YoloDynError, match=r"unknown model 'resnet81'; did you mean 'resnet18'"):
+        classifiers.study_classify(str(tmp_path), ["resnet81"])
+    with pytest.raises(YoloDynError, match=r"data=.*nowhere is no folder of pictures by class"):
+        classifiers.study_classify(str(tmp_path / "nowhere"))

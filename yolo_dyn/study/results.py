@@ -12,6 +12,7 @@ from yolo_dyn.robustness.pictures import COLOURS, MARKERS, NEAR, STYLES
 from yolo_dyn.robustness.results import MEAN
 from yolo_dyn.robustness.scores import mean_performance
 from yolo_dyn.study.arms import ARMS, BASE
+from yolo_dyn.study.classifiers import section
 from yolo_dyn.study.significance import Comparison, Scores, compare_seeds, shared
 
 PAIRS = (("sgdm", BASE), ("sgdm", "wide"), ("sgdm", "unguided"), ("wide", BASE), ("unguided", BASE))
@@ -35,7 +36,7 @@ def results(source: str = "docs/results", out: str = "docs/RESULTS.md") -> str:
     picture = Path(source) / "curves.png"
     draw(found, picture)
     where = picture.relative_to(Path(out).parent) if picture.is_relative_to(Path(out).parent) else picture
-    Path(out).write_text(page(found, str(where)), encoding="utf-8")
+    Path(out).write_text(page(found, str(where), section(Path(source) / "classify")), encoding="utf-8")
     return f"{sum(map(len, found.values()))} results in {out}"
 
 
@@ -76,7 +77,7 @@ def compared(found: Found, arm: str, to: str) -> dict[str, Comparison]:
     return {name: compare_seeds(a, b) for name, (a, b) in pairs.items() if a}
 
 
-def page(found: Found, picture: str) -> str:
+def page(found: Found, picture: str, classifiers: str = "") -> str:
     """The page as text."""
     any_arm = next(iter(found))
     conditions = list(scores(found, any_arm))
@@ -92,6 +93,7 @@ def page(found: Found, picture: str) -> str:
         " over seeds.\n\n" + _tests(found, conditions),
         "## Every seed\n\n" + _seeds(found, conditions),
         "## What this does not show\n\n" + LIMITS,
+        *([classifiers] if classifiers else []),
     ]
     return "\n\n".join(sections) + "\n"
 

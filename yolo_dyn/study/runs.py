@@ -9,7 +9,7 @@ import yaml
 from yolo_dyn.errors import MissingFileError, YoloDynError
 
 AP = "metrics/mAP50-95(B)"
-TOP1 = "metrics/accuracy_top1"
+TOP1, TOP5 = "metrics/accuracy_top1", "metrics/accuracy_top5"
 
 
 def read_run(run: Path) -> dict[str, list[float]]:
