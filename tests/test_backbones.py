@@ -10,7 +10,9 @@ from conftest import ROOT
 from torch import nn
 from ultralytics.nn.tasks import ClassificationModel, DetectionModel
 
-from yolo_dyn import YoloDynError, backbones, layers
+from yolo_dyn import YoloDynError, layers
+from yolo_dyn.backbones.timm_backbone import TimmBackbone
+from yolo_dyn.backbones.torchvision_backbone import TorchvisionBackbone
 from yolo_dyn.study.fingerprints import FINGERPRINTS
 from yolo_dyn.study.paper import TABLE_4
 from yolo_dyn.study.profile import profile
@@ -24,13 +26,13 @@ def detector(*rows: list, channels: int = 3) -> DetectionModel:
 @pytest.mark.parametrize("name", ["fasternet_t0", "efficientvit_m0", "resnet10t"])
 def test_the_maps_are_those_of_timm_at_the_chosen_strides(name):
     strides = [16, 32]
-    row = backbones.TimmBackbone(3, name, strides).eval()
+    row = TimmBackbone(3, name, strides).eval()
     whole = timm.create_model(name, features_only=True).eval()
     whole.load_state_dict(row.network.state_dict(), strict=False)
     x = torch.rand(2, 3, 128, 96)
     expected = dict(zip(whole.feature_info.reduction(), whole(x), strict=True))
     found = row(x)
-    assert backbones.TimmBackbone.out_channels(3, [name, strides]) == [y.shape[1] for y in found]
+    assert TimmBackbone.out_channels(3, [name, strides]) == [y.shape[1] for y in found]
     assert all(torch.equal(y, expected[stride]) for y, stride in zip(found, strides, strict=True))
 
 
@@ -54,19 +56,19 @@ def test_counts_are_near_those_of_table_4(name):
 
 @pytest.mark.parametrize("name", ["resnet18", "resnext50_32x4d", "mobilenet_v2", "efficientnet_b0"])
 def test_body_and_classifier_are_torchvisions_network(name):
-    body = backbones.TorchvisionBackbone(3, name).eval()
+    body = TorchvisionBackbone(3, name).eval()
     whole = torchvision.models.get_model(name).eval()
     own = body.layers.state_dict()
     whole.load_state_dict({f"features.{k}" if hasattr(whole, "features") else k: v for k, v in own.items()}, False)
     last = [m for m in whole.modules() if isinstance(m, nn.Linear)][-1]
-    classifier = layers.Classifier(backbones.TorchvisionBackbone.out_channels(3, [name]), 1000).eval()
+    classifier = layers.Classifier(TorchvisionBackbone.out_channels(3, [name]), 1000).eval()
     classifier.linear.load_state_dict(last.state_dict())
     x = torch.rand(2, 3, 64, 96)
     assert torch.allclose(classifier(body(x))[1], whole(x), atol=1e-5)
 
 
 def test_a_narrow_mobilenet():
-    narrow = backbones.TorchvisionBackbone(3, "mobilenet_v2", 0.5)
+    narrow = TorchvisionBackbone(3, "mobilenet_v2", 0.5)
     assert narrow(torch.rand(1, 3, 64, 64)).shape == (1, 1280, 2, 2)
     params = sum(p.numel() for p in narrow.parameters()) + 1281 * 1000
     assert params == sum(p.numel() for p in torchvision.models.mobilenet_v2(width_mult=0.5).parameters())
@@ -151,10 +153,10 @@ def test_weights_that_cannot_be_had(monkeypatch):
     with pytest.raises(
         YoloDynError, match=r"the weights of fasternet_t0 cannot be had: no route to host; set pretrained"
     ):
-        backbones.TimmBackbone(3, "fasternet_t0", pretrained=True)
+        TimmBackbone(3, "fasternet_t0", pretrained=True)
 
 
 def test_timm_is_an_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(YoloDynError, match=r"TimmBackbone needs timm: pip install 'yolo-dyn\[timm\]'"):
-        backbones.TimmBackbone(3, "resnet10t")
+        TimmBackbone(3, "resnet10t")

@@ -16,7 +16,8 @@ from yolo_dyn import YoloDynError, cli
 from yolo_dyn.study import fmdconv_paper, tradeoff_picture
 from yolo_dyn.study.fmdconv_paper import TABLES, Published, images_by_columns, overlap, rounded
 from yolo_dyn.study.runs import AP, TOP1, run_names, training_images
-from yolo_dyn.study.tradeoff import Row, ies, rcs, seconds_per_epoch, tradeoff
+from yolo_dyn.study.tradeoff import tradeoff
+from yolo_dyn.study.tradeoff_scores import Row, ies, rcs, seconds_per_epoch
 
 SCORED = [pytest.param(table, row, id=f"{table.name[:7]} {row.model}") for table in TABLES for row in table.rows]
 WRONG = {("Table 2", "channel attention"), ("Table 6", "FMDConv, K=4")}  # their IES

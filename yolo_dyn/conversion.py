@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import nn
 
+from yolo_dyn import registry
 from yolo_dyn.errors import YoloDynError, nearest
 from yolo_dyn.layers.blocks import AsLinear
 
@@ -51,8 +52,6 @@ def convert(
 
 
 def _layer(layer: type[nn.Module] | str) -> type[nn.Module]:
-    from yolo_dyn import registry  # here, since some of the layers it knows convert networks themselves
-
     kind = registry.get(layer) if isinstance(layer, str) else layer
     if kind is None:
         raise YoloDynError(f"unknown layer {layer!r}{nearest(str(layer), registry.names())}")

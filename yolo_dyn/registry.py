@@ -7,7 +7,7 @@ from typing import TypeVar, overload
 
 from torch import nn
 
-from yolo_dyn import backbones, layers
+from yolo_dyn import layers
 from yolo_dyn.errors import YoloDynError
 from yolo_dyn.layers.blocks import ConvNormAct
 
@@ -27,9 +27,6 @@ CONVOLUTIONS: tuple[type[nn.Module], ...] = (  # a row of a YAML adds BatchNorm 
 )
 MODULES: tuple[type[nn.Module], ...] = (layers.CBAM, layers.CoordAtt, layers.RDConv, layers.SGDM)
 PARTS: tuple[type[nn.Module], ...] = (  # of whole networks: their rows take several inputs, or fixed channels
-    backbones.Feature,
-    backbones.TimmBackbone,
-    backbones.TorchvisionBackbone,
     layers.BneckLite,
     layers.Classifier,
     layers.DMFBlock,
@@ -38,6 +35,11 @@ PARTS: tuple[type[nn.Module], ...] = (  # of whole networks: their rows take sev
     layers.Former,
     layers.GlobalTokens,
 )
+BACKBONES = {  # of other libraries, imported when they are asked for, like the layers that other packages declare
+    "Feature": "yolo_dyn.backbones.feature:Feature",
+    "TimmBackbone": "yolo_dyn.backbones.timm_backbone:TimmBackbone",
+    "TorchvisionBackbone": "yolo_dyn.backbones.torchvision_backbone:TorchvisionBackbone",
+}
 
 _LAYERS: dict[str, type[nn.Module]] = {kind.__name__: kind for kind in (*CONVOLUTIONS, *MODULES, *PARTS)}
 
@@ -85,8 +87,9 @@ def register(layer: type[nn.Module] | str | None = None, name: str | None = None
 
 @functools.cache
 def _declared() -> dict[str, EntryPoint]:
-    """Layers that installed packages declare in the entry-point group; not imported until they are asked for."""
-    return {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
+    """Layers that this and installed packages declare; not imported until they are asked for."""
+    own = [EntryPoint(name, place, ENTRY_POINT_GROUP) for name, place in BACKBONES.items()]
+    return {point.name: point for point in (*entry_points(group=ENTRY_POINT_GROUP), *own)}
 
 
 def names() -> list[str]:

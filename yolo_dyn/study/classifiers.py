@@ -13,7 +13,7 @@ from yolo_dyn.robustness.results import data_name, environment
 from yolo_dyn.stock import load_model
 from yolo_dyn.study.repeat import train_once
 from yolo_dyn.study.runs import TOP1, TOP5, read_arguments, read_run, training_images
-from yolo_dyn.study.tradeoff import ies, rcs, seconds_per_epoch
+from yolo_dyn.study.tradeoff_scores import ies, rcs, seconds_per_epoch
 
 RECIPE: dict[str, Any] = {"imgsz": 32, "epochs": 20, "batch": 128, "seed": 0, "plots": False}
 MODELS = {

@@ -80,7 +80,8 @@ def _fmdconv(num_experts: int) -> nn.Module:
 
 
 def _dmf(size: str) -> nn.Module:
-    return load_model(f"dmf-{size.lower()}-cls.yaml")
+    with torch.device("meta"):
+        return load_model(f"dmf-{size.lower()}-cls.yaml")
 
 
 FINGERPRINTS = (

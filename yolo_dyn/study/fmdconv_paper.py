@@ -7,7 +7,7 @@ are not those of the tables: RCS 241.08 where Table 3 has 492.82, and IES 153.16
 from dataclasses import dataclass
 from decimal import Decimal
 
-from yolo_dyn.study.tradeoff import ies, rcs
+from yolo_dyn.study.tradeoff_scores import ies, rcs
 
 CIFAR, IMAGENET = 60_000, 1_281_167  # N: both splits of CIFAR, the train split of ImageNet
 Interval = tuple[float, float]

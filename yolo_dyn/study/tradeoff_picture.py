@@ -4,13 +4,11 @@ import math
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from yolo_dyn.errors import YoloDynError
 from yolo_dyn.robustness.pictures import COLOURS, NEAR
-
-if TYPE_CHECKING:
-    from yolo_dyn.study.tradeoff import Row
+from yolo_dyn.study.tradeoff_scores import Row
 
 AXES = {"top-1": "top-1 accuracy", "AP": "AP (IoU 0.50 to 0.95)"}
 LARGEST = 900  # area of the largest bubble in square points
@@ -20,7 +18,7 @@ GAP = 5  # pixels between a label and what is near it
 Box = tuple[float, float, float, float]  # left, bottom, right, top
 
 
-def draw(rows: list["Row"], file: Path) -> None:
+def draw(rows: list[Row], file: Path) -> None:
     """Draw the runs: (a) bubbles, whose area is RCS, (b) IES, (c) RCS.
 
     Raises:
@@ -63,7 +61,7 @@ def _bars(axis: Any, names: list[str], values: list[float], looks: list[dict[str
     axis.set_axisbelow(True)
 
 
-def _bubbles(axis: Any, rows: list["Row"], names: list[str], looks: list[dict[str, Any]]) -> None:
+def _bubbles(axis: Any, rows: list[Row], names: list[str], looks: list[dict[str, Any]]) -> None:
     most = max(row.rcs for row in rows) or 1
     areas = [LARGEST * row.rcs / most for row in rows]
     for i in sorted(range(len(rows)), key=lambda i: -areas[i]):  # small ones on top

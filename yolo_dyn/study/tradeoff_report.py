@@ -3,13 +3,11 @@
 import csv
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from yolo_dyn.errors import YoloDynError
 from yolo_dyn.files import written_whole
-
-if TYPE_CHECKING:
-    from yolo_dyn.study.tradeoff import Row
+from yolo_dyn.study.tradeoff_scores import Row
 
 SETTINGS = ("data", "fraction", "imgsz", "batch", "device", "workers", "cache", "amp", "compile", "val")  # tell on time
 NOTES = """IES = seconds / {metric}: lower is better. RCS = {metric} x N / seconds: higher is better (FMDConv, Eq. 3-4).
@@ -20,7 +18,7 @@ DETECTION = (
 )
 
 
-def write(rows: list["Row"], file: Path) -> None:
+def write(rows: list[Row], file: Path) -> None:
     """Write the table as CSV.
 
     Raises:
@@ -36,7 +34,7 @@ def write(rows: list["Row"], file: Path) -> None:
         raise YoloDynError(f"{file} cannot be written: {error.strerror}") from error
 
 
-def report(rows: list["Row"], arguments: list[dict[str, Any]], given: bool) -> list[str]:
+def report(rows: list[Row], arguments: list[dict[str, Any]], given: bool) -> list[str]:
     """Lines for the terminal: the table, and how to read it.
 
     Args:
@@ -47,7 +45,7 @@ def report(rows: list["Row"], arguments: list[dict[str, Any]], given: bool) -> l
     return [*_table(rows), "", *_notes(rows, arguments, given)]
 
 
-def _table(rows: list["Row"]) -> list[str]:
+def _table(rows: list[Row]) -> list[str]:
     wide = 2 + max(len("run"), *(len(row.run) for row in rows))
     heads = ("epochs", "best", "N", "seconds an epoch", rows[0].metric, "IES", "RCS")
     lines = [f"{'run':<{wide}}" + "{:>8}{:>6}{:>12}{:>18}{:>9}{:>12}{:>12}".format(*heads)]
@@ -59,7 +57,7 @@ def _table(rows: list["Row"]) -> list[str]:
     return lines
 
 
-def _notes(rows: list["Row"], arguments: list[dict[str, Any]], given: bool) -> list[str]:
+def _notes(rows: list[Row], arguments: list[dict[str, Any]], given: bool) -> list[str]:
     """What the figures are, and what speaks against comparing these runs."""
     metric = rows[0].metric
     notes = [NOTES.format(metric=metric, images="as given" if given else "images of the train split")]
