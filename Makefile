@@ -21,11 +21,14 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# A process for each core, up to four, each with one thread: two threads in each would only wait for one another.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
+
 test: lint
-	$(BIN)/python -m pytest -m "not accept"
+	$(PYTEST) -m "not accept"
 
 accept: lint
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 # What is missing of the study under docs/results, arm by arm, then its page: make study DATA=path/to/bccd/data.yaml
 DATA ?= bccd/data.yaml
