@@ -42,10 +42,16 @@ class KernelAttention(nn.Module):
 
 
 class PooledNorm(nn.BatchNorm1d):
-    """BatchNorm of a pooled vector ``[B, C]`` that also trains at batch 1, where it uses the running statistics."""
+    """BatchNorm of a pooled vector ``[B, C]`` that also trains at batch 1, where it uses the running statistics.
+
+    Attributes:
+        frozen: use the running statistics, and leave them, in every batch.
+    """
+
+    frozen = False
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.training and x.shape[0] == 1:
+        if self.training and (self.frozen or x.shape[0] == 1):
             return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
         return super().forward(x)
 
