@@ -84,7 +84,8 @@ def _channels(rows: list[Any], index: int, name: str) -> Any:
     source, _, module, args = rows[index]
     if module in ("nn.Upsample", "nn.Identity"):
         return _channels(rows, source + index if source < 0 else source, name)
-    if module in registry.names() or not args or not isinstance(args[0], int) or isinstance(args[0], bool):
+    declares = hasattr(registry.get(module), "out_channels")  # its first argument may be anything
+    if declares or not args or not isinstance(args[0], int) or isinstance(args[0], bool):
         raise YoloDynError(
             f"{name}, row {index} ({module}): an input of the head whose channels do not stand in its row"
         )
