@@ -119,6 +119,18 @@ def test_the_yamls_have_the_published_counts(file):
             [[-1, 1, "Conv", [8]], [0, 1, "Feature", [0]]],
             r"row 1 \(Feature\): takes the maps of a row that yields several",
         ),
+        (
+            [[-1, 1, "TimmBackbone", ["fasternet_t0", [8, 16]]], [-1, 1, "Conv", [8]]],
+            r"row 1 \(Conv\): reads row 0, which yields several maps; take one by a row \[0, 1, Feature, \[0\]\]",
+        ),
+        (
+            [[-1, 1, "TimmBackbone", ["fasternet_t0", [8]]], [0, 1, "Feature", [0]], [[-1, 0], 1, "Concat", [1]]],
+            r"row 2 \(Concat\): reads row 0, which yields several maps",
+        ),
+        (
+            [[-1, 1, "TimmBackbone", ["fasternet_t0", [8]]], [-1, 1, "SGDM", [8]]],
+            r"row 1 \(SGDM\): reads row 0, which yields several maps",
+        ),
         ([[-1, 1, "TorchvisionBackbone", ["resnet81"]]], r"row 0 \(TorchvisionBackbone\): .*did you mean 'resnet18'"),
         ([[-1, 1, "TorchvisionBackbone", ["densenet121"]]], r"name must be a network of torchvision \(resnet, "),
         ([[-1, 1, "TorchvisionBackbone", ["resnet18", 0.5]]], r"resnet18 of width 0.5 with weights '' cannot be had"),

@@ -299,6 +299,10 @@ def test_increments_over_the_stock_models_are_the_papers(name, params, gflops):
     assert 0 < flops / 1e9 <= gflops
 
 
+def test_a_model_of_other_classes():
+    assert stock.load_model("yolov8n-sgdm.yaml", nc=20).model[-1].nc == 20
+
+
 @pytest.mark.parametrize("name", ["yolov5n", "yolov6n", "yolov8n", "yolo11n", "yolo12n", "yolo26n"])
 def test_bundled_models_build_and_run(name):
     model = stock.load_model(f"{name}-sgdm.yaml").eval()

@@ -60,6 +60,16 @@ def test_entry_points_are_imported_when_asked_for(monkeypatch):
     assert registry.get("Missing") is None
 
 
+def test_a_package_cannot_declare_one_of_our_names(monkeypatch):
+    points = [EntryPoint("TimmBackbone", "other_package:Backbone", registry.ENTRY_POINT_GROUP)]
+    monkeypatch.setattr(registry, "entry_points", lambda group: points)
+    with pytest.raises(
+        YoloDynError,
+        match=r"'TimmBackbone', declared as 'other_package:Backbone', is taken by yolo_dyn.backbones.timm",
+    ):
+        registry._declared.__wrapped__()
+
+
 def test_every_public_layer_is_registered():
     public = {name: kind for name, kind in vars(layers).items() if isinstance(kind, type)}
     assert public.items() <= registry.all_layers().items()

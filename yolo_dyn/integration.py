@@ -153,20 +153,7 @@ def _build(
     for stock_row in converted:
         arguments = [*hosted["backbone"], *hosted["head"]][stock_row.index][3]
         arguments.pop()  # the keywords, which the stock parser does not know
-    inputs: dict[int, Channels] = {}
-    declared: dict[int, Channels] = {}
-    for row in rows:
-        section, at = (
-            ("backbone", row.index) if row.index < len(d["backbone"]) else ("head", row.index - len(d["backbone"]))
-        )
-        if row.declares_channels:
-            inputs[row.index] = _input_channels(stock, hosted, ch, row, declared)
-            c2 = declared[row.index] = row.out_channels(inputs[row.index])
-            host = [-1, 1, "Index", [c2 if isinstance(c2, int) else sum(c2), 0]]  # its channels are taken as they are
-        else:
-            host = [row.source, row.repeats, "Conv", [row.args[0]]]  # its channels are scaled by the width
-        hosted[section][at] = host
-
+    inputs = _put_hosts(stock, hosted, ch, rows)
     with _captured_table() as lines:
         model, save = stock(hosted, ch, verbose)
     first = len(lines) - len(model)  # the table ends with one line a row
@@ -196,6 +183,39 @@ def _build(
             )
     _log(lines)
     return model, save
+
+
+def _put_hosts(stock: Callable, hosted: dict[str, Any], ch: int, rows: list[Row]) -> dict[int, Channels]:
+    """Put a stock row in the place of each of ours; return the input channels of those that declare their output."""
+    inputs: dict[int, Channels] = {}
+    declared: dict[int, Channels] = {}
+    for row in rows:
+        if row.declares_channels:
+            inputs[row.index] = _input_channels(stock, hosted, ch, row, declared)
+            c2 = declared[row.index] = row.out_channels(inputs[row.index])
+            host = [-1, 1, "Index", [c2 if isinstance(c2, int) else sum(c2), 0]]  # its channels are taken as they are
+        else:
+            host = [row.source, row.repeats, "Conv", [row.args[0]]]  # its channels are scaled by the width
+        in_backbone = row.index < len(hosted["backbone"])
+        section, at = ("backbone", row.index) if in_backbone else ("head", row.index - len(hosted["backbone"]))
+        hosted[section][at] = host
+    _refuse_several_maps(hosted, [row for row in rows if not row.declares_channels], declared)
+    return inputs
+
+
+def _refuse_several_maps(hosted: dict[str, Any], ours: list[Row], declared: dict[int, Channels]) -> None:
+    """Raise where a row that takes a map reads a row that yields several."""
+    several = {index for index, channels in declared.items() if isinstance(channels, list)}
+    names = {row.index: row.name for row in ours}
+    for index, raw in enumerate([*hosted["backbone"], *hosted["head"]]):
+        if index in declared or raw[2] == "Index":
+            continue
+        sources = {f if f >= 0 else index + f for f in (raw[0] if isinstance(raw[0], list) else [raw[0]])}
+        for source in sources & several:
+            where = f"{hosted.get('yaml_file') or 'model dict'}, row {index} ({names.get(index, raw[2])})"
+            raise YoloDynError(
+                f"{where}: reads row {source}, which yields several maps; take one by a row [{source}, 1, Feature, [0]]"
+            )
 
 
 def _input_channels(stock: Callable, d: dict[str, Any], ch: int, row: Row, declared: dict[int, Channels]) -> Channels:

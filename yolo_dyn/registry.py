@@ -87,9 +87,18 @@ def register(layer: type[nn.Module] | str | None = None, name: str | None = None
 
 @functools.cache
 def _declared() -> dict[str, EntryPoint]:
-    """Layers that this and installed packages declare; not imported until they are asked for."""
-    own = [EntryPoint(name, place, ENTRY_POINT_GROUP) for name, place in BACKBONES.items()]
-    return {point.name: point for point in (*entry_points(group=ENTRY_POINT_GROUP), *own)}
+    """Layers that this and installed packages declare; not imported until they are asked for.
+
+    Raises:
+        YoloDynError: where another package declares one of our names.
+    """
+    own = {name: EntryPoint(name, place, ENTRY_POINT_GROUP) for name, place in BACKBONES.items()}
+    others = {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
+    for name in own.keys() & others:
+        raise YoloDynError(
+            f"the layer name {name!r}, declared as {others[name].value!r}, is taken by {own[name].value}"
+        )
+    return own | others
 
 
 def names() -> list[str]:

@@ -88,7 +88,8 @@ class Row:
             raise self.error(f"arguments are missing in {self.args}; accepted: {', '.join(accepted)}") from error
         except (TypeError, ValueError) as error:
             raise self.error(str(error)) from error
-        if not all(isinstance(c, int) and c > 0 for c in (c2 if isinstance(c2, list) else [c2])):
+        maps = c2 if isinstance(c2, list) else [c2]
+        if not maps or not all(isinstance(c, int) and c > 0 for c in maps):
             raise self.error(f"out_channels must return a positive integer, or a list of them, got {c2!r}")
         return c2
 

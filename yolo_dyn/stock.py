@@ -29,19 +29,26 @@ def stock_yaml(model: str) -> Path:
     return Path(check_yaml(model, hard=False) or check_yaml(files.unscaled(model)))
 
 
-def load_model(model: str) -> nn.Module:
+def load_model(model: str, nc: int = 0) -> nn.Module:
     """Build a model from a YAML, or load it from a checkpoint, by bare name or path.
 
+    Args:
+        model: a YAML or a checkpoint.
+        nc: classes of a model that is built from a YAML; those that the YAML says where it is 0.
+
     Raises:
-        YoloDynError: where the file is missing or is neither.
+        YoloDynError: where the file is missing or is neither, or classes are asked of a checkpoint.
     """
     from ultralytics import YOLO
 
     integrate()
     if Path(model).suffix in (".yaml", ".yml"):
-        return YOLO(model).model
+        net = YOLO(model).model
+        return type(net)({**net.yaml, "nc": nc}, verbose=False) if nc else net
     if Path(model).suffix != ".pt":
         raise YoloDynError(f"model must be a .yaml or a .pt file, got {model!r}")
+    if nc:
+        raise YoloDynError(f"nc is for a model that is built from a YAML; {model} has its own classes")
     if not Path(model).is_file():
         raise MissingFileError(f"model {model!r} does not exist")
     return YOLO(model).model

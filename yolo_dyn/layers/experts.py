@@ -99,7 +99,7 @@ class Experts(nn.Module):
         """
         few = self.form == "kernel" and self.groups == 1 and few_pixels(x, self.num_experts, self.stride)
         if few or self.form == "response":
-            return self._mix_responses(x, attention, guide, output, taps, few)
+            return self._mix_responses(x, attention, guide, output, taps, in_columns=few or taps is not None)
         kernel, bias = self.mix(attention, guide)
         factor = None if output is None else output[:, :, None, None, None]
         if taps is not None:
@@ -116,10 +116,10 @@ class Experts(nn.Module):
         guide: Tensor | None,
         output: Tensor | None,
         taps: Tensor | None,
-        few: bool,
+        in_columns: bool,
     ) -> Tensor:
         bank, geometry = self.guided(guide), (self.stride, self.padding, self.dilation)
-        if few:
+        if in_columns:
             y = mix_columns(x, bank, attention, self.bias, *geometry, taps)
         else:
             y = mixture_conv(x, bank, attention, self.bias, *geometry, self.groups, "response")

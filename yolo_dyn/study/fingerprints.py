@@ -30,7 +30,7 @@ def _values(each: int) -> Callable[..., int]:
     return lambda shape, *_, **__: 2 * each * math.prod(shape)
 
 
-# What DMF's figures hold besides convolutions and matrix products: they agree within 0.5 % when it is counted as fvcore
+# What DMF's figures hold besides convolutions and matrix products: they agree within 0.6 % when it is counted as fvcore
 # does, and are 5 % larger than the products alone.
 BESIDES = {
     torch.ops.aten.native_batch_norm: _values(2),

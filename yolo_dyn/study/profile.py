@@ -54,15 +54,16 @@ def profile(model: nn.Module, imgsz: int = 640) -> list[Cost]:
     ]
 
 
-def info(model: str, base: str = "", imgsz: int = 640) -> None:
+def info(model: str, base: str = "", imgsz: int = 640, nc: int = 0) -> None:
     """Print parameters and GFLOPs of a model, per layer and in total, beside the stock model and the paper.
 
     Args:
         model: model YAML or checkpoint.
         base: the model to compare with; by default the name without its layer, yolov8n.yaml for yolov8n-sgdm.yaml.
         imgsz: height and width of the image in pixels.
+        nc: classes; those that the YAML says where it is 0.
     """
-    rows = profile(load_model(model), imgsz)
+    rows = profile(load_model(model, nc), imgsz)
     print(f"{'row':>4}  {'layer':<16}{'parameters':>12}{'GFLOPs':>10}")
     for i, row in enumerate(rows):
         mark = "  *" if row.name in registry.names() else ""
@@ -72,7 +73,7 @@ def info(model: str, base: str = "", imgsz: int = 640) -> None:
     print(f"{model:<36}{totals[0]:>14,}{totals[1]:>10.3f}")
     base = base or _stock_name(model)
     if base:
-        stock = _totals(profile(load_model(base), imgsz))
+        stock = _totals(profile(load_model(base, nc), imgsz))
         print(f"{base:<36}{stock[0]:>14,}{stock[1]:>10.3f}")
         print(f"{'increment':<36}{totals[0] - stock[0]:>+14,}{totals[1] - stock[1]:>+10.3f}")
     for table, baseline, arm in figures(Path(model).stem):
