@@ -1,5 +1,6 @@
 """Dynamic Mobile-Former: each part against its oracle, the counts of the paper's Table 1, and its YAMLs in use."""
 
+import onnxruntime
 import pytest
 import reference_dmf as oracle
 import torch
@@ -10,7 +11,7 @@ from ultralytics.nn.tasks import ClassificationModel, DetectionModel
 
 from yolo_dyn import YoloDynError, layers, registry
 from yolo_dyn.layers.blocks import AsLinear
-from yolo_dyn.layers.dmf import GRN
+from yolo_dyn.layers.dmf import GRN, MapNorm
 from yolo_dyn.study.fingerprints import FINGERPRINTS, multiply_adds
 
 
@@ -48,6 +49,15 @@ def test_a_part_equals_its_oracle(part):
     found = found[1] if isinstance(found, tuple) else found  # a classifier's logits
     for one, sample, tokens in zip(found, *x, strict=True):
         assert torch.allclose(one, expected(sample, tokens, layer), rtol=0, atol=1e-12)
+
+
+def test_an_exported_norm_of_a_large_map_is_as_exact_as_torchs(tmp_path):
+    norm = prepared(MapNorm(64)).float()
+    x = torch.rand(1, 64, 160, 160) + 2
+    torch.onnx.export(norm, (x,), tmp_path / "norm.onnx", dynamo=False)
+    session = onnxruntime.InferenceSession(tmp_path / "norm.onnx")
+    found = torch.from_numpy(session.run(None, {session.get_inputs()[0].name: x.numpy()})[0])
+    assert torch.allclose(found.double(), norm.double()(x.double()), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("part", ["DMFBlock", "DMFBlock, stride 2", "DMFHead"])

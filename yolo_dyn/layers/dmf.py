@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from yolo_dyn.layers.blocks import ConvNorm, ConvNormAct
 from yolo_dyn.layers.former import token_width
+from yolo_dyn.layers.functional import becomes_a_graph
 from yolo_dyn.layers.residual import DynamicResidualConv
 
 
@@ -90,6 +91,33 @@ class GRN(nn.Module):
         return x + self.weight * (x * response.to(x.dtype)) + self.bias
 
 
+class MapNorm(nn.GroupNorm):
+    """``GroupNorm(1, C)``: a map is normalised by the mean and the variance of all its values.
+
+    In an exported graph these are means of the rows' and channels' means: ONNX Runtime adds up the values of
+    InstanceNormalization one after another, and with the 1e6 of a large map comes to outputs that are off by 2e-4.
+
+    Shape:
+        ``[B, C, H, W]`` -> ``[B, C, H, W]``.
+    """
+
+    def __init__(self, channels: int):
+        super().__init__(1, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not becomes_a_graph():
+            return super().forward(x)
+        x = x - _mean_of_means(x)
+        x = x * torch.rsqrt(_mean_of_means(x * x) + self.eps)
+        return x * self.weight[:, None, None] + self.bias[:, None, None]
+
+
+def _mean_of_means(x: Tensor) -> Tensor:
+    for dim in (3, 2, 1):
+        x = x.mean(dim, keepdim=True)
+    return x
+
+
 class IRFFN(nn.Module):
     """Inverted residual feed-forward network, which joins the channel groups of DY-Mobile again (DMF Eq. 6 and 7).
 
@@ -158,7 +186,7 @@ class DMFBlock(Foldable):
         self.expand = dynamic(c, hidden, 1, groups, nn.GELU())
         self.depthwise = dynamic(hidden, hidden, 3, hidden, nn.GELU())
         self.reduce = dynamic(hidden, channels, 1, groups, nn.Identity())
-        self.norm = nn.GroupNorm(1, channels)
+        self.norm = MapNorm(channels)
         self.ffn = IRFFN(channels, ratio)
 
     @staticmethod

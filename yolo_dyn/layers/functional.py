@@ -177,7 +177,7 @@ def few_pixels(x: Tensor, num_experts: int, stride: tuple[int, int]) -> bool:
 
     That is the case in the last stages of a classifier of small images. An exported graph keeps the form it asks for.
     """
-    if torch.jit.is_tracing() or torch.compiler.is_exporting():
+    if becomes_a_graph():
         return False
     pixels = -(-x.shape[2] // stride[0]) * -(-x.shape[3] // stride[1])
     return x.shape[0] > 1 and num_experts * pixels <= FEW
@@ -216,7 +216,7 @@ def mix_columns(
 
 def pooled(x: Tensor, size: int) -> Tensor:
     """Pool to ``size x size`` by averaging, ``[B, C, H, W]`` -> ``[B, C*size*size]``."""
-    if not (torch.jit.is_tracing() or torch.compiler.is_exporting()):
+    if not becomes_a_graph():
         return F.adaptive_avg_pool2d(x, size).flatten(1)
     # the same windows as slices, which ONNX can have with a free height and width
     means = [
@@ -229,6 +229,11 @@ def pooled(x: Tensor, size: int) -> Tensor:
 
 def _windows(length: int, count: int) -> list[slice]:
     return [slice(i * length // count, ((i + 1) * length + count - 1) // count) for i in range(count)]
+
+
+def becomes_a_graph() -> bool:
+    """Whether what runs is recorded for a file that other runtimes read."""
+    return torch.jit.is_tracing() or torch.compiler.is_exporting()
 
 
 def eager_inference() -> bool:
