@@ -195,6 +195,13 @@ def test_the_page_claims_nothing_from_one_seed(three_seeds):
         results.read_results(three_seeds)
 
 
+def test_arms_without_seed_0_are_left_out_of_the_pictures_of_seed_0(three_seeds):
+    for file in (three_seeds / "results").glob("yolov8n-seed0.json"):
+        file.unlink()
+    results.draw(results.read_results(three_seeds / "results"), three_seeds / "curves.png")
+    assert (three_seeds / "curves.png").stat().st_size
+
+
 def test_the_headline_of_the_readme_is_the_result():
     headline = (ROOT / "README.md").read_text(encoding="utf-8").split("**Does SGDM")[1].split("![")[0]
     test = results.compared(results.read_results(ROOT / "docs" / "results"), "sgdm", arms.BASE)["mPC"]

@@ -113,6 +113,9 @@ def statements(found: Found) -> list[str]:
         ("sgdm", BASE, "Does SGDM change AP?"),
         ("sgdm", "wide", "Is it more than its size?"),
         ("sgdm", "unguided", "Is it the guide?"),
+        ("yolov5n-sgdm", "yolov5n", "And in YOLOv5n?"),
+        ("yolov8n-noise", BASE, "Does training with noise help?"),
+        ("sgdm-noise", "yolov8n-noise", "Does SGDM help there?"),
     )
     for arm, to, question in questions:
         tests = compared(found, arm, to)
@@ -161,6 +164,7 @@ def _table(found: Found, conditions: list[str]) -> str:
         cells = [_spread(by_condition[name]) for name in conditions]
         row = [arm, ARMS[arm].what, str(len(seeds)), f"{some['parameters']:,}", f"{ratio:.2f}", *cells, f"{kept:.2f}"]
         lines.append("| " + " | ".join(row) + " |")
+    lines.append("\nAn arm with one seed is to be read beside seed 0 of the others, further down.")
     missing = [arm for arm in ARMS if arm not in found]
     return "\n".join(lines) + (f"\n\nNot run yet: {', '.join(missing)}." if missing else "")
 
@@ -197,18 +201,24 @@ def _sigma(condition: str) -> float:
 
 
 def draw(found: Found, picture: Path) -> None:
-    """Draw AP over sigma: a line for each arm, the range of its seeds as a band."""
+    """Draw AP over sigma: mean and range of the arms with several seeds, and the others beside seed 0 of those."""
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(1, 2, figsize=(11, 4.6), layout="constrained", sharey=True)
     several = [arm for arm in found if len(ARMS[arm].seeds) > 1]
-    others = [arm for arm in found if arm == BASE or arm not in several]
-    panels = {"several seeds: mean and range": several, "the other arms": others}
-    for column, (title, arms) in enumerate(panels.items()):
-        axis = axes[column]
-        for number, arm in enumerate(arms):
-            by_sigma = {name: list(values.values()) for name, values in scores(found, arm).items() if name != MEAN}
-            x, y = [_sigma(name) for name in by_sigma], list(by_sigma.values())
+    others = [arm for arm in found if arm not in several]
+    layers = [arm for arm in others if ARMS[arm].model.startswith(BASE) and not ARMS[arm].noise]
+    panels = {
+        "mean and range of several seeds": several,
+        "other layers, seed 0": [BASE, *layers],
+        "YOLOv5n, and training with noise, seed 0": [BASE, "sgdm", *(arm for arm in others if arm not in layers)],
+    }
+    figure, axes = plt.subplots(1, 3, figsize=(14, 4.6), layout="constrained", sharey=True)
+    for axis, (title, arms) in zip(axes, panels.items(), strict=True):
+        there = [arm for arm in arms if arm in found and (arms is several or 0 in found[arm])]
+        for number, arm in enumerate(there):
+            by_sigma = {name: values for name, values in scores(found, arm).items() if name != MEAN}
+            x = [_sigma(name) for name in by_sigma]
+            y = [list(values.values()) if arms is several else [values[0]] for values in by_sigma.values()]
             look = {"color": COLOURS[number % 7], "marker": MARKERS[number % 7], "linestyle": STYLES[number % 4]}
             axis.plot(x, [np.mean(v) for v in y], label=arm, **look)
             axis.fill_between(x, [min(v) for v in y], [max(v) for v in y], color=look["color"], alpha=0.15, linewidth=0)
