@@ -210,6 +210,15 @@ def test_the_headline_of_the_readme_is_the_result():
     assert ("no effect shows" in headline) == (test.low < 0 < test.high)
 
 
+def test_the_readme_says_what_training_with_noise_does():
+    found = results.read_results(ROOT / "docs" / "results")
+    mean = {arm: results.scores(found, arm)[results.MEAN] for arm in found}
+    best = max(value for arm in found if not arms.ARMS[arm].noise for value in mean[arm].values())
+    said = f"of {mean['yolov8n-noise'][0]:.3f}, and {mean['sgdm-noise'][0]:.3f} with SGDM, where the best model trained"
+    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    assert f"{said} without has {best:.3f}" in text
+
+
 def test_the_committed_page_is_made_from_the_committed_results(tmp_path):
     shutil.copytree(ROOT / "docs" / "results", tmp_path / "results")
     results.results(str(tmp_path / "results"), str(tmp_path / "RESULTS.md"))
