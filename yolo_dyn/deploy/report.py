@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from yolo_dyn.looks import COLOURS, MARKERS, SAVED
 from yolo_dyn.pages import embedded, render
-from yolo_dyn.robustness.pictures import COLOURS, MARKERS, NEAR
 from yolo_dyn.robustness.results import Sweep, environment
 
 HEADS = {  # of the table, with how many digits follow the point
@@ -152,5 +152,5 @@ def draw(deployment: Deployment, picture: Path) -> None:
         Line2D([], [], color="#444444", marker="o", markerfacecolor="none", label="under noise", **look),
     ]
     figure.legend(handles=handles, loc="outside right upper", fontsize=8)
-    figure.savefig(picture, **NEAR)
+    figure.savefig(picture, **SAVED)
     plt.close(figure)

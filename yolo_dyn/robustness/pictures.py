@@ -1,8 +1,4 @@
-"""Pictures of a sweep: curves of AP over strength, and a grid of the same noisy pixels with every model's boxes.
-
-The colours are those of Okabe and Ito, which people with any colour vision tell apart; line styles and markers say the
-same once more.
-"""
+"""Pictures of a sweep: curves of AP over strength, and a grid of the same noisy pixels with every model's boxes."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,18 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from yolo_dyn.looks import BLUE, SAVED, VERMILLION, YELLOW, marked_line
 from yolo_dyn.robustness import cells as store
 from yolo_dyn.robustness.cells import CLEAN, Cell
 from yolo_dyn.robustness.corruptions import find
 from yolo_dyn.robustness.images import EvaluationSet, read_image
 from yolo_dyn.robustness.results import Sweep, condition
 
-BLUE, VERMILLION, YELLOW = "#0072B2", "#D55E00", "#F0E442"
-COLOURS = (BLUE, VERMILLION, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-MARKERS = "osD^vPX"
-STYLES = ("-", "--", "-.", ":")
 MATCH = 0.5  # least intersection over union of a hit
-NEAR = {"bbox_inches": "tight", "dpi": 130}
 
 
 @dataclass(frozen=True)
@@ -129,7 +121,7 @@ def _draw_grid(sweep: Sweep, path: Path, chosen: list[int], shown: list[Cell], j
         axis.set_title(f"{titles[key]}\n{axis.get_title()}", fontsize=8)
     if sweep.images.labelled:
         figure.legend(handles=_legend(), loc="outside lower center", ncols=3, fontsize=8, facecolor="#777777")
-    figure.savefig(path, **NEAR)
+    figure.savefig(path, **SAVED)
     plt.close(figure)
 
 
@@ -186,7 +178,7 @@ def curves(sweep: Sweep, path: Path) -> None:
             axis.grid(alpha=0.3)
     figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=9)
     figure.suptitle(sweep.title, fontsize=9)
-    figure.savefig(path, **NEAR)
+    figure.savefig(path, **SAVED)
     plt.close(figure)
 
 
@@ -198,10 +190,9 @@ def _curve(axis: Any, sweep: Sweep, model: str, corruption: str, name: str, numb
     by_severity = any(r["severity"] is not None for r in mine)
     x = [(r["severity"] or 0) if by_severity else (r["strength"] or 0.0) for r in mine]
     low, high = zip(*(r["intervals"][name] for r in mine), strict=True)
-    colour = COLOURS[number % len(COLOURS)]
-    style = {"color": colour, "marker": MARKERS[number % len(MARKERS)], "linestyle": STYLES[number % len(STYLES)]}
-    axis.plot(x, [r[name] for r in mine], label=model, **style)
-    axis.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
+    look = marked_line(number)
+    axis.plot(x, [r[name] for r in mine], label=model, **look)
+    axis.fill_between(x, low, high, color=look["color"], alpha=0.15, linewidth=0)
 
 
 def _unit(sweep: Sweep, corruption: str) -> str:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from yolo_dyn.errors import YoloDynError
-from yolo_dyn.robustness.pictures import COLOURS, NEAR, STYLES
+from yolo_dyn.looks import SAVED, line
 from yolo_dyn.study.runs import AP, read_run
 
 PANELS = {
@@ -36,14 +36,13 @@ def curves(runs: list[str], out: str = "curves.png") -> str:
     for axis, (column, title) in zip(axes.flat, PANELS.items(), strict=True):
         for number, (label, columns) in enumerate(read.items()):
             if column in columns:
-                look = {"color": COLOURS[number % len(COLOURS)], "linestyle": STYLES[number % len(STYLES)]}
-                axis.plot(columns["epoch"], columns[column], label=label, **look)
+                axis.plot(columns["epoch"], columns[column], label=label, **line(number))
         axis.set_title(title, fontsize=10)
         axis.set_xlabel("epoch", fontsize=9)
         axis.grid(alpha=0.3)
     figure.legend(*axes.flat[-1].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=9)
     try:
-        figure.savefig(out, **NEAR)
+        figure.savefig(out, **SAVED)
     except OSError as error:
         raise YoloDynError(f"out={out} cannot be written: {error.strerror}") from error
     finally:

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from yolo_dyn.errors import YoloDynError
+from yolo_dyn.looks import SAVED
 from yolo_dyn.robustness.cells import CLEAN
 from yolo_dyn.robustness.corruptions import Image, find
 from yolo_dyn.robustness.evaluate import Corrupter
 from yolo_dyn.robustness.images import EvaluationSet, read_image, source_name, unlabelled
-from yolo_dyn.robustness.pictures import NEAR
 from yolo_dyn.robustness.plan import chosen_device, labels, strengths
 from yolo_dyn.robustness.sweep import writable
 from yolo_dyn.study.explained import Network, Wanted
@@ -175,7 +175,7 @@ def draw(panels: list[list[Panel]], path: Path) -> None:
     bar = figure.colorbar(colours, ax=axes, location="bottom", shrink=0.5, aspect=40, pad=0.01)
     bar.set_label("Grad-CAM++, share of the hottest place of the panel", fontsize=8)
     bar.ax.tick_params(labelsize=7)
-    figure.savefig(path, **NEAR)
+    figure.savefig(path, **SAVED)
     plt.close(figure)
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from yolo_dyn.errors import MissingFileError
+from yolo_dyn.looks import SAVED, marked_line
 from yolo_dyn.robustness.cells import CLEAN
-from yolo_dyn.robustness.pictures import COLOURS, MARKERS, NEAR, STYLES
 from yolo_dyn.robustness.results import MEAN
 from yolo_dyn.robustness.scores import mean_performance
 from yolo_dyn.study.arms import ARMS, BASE
@@ -219,7 +219,7 @@ def draw(found: Found, picture: Path) -> None:
             by_sigma = {name: values for name, values in scores(found, arm).items() if name != MEAN}
             x = [_sigma(name) for name in by_sigma]
             y = [list(values.values()) if arms is several else [values[0]] for values in by_sigma.values()]
-            look = {"color": COLOURS[number % 7], "marker": MARKERS[number % 7], "linestyle": STYLES[number % 4]}
+            look = marked_line(number)
             axis.plot(x, [np.mean(v) for v in y], label=arm, **look)
             axis.fill_between(x, [min(v) for v in y], [max(v) for v in y], color=look["color"], alpha=0.15, linewidth=0)
         axis.set_title(title, fontsize=10)
@@ -228,5 +228,5 @@ def draw(found: Found, picture: Path) -> None:
         axis.legend(fontsize=8)
     axes[0].set_ylabel("AP (IoU 0.50 to 0.95)", fontsize=9)
     axes[0].set_ylim(bottom=0)
-    figure.savefig(picture, **NEAR)
+    figure.savefig(picture, **SAVED)
     plt.close(figure)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from yolo_dyn.errors import YoloDynError
-from yolo_dyn.robustness.pictures import COLOURS, NEAR
+from yolo_dyn.looks import COLOURS, SAVED
 from yolo_dyn.study.tradeoff_scores import Row
 
 AXES = {"top-1": "top-1 accuracy", "AP": "AP (IoU 0.50 to 0.95)"}
@@ -27,7 +27,7 @@ def draw(rows: list[Row], file: Path) -> None:
     import matplotlib.pyplot as plt
 
     size = (14, max(4.6, 0.5 * len(rows) + 1.4))
-    figure, axes = plt.subplots(1, 3, figsize=size, width_ratios=(1.6, 1, 1), layout="constrained", dpi=NEAR["dpi"])
+    figure, axes = plt.subplots(1, 3, figsize=size, width_ratios=(1.6, 1, 1), layout="constrained", dpi=SAVED["dpi"])
     looks = [
         {"facecolor": COLOURS[i % len(COLOURS)], "hatch": HATCHES[i // len(COLOURS) % len(HATCHES)]}
         for i in range(len(rows))
@@ -41,7 +41,7 @@ def draw(rows: list[Row], file: Path) -> None:
     axes[2].tick_params(labelleft=False)
     _bubbles(axes[0], rows, names, looks)
     try:
-        figure.savefig(file, **NEAR)
+        figure.savefig(file, **SAVED)
     except (OSError, ValueError) as error:
         raise YoloDynError(f"out={file} cannot be written: {getattr(error, 'strerror', None) or error}") from error
     finally:
