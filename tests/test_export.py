@@ -1,6 +1,7 @@
 """Exported models agree with torch: every target, batch sizes and exporters; and a file is whole or not there."""
 
 import copy
+import functools
 import importlib.util
 import subprocess
 import sys
@@ -35,6 +36,11 @@ def lively(name: str) -> YOLO:
     The statistics lie around those of images, so that signals reach the head, whatever its depth; but every variance is
     about doubled, since untrained attention is chaotic without: float32 and float64 then differ by a hundred pixels.
     """
+    return copy.deepcopy(_lively(name))
+
+
+@functools.lru_cache(maxsize=2)  # tests of one model follow each other
+def _lively(name: str) -> YOLO:
     torch.manual_seed(0)
     model = YOLO(name)
     norms = [m for m in model.model.modules() if isinstance(m, (nn.BatchNorm2d, nn.BatchNorm1d))]

@@ -225,7 +225,8 @@ def draw(found: Found, picture: Path) -> None:
         axis.set_title(title, fontsize=10)
         axis.set_xlabel("sigma of Gaussian noise (grey levels)", fontsize=9)
         axis.grid(alpha=0.3)
-        axis.legend(fontsize=8)
+        if there:
+            axis.legend(fontsize=8)
     axes[0].set_ylabel("AP (IoU 0.50 to 0.95)", fontsize=9)
     axes[0].set_ylim(bottom=0)
     figure.savefig(picture, **SAVED)
