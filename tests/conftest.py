@@ -181,3 +181,15 @@ def detectors(random_detector, tmp_path_factory) -> Path:
         rows[:, 1:] = rows[:, 1:].clip(0, 1)
         (labels / f"{file.stem}.txt").write_text("".join(f"{int(c)} {x} {y} {w} {h}\n" for c, x, y, w, h in rows))
     return folder
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With `--dist loadgroup`, keep a file's tests in one process, since they share fixtures.
+
+    Tests of one export share a network alone, and they are so many that a file of them would be the last to end.
+    """
+    for item in items:
+        group = item.path.stem
+        if group == "test_export":
+            group = item.callspec.params.get("name", group) if hasattr(item, "callspec") else group
+        item.add_marker(pytest.mark.xdist_group(group))

@@ -30,7 +30,7 @@ def test_help_names_every_command_with_an_example(capsys):
         (["info", "model=nowhere.pt"], "model 'nowhere.pt' does not exist"),
         (
             ["info", "model=some.pt", "nc=20"],
-            "nc is for a model that is built from a YAML; some.pt has",
+            "nc is for a model that is built from a YAML; some.pt has its own classes",
         ),
         (["info", "model=x.onnx"], "model must be a .yaml or a .pt file, got 'x.onnx'"),
         (["robustness", "model=a.pt", "data=x.yaml", "sigma=0,high"], "sigma must be a number, got 'high'"),

@@ -7,6 +7,7 @@ import torch
 from conftest import ROOT
 from test_layers import randomise
 from torch import nn
+from torch.nn import functional as F
 from ultralytics.nn.tasks import ClassificationModel, DetectionModel
 
 from yolo_dyn import YoloDynError, layers, registry
@@ -52,12 +53,16 @@ def test_a_part_equals_its_oracle(part):
 
 
 def test_an_exported_norm_of_a_large_map_is_as_exact_as_torchs(tmp_path):
-    norm = prepared(MapNorm(64)).float()
     x = torch.rand(1, 64, 160, 160) + 2
-    torch.onnx.export(norm, (x,), tmp_path / "norm.onnx", dynamo=False)
-    session = onnxruntime.InferenceSession(tmp_path / "norm.onnx")
-    found = torch.from_numpy(session.run(None, {session.get_inputs()[0].name: x.numpy()})[0])
-    assert torch.allclose(found.double(), norm.double()(x.double()), rtol=0, atol=1e-5)
+    expected = F.group_norm(x.double(), 1)
+    errors = {"torch": (F.group_norm(x, 1) - expected).abs().max()}
+    for norm in (MapNorm(64), nn.GroupNorm(1, 64)):
+        torch.onnx.export(norm.eval(), (x,), tmp_path / "norm.onnx", dynamo=False)
+        session = onnxruntime.InferenceSession(tmp_path / "norm.onnx")
+        found = torch.from_numpy(session.run(None, {session.get_inputs()[0].name: x.numpy()})[0])
+        errors[type(norm).__name__] = (found - expected).abs().max()
+    print(errors)  # that of the GroupNorm is for the reader: a later ONNX Runtime may do better
+    assert errors["MapNorm"] <= 1e-5
 
 
 @pytest.mark.parametrize("part", ["DMFBlock", "DMFBlock, stride 2", "DMFHead"])

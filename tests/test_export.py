@@ -3,6 +3,7 @@
 import copy
 import functools
 import importlib.util
+import itertools
 import subprocess
 import sys
 from pathlib import Path
@@ -59,15 +60,19 @@ def _lively(name: str) -> YOLO:
 
 def _spread_the_outputs(model: nn.Module, x: torch.Tensor) -> None:
     """Scale the last convolutions of the head to logits of standard deviation 1.5 for classes and 0.5 for boxes."""
-    wanted = {"cv3": 1.5, "one2one_cv3": 1.5, "cv2": 0.5, "one2one_cv2": 0.5}
-    last = {scale[-1]: std for name, std in wanted.items() for scale in getattr(model.model[-1], name, None) or ()}
+
+    def last(branch: str) -> list[nn.Module]:
+        scales = [getattr(model.model[-1], name, None) or () for name in (branch, f"one2one_{branch}")]
+        return [convs[-1] for convs in itertools.chain(*scales)]
+
+    boxes, classes = last("cv2"), last("cv3")
 
     def rescale(module: nn.Module, _: tuple[torch.Tensor], logits: torch.Tensor) -> None:
-        module.weight *= last[module] / logits.std()
-        if last[module] == 1.5:
+        module.weight *= (1.5 if module in classes else 0.5) / logits.std()
+        if module in classes:
             nn.init.zeros_(module.bias)
 
-    hooks = [module.register_forward_hook(rescale) for module in last]
+    hooks = [module.register_forward_hook(rescale) for module in (*boxes, *classes)]
     model(x)
     for hook in hooks:
         hook.remove()

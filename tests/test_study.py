@@ -198,8 +198,12 @@ def test_the_page_claims_nothing_from_one_seed(three_seeds):
 def test_arms_without_seed_0_are_left_out_of_the_pictures_of_seed_0(three_seeds):
     for file in (three_seeds / "results").glob("yolov8n-seed0.json"):
         file.unlink()
-    results.draw(results.read_results(three_seeds / "results"), three_seeds / "curves.png")
-    assert (three_seeds / "curves.png").stat().st_size
+    several, *of_seed_0 = results.panels(results.read_results(three_seeds / "results")).values()
+    assert {arm: list(seeds) for arm, seeds in several.items()} == {
+        **{"yolov8n": [1, 2]},
+        **{arm: [0, 1, 2] for arm in ("sgdm", "unguided")},
+    }
+    assert [list(shown) for shown in of_seed_0] == [[], ["sgdm"]]
 
 
 def test_the_headline_of_the_readme_is_the_result():

@@ -95,7 +95,7 @@ class MapNorm(nn.GroupNorm):
     """``GroupNorm(1, C)``: a map is normalised by the mean and the variance of all its values.
 
     In an exported graph these are means of the rows' and channels' means: ONNX Runtime adds up the values of
-    InstanceNormalization one after another, and with the 1e6 of a large map comes to outputs that are off by 2e-4.
+    InstanceNormalization one after another, and with the 1e6 of a large map comes to outputs that are off by 4e-5.
 
     Shape:
         ``[B, C, H, W]`` -> ``[B, C, H, W]``.

@@ -144,7 +144,8 @@ def _setting(found: Found) -> str:
     return (
         f"BCCD, {some['data']['images']} test images, 60 epochs from scratch at 320 px, batch 16; AP by pycocotools"
         f" (mean over seeds, standard deviation where there are several). P: clean; mPC: mean over sigma 10 to 50;"
-        f" rPC = mPC / P. Time: of an image at batch 1, 320 px, beside yolov8n's in turn. Machines:"
+        f" rPC = mPC / P. Time: of an image at batch 1, 320 px, beside yolov8n's in turn. An arm with one seed is"
+        " to be read beside seed 0 of the others, further down. Machines:"
         f" {'; '.join(machines)}; ultralytics {versions['ultralytics']}, torch {versions['torch']}."
     )
 
@@ -164,7 +165,6 @@ def _table(found: Found, conditions: list[str]) -> str:
         cells = [_spread(by_condition[name]) for name in conditions]
         row = [arm, ARMS[arm].what, str(len(seeds)), f"{some['parameters']:,}", f"{ratio:.2f}", *cells, f"{kept:.2f}"]
         lines.append("| " + " | ".join(row) + " |")
-    lines.append("\nAn arm with one seed is to be read beside seed 0 of the others, further down.")
     missing = [arm for arm in ARMS if arm not in found]
     return "\n".join(lines) + (f"\n\nNot run yet: {', '.join(missing)}." if missing else "")
 
@@ -200,32 +200,39 @@ def _sigma(condition: str) -> float:
     return 0.0 if condition == CLEAN else float(condition.split()[1])
 
 
+def panels(found: Found) -> dict[str, Found]:
+    """What the picture shows side by side: arms with several seeds, and the others beside seed 0 of those."""
+    several = [arm for arm in ARMS if len(ARMS[arm].seeds) > 1]
+    others = [arm for arm in ARMS if arm not in several]
+    layers = [arm for arm in others if ARMS[arm].model.startswith(BASE) and not ARMS[arm].noise]
+    rest = [arm for arm in others if arm not in layers]
+
+    def seed_0(arms: list[str]) -> Found:
+        return {arm: {0: found[arm][0]} for arm in arms if 0 in found.get(arm, {})}
+
+    return {
+        "mean and range of several seeds": {arm: found[arm] for arm in several if arm in found},
+        "other layers, seed 0": seed_0([BASE, *layers]),
+        "YOLOv5n, and training with noise, seed 0": seed_0([BASE, "sgdm", *rest]),
+    }
+
+
 def draw(found: Found, picture: Path) -> None:
-    """Draw AP over sigma: mean and range of the arms with several seeds, and the others beside seed 0 of those."""
+    """Draw AP over sigma, a line for each arm and, where it has several seeds, their range."""
     import matplotlib.pyplot as plt
 
-    several = [arm for arm in found if len(ARMS[arm].seeds) > 1]
-    others = [arm for arm in found if arm not in several]
-    layers = [arm for arm in others if ARMS[arm].model.startswith(BASE) and not ARMS[arm].noise]
-    panels = {
-        "mean and range of several seeds": several,
-        "other layers, seed 0": [BASE, *layers],
-        "YOLOv5n, and training with noise, seed 0": [BASE, "sgdm", *(arm for arm in others if arm not in layers)],
-    }
     figure, axes = plt.subplots(1, 3, figsize=(14, 4.6), layout="constrained", sharey=True)
-    for axis, (title, arms) in zip(axes, panels.items(), strict=True):
-        there = [arm for arm in arms if arm in found and (arms is several or 0 in found[arm])]
-        for number, arm in enumerate(there):
-            by_sigma = {name: values for name, values in scores(found, arm).items() if name != MEAN}
-            x = [_sigma(name) for name in by_sigma]
-            y = [list(values.values()) if arms is several else [values[0]] for values in by_sigma.values()]
+    for axis, (title, shown) in zip(axes, panels(found).items(), strict=True):
+        for number, arm in enumerate(shown):
+            by_sigma = {name: list(seeds.values()) for name, seeds in scores(shown, arm).items() if name != MEAN}
+            x, y = [_sigma(name) for name in by_sigma], list(by_sigma.values())
             look = marked_line(number)
             axis.plot(x, [np.mean(v) for v in y], label=arm, **look)
             axis.fill_between(x, [min(v) for v in y], [max(v) for v in y], color=look["color"], alpha=0.15, linewidth=0)
         axis.set_title(title, fontsize=10)
         axis.set_xlabel("sigma of Gaussian noise (grey levels)", fontsize=9)
         axis.grid(alpha=0.3)
-        if there:
+        if shown:
             axis.legend(fontsize=8)
     axes[0].set_ylabel("AP (IoU 0.50 to 0.95)", fontsize=9)
     axes[0].set_ylim(bottom=0)

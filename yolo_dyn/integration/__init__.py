@@ -1,0 +1,57 @@
+"""The only place that touches Ultralytics' internals: it teaches an untouched Ultralytics our layers.
+
+A few of its functions are wrapped where they are defined: `parser` wraps what builds models from YAML, `checkpoints`
+what finds and loads files, `counting` what fuses and counts.
+"""
+
+import functools
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from yolo_dyn import anneal, exporting
+from yolo_dyn.integration import checkpoints, counting, parser
+from yolo_dyn.integration.counting import image_channels
+from yolo_dyn.integration.versions import VALIDATED, excepthook, is_validated
+
+__all__ = ["VALIDATED", "image_channels", "integrate"]
+
+
+def integrate() -> None:
+    """Teach the imported Ultralytics the registered layers. Calling it again changes nothing."""
+    import ultralytics.nn.tasks as tasks
+    from ultralytics.utils import checks, torch_utils
+
+    _replace(tasks, "parse_model", parser.parse_model)
+    _replace(checks, "check_file", checkpoints.check_file)
+    if is_validated():
+        _replace(tasks, "torch_safe_load", checkpoints.torch_safe_load)
+        _replace(torch_utils, "get_flops", counting.get_flops)
+        _replace(tasks.BaseModel, "load", checkpoints.load)
+        _replace(tasks.BaseModel, "fuse", counting.fuse)
+        _add_callbacks()
+    if Path(sys.argv[0]).stem in ("yolo", "ultralytics"):
+        sys.excepthook = excepthook
+
+
+def _replace(owner: Any, name: str, wrap: Callable[[Callable], Callable]) -> None:
+    """Wrap a stock function where it is defined and in every Ultralytics module that has imported it by name."""
+    stock = getattr(owner, name)
+    if hasattr(stock, "_yolo_dyn"):
+        return
+    wrapped = functools.wraps(stock)(wrap(stock))
+    wrapped._yolo_dyn = True  # type: ignore[attr-defined]
+    setattr(owner, name, wrapped)
+    for module in [module for key, module in sys.modules.items() if key.split(".")[0] == "ultralytics"]:
+        if vars(module).get(name) is stock:
+            setattr(module, name, wrapped)
+
+
+def _add_callbacks() -> None:
+    """Trainers and exporters start with a copy of these: from the command, Python, or processes of several GPUs."""
+    from ultralytics.utils.callbacks.base import default_callbacks
+
+    for callback in (anneal.on_train_epoch_start, exporting.on_export_start):
+        if callback not in default_callbacks[callback.__name__]:
+            default_callbacks[callback.__name__].append(callback)

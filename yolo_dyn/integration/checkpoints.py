@@ -1,0 +1,81 @@
+"""Files and checkpoints: bundled YAMLs are found by name, restricted loading knows our layers, weights move by row."""
+
+import copy
+import difflib
+import inspect
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from yolo_dyn import anneal, files, layers, registry
+from yolo_dyn.errors import MissingFileError, nearest
+from yolo_dyn.integration.versions import require_validated
+
+
+def check_file(stock: Callable) -> Callable:
+    """Wrap the stock search for files: where it finds none, the YAMLs that this package brings are asked."""
+
+    def check_file(file: str | Path, *args: Any, **kwargs: Any) -> Any:
+        try:
+            found = stock(file, *args, **kwargs)
+        except FileNotFoundError as error:
+            ours = files.find_yaml(file)
+            if ours is None and Path(file).suffix in (".yaml", ".yml"):
+                names = files.bundled_names()
+                hint = nearest(str(file), names)
+                raise MissingFileError(f"{error}{hint} (yolo_dyn brings {', '.join(names)})") from error
+            if ours is None:
+                raise
+            return str(ours)
+        return found or str(files.find_yaml(file) or "") or found
+
+    return check_file
+
+
+def torch_safe_load(stock: Callable) -> Callable:
+    """Wrap the stock loading of checkpoints: a restricted load accepts our layers."""
+
+    def torch_safe_load(*args: Any, **kwargs: Any) -> Any:
+        if hasattr(torch.serialization, "add_safe_globals"):  # only a restricted load asks for them
+            own = [
+                kind for module in vars(layers).values() if inspect.ismodule(module) for kind in vars(module).values()
+            ]
+            own = [kind for kind in own if inspect.isclass(kind) and issubclass(kind, nn.Module)]
+            torch.serialization.add_safe_globals([*own, *registry.all_layers().values()])
+        return stock(*args, **kwargs)
+
+    return torch_safe_load
+
+
+def load(stock: Callable) -> Callable:
+    """Wrap the stock transfer of weights: rows are matched though rows were inserted before them."""
+
+    def load(self: nn.Module, weights: Any, *args: Any, **kwargs: Any) -> Any:
+        source = (weights.get("ema") or weights["model"]) if isinstance(weights, dict) else weights
+        if registry.in_model(self) or registry.in_model(source):
+            require_validated()
+            weights = _aligned(source, self)
+            anneal.copy_temperatures(weights, self)
+        return stock(self, weights, *args, **kwargs)
+
+    return load
+
+
+def _aligned(source: nn.Module, target: nn.Module) -> nn.Module:
+    """Renumber the rows of `source` like the same rows of `target`, which has rows inserted or left out.
+
+    Weights are matched by name, and the row's number is part of it: inserting rows before the head moves the head.
+    """
+    if not isinstance(getattr(source, "model", None), nn.Sequential):
+        return source
+    kinds = [[row.type for row in model.model] for model in (source, target)]  # type: ignore[union-attr]
+    blocks = difflib.SequenceMatcher(None, kinds[0], kinds[1], autojunk=False).get_matching_blocks()
+    number = {block.a + k: block.b + k for block in blocks for k in range(block.size)}
+    rows = OrderedDict((str(number.get(i, f"unmatched{i}")), row) for i, row in enumerate(source.model))  # type: ignore
+    aligned = copy.copy(source)
+    aligned._modules = {**source._modules, "model": nn.Sequential(rows)}
+    return aligned
