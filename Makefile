@@ -22,7 +22,7 @@ lint: setup
 	$(BIN)/mypy
 
 # A process for each core, up to four, each with one thread: two threads in each would only wait for one another.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadgroup
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadscope
 
 test: lint
 	$(PYTEST) -m "not accept"

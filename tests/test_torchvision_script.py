@@ -25,7 +25,7 @@ def script(tmp_path_factory):
 
 
 def test_the_documented_script_trains_and_evaluates(script, photos, command):
-    words = "--backbone dmf-xxs --device cpu --epochs 2 --batch 2 --size 64 --images 2 --workers 0 --every 1 --amp 1"
+    words = "--backbone dmf-xxs --device cpu --epochs 2 --batch 1 --size 64 --images 1 --workers 0 --every 1 --amp 1"
     done = command("python", str(script), str(photos / "coco-tiny"), *words.split(), cwd=script.parent)
     assert "epoch 0, temperatures {'DynamicResidualConv': 30.0}" in done.stdout
     assert "epoch 1, temperatures {'DynamicResidualConv': 27.1}" in done.stdout
