@@ -24,9 +24,11 @@ def script(tmp_path_factory):
     return file
 
 
-def test_the_documented_script_trains_and_evaluates(script, photos, command):
-    words = "--backbone dmf-xxs --device cpu --epochs 2 --batch 1 --size 64 --images 1 --workers 0 --every 1 --amp 1"
-    done = command("python", str(script), str(photos / "coco-tiny"), *words.split(), cwd=script.parent)
+@pytest.mark.parametrize("amp", [0, pytest.param(1, marks=pytest.mark.accept)])
+def test_the_documented_script_trains_and_evaluates(amp, script, photos, command):
+    words = "--backbone dmf-xxs --device cpu --epochs 2 --batch 1 --size 64 --images 1 --workers 0 --every 1"
+    folder = str(photos / "coco-tiny")
+    done = command("python", str(script), folder, *words.split(), "--amp", str(amp), cwd=script.parent)
     assert "epoch 0, temperatures {'DynamicResidualConv': 30.0}" in done.stdout
     assert "epoch 1, temperatures {'DynamicResidualConv': 27.1}" in done.stdout
     steps = [line for line in done.stdout.splitlines() if line.startswith("step ")]
