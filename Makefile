@@ -28,7 +28,7 @@ test: lint
 	$(PYTEST) -m "not accept"
 
 accept: lint
-	$(PYTEST)
+	$(PYTEST) --durations=25
 
 # What is missing of the study under docs/results, arm by arm, then its page: make study DATA=path/to/bccd/data.yaml
 DATA ?= bccd/data.yaml
