@@ -14,6 +14,7 @@ import onnxruntime
 import pytest
 import torch
 from conftest import DETECTORS, ROOT, nano
+from test_layers import randomise_around
 from torch import nn
 from torch.nn import functional as F
 from ultralytics import YOLO
@@ -29,11 +30,7 @@ MODELS = [pytest.param(n, marks=[] if n in TOUCHED else pytest.mark.accept) for 
 
 
 def lively(name: str) -> YOLO:
-    """A model away from its initial state: random statistics, scores spread over (0, 1) that change with the image.
-
-    The statistics lie around those of images, so that signals reach the head, whatever its depth; but every variance is
-    about doubled, since untrained attention is chaotic without: float32 and float64 then differ by a hundred pixels.
-    """
+    """A model away from its initial state: random statistics, scores spread over (0, 1) that change with the image."""
     return copy.deepcopy(_lively(name))
 
 
@@ -41,17 +38,9 @@ def lively(name: str) -> YOLO:
 def _lively(name: str) -> YOLO:
     torch.manual_seed(0)
     model = YOLO(name)
-    norms = [m for m in model.model.modules() if isinstance(m, (nn.BatchNorm2d, nn.BatchNorm1d))]
-    for module in norms:
-        nn.init.uniform_(module.weight, 0.8, 1.2)
-        nn.init.normal_(module.bias, std=0.1)
-        module.momentum = 1.0
+    randomise_around(model.model, images(4, 320, 320))
     with torch.no_grad():
-        model.model.train()(images(4, 320, 320))
-        for module in norms:
-            module.running_mean += 0.2 * module.running_var.sqrt() * torch.randn_like(module.running_mean)
-            module.running_var *= torch.empty_like(module.running_var).uniform_(1, 3)
-        _spread_the_outputs(model.model.eval(), images(4, 320, 320))
+        _spread_the_outputs(model.model, images(4, 320, 320))
     return model
 
 
