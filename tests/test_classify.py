@@ -94,6 +94,8 @@ def test_heat_of_a_classifier(name, colours, tmp_path):
     line = cam([str(file)], str(colours / "val" / "red"), count=1, imgsz=64, name="heat", project=str(tmp_path / "out"))
     assert "0.png" in line
     assert picture.is_file()
+    with pytest.raises(YoloDynError, match="model 'model' at imgsz=32: the map has a single position"):
+        cam([str(file)], str(colours / "val" / "red"), imgsz=32, project=str(tmp_path / "out"))
 
 
 def test_the_study_runs_what_is_missing_and_makes_its_section(colours, tmp_path, monkeypatch, capsys):

@@ -60,13 +60,19 @@ def heat(network: Network, pixels: torch.Tensor, wanted: Wanted | None = None, l
         The map, zero everywhere where nothing is found.
 
     Raises:
-        YoloDynError: where a row gives no map or none that the scores depend on, or the library is missing.
+        YoloDynError: where a row gives no map, one of a single position or none that the scores depend on, or the
+            library is missing.
     """
     scores = score_of(network, wanted or Wanted())
     with _traced(network, layer or []) as maps:
         cam = _grad_cam_plus_plus(scores, maps, f"layer={','.join(map(str, layer or []))}, model {network.label!r}")
         try:
             square = cam(pixels, [lambda score: score])[0]
+            if all(activation[0, 0].numel() == 1 for activation in cam.activations_and_grads.activations):
+                raise YoloDynError(
+                    f"model {network.label!r} at imgsz={pixels.shape[-1]}: the map has a single position, so no place"
+                    " of the image is hotter than another (accepted: a larger imgsz=, or layer= of an earlier row)"
+                )
         finally:
             cam.activations_and_grads.release()
     return Heat(square, *scores.found)
