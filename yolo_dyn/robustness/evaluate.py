@@ -19,6 +19,7 @@ from ultralytics.data import YOLODataset, build_dataloader
 from ultralytics.models.yolo.detect import DetectionValidator
 from ultralytics.utils import LOGGER, nms, ops
 
+from yolo_dyn.integration.runtimes import compute_in_float32
 from yolo_dyn.robustness.corruptions import Corruption, Image
 from yolo_dyn.robustness.images import EvaluationSet, read_image
 
@@ -163,6 +164,11 @@ class CorruptedValidator(DetectionValidator):
         """The stock loader, with workers on a CPU too where they are asked for."""
         dataset = self.build_dataset(dataset_path, batch=batch_size)
         return build_dataloader(dataset, batch_size, self._workers, shuffle=False, device=self.device)
+
+    def init_metrics(self, model: torch.nn.Module) -> None:
+        """What comes between opening the model and its first batch."""
+        super().init_metrics(model)
+        compute_in_float32(model, self.args.model)
 
     def postprocess(self, preds: torch.Tensor) -> list[dict[str, torch.Tensor]]:
         """The stock non-maximum suppression without its time limit, which on a busy machine drops whole images."""
