@@ -1,7 +1,7 @@
 """The only place that touches Ultralytics' internals: it teaches an untouched Ultralytics our layers.
 
 A few of its functions are wrapped where they are defined: `parser` wraps what builds models from YAML, `checkpoints`
-what finds and loads files, `counting` what fuses and counts. `runtimes` sets the precision of an opened model.
+what finds and loads files, `counting` what fuses and counts. `precision` sets that of an opened OpenVINO file.
 """
 
 import functools

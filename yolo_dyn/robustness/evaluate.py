@@ -19,7 +19,7 @@ from ultralytics.data import YOLODataset, build_dataloader
 from ultralytics.models.yolo.detect import DetectionValidator
 from ultralytics.utils import LOGGER, nms, ops
 
-from yolo_dyn.integration.runtimes import compute_in_float32
+from yolo_dyn.integration.precision import compute_in_float32
 from yolo_dyn.robustness.corruptions import Corruption, Image
 from yolo_dyn.robustness.images import EvaluationSet, read_image
 
@@ -166,7 +166,7 @@ class CorruptedValidator(DetectionValidator):
         return build_dataloader(dataset, batch_size, self._workers, shuffle=False, device=self.device)
 
     def init_metrics(self, model: torch.nn.Module) -> None:
-        """What comes between opening the model and its first batch."""
+        """The stock metrics; the first call that is given the opened model, before its first batch."""
         super().init_metrics(model)
         compute_in_float32(model, self.args.model)
 

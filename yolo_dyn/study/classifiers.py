@@ -138,7 +138,7 @@ def section(source: Path) -> str:
 def _timing_words(timed: dict[str, Any]) -> str:
     if not timed:
         return "Seconds of an epoch: not measured yet."
-    return f"Seconds: {timed['what']}, nothing else running (`yolo-dyn study-classify seconds=True`)."
+    return f"Time: {timed['what']}, nothing else running (`yolo-dyn study-classify seconds=True`)."
 
 
 def _table(found: dict[str, dict[str, Any]], timed: dict[str, Any]) -> str:
