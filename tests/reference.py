@@ -45,7 +45,7 @@ def sigmoid(x: Tensor) -> Tensor:
 
 def conv_norm_act(x: Tensor, block: ConvNorm) -> Tensor:
     padding = tuple(k // 2 for k in block.kernel_size)
-    return silu(norm(conv2d(x, block.weight, padding=padding, groups=block.groups), block.norm))
+    return silu(norm(conv2d(x, block.weight, block.stride[0], padding, block.groups), block.norm))
 
 
 def rdconv(x: Tensor, layer: RDConv, guide: Tensor | None = None) -> Tensor:
@@ -59,10 +59,13 @@ def rdconv(x: Tensor, layer: RDConv, guide: Tensor | None = None) -> Tensor:
         attention = sigmoid(layer.attention.expand.weight @ hidden + layer.attention.expand.bias)
         experts = layer.weight.view(len(attention), layer.intrinsic, -1, k, k)
         kernel = torch.zeros_like(experts[0])
-        for share, expert in zip(attention, experts, strict=True):
-            kernel += share * expert
-        if guide is not None:
-            kernel = kernel * guide
+        for number, (share, expert) in enumerate(zip(attention, experts, strict=True)):
+            if guide is None:
+                kernel += share * expert
+            elif len(guide) == layer.intrinsic:  # one for all experts
+                kernel += share * expert * guide
+            else:
+                kernel += share * expert * guide[number * layer.intrinsic : (number + 1) * layer.intrinsic]
         y = conv2d(intrinsic, kernel, layer.stride, (layer.padding, layer.padding), layer.groups)
         y = silu(norm(y, layer.norm))
 
@@ -78,25 +81,43 @@ def rdconv(x: Tensor, layer: RDConv, guide: Tensor | None = None) -> Tensor:
                 for j in range(y.shape[2]):
                     weight[c, i, j] = sigmoid(across[j] + down[i])
         y = y * weight
-        out.append(torch.cat([y, conv_norm_act(y, layer.cheap)])[: layer.out_channels])
+        cheap = conv_norm_act(intrinsic if layer.bypass else y, layer.cheap)
+        out.append(torch.cat([y, cheap])[: layer.out_channels])
     return torch.stack(out)
 
 
-def guide(layer: SGDM) -> Tensor:
-    """Eq. 10: reshape both strips to the dynamic kernel, add them, average neighbouring channels, scale."""
+def guide(layer: SGDM) -> Tensor | None:
+    """Eq. 10: reshape both strips to the dynamic kernel, add them, bring them to its channels, scale."""
     strips_h, strips_w = layer.static_h.weight, layer.static_w.weight
-    g, k, c_r = len(strips_h), layer.dynamic.kernel_size, layer.dynamic.intrinsic
+    g, k = len(strips_h), layer.kernel_size
     square = strips_h.reshape(g, g, k, k) + strips_w.reshape(g, g, k, k)
-
-    def neighbours(i: int) -> range:  # torch's adaptive bins
-        return range(i * g // c_r, -(-(i + 1) * g // c_r))
-
-    out = torch.zeros(c_r, c_r, k, k, dtype=square.dtype)
-    for o in range(c_r):
-        for i in range(c_r):
-            group = [square[a, b] for a in neighbours(o) for b in neighbours(i)]
-            out[o, i] = sum(group) / len(group)
+    if layer.guide == "none":
+        return None
+    if layer.guide == "reshape":
+        return layer.guide_scale * _in_order(square, layer.kernel_channels[1])
+    c_out, c_in = layer.kernel_channels
+    out = torch.zeros(c_out, c_in, k, k, dtype=square.dtype)
+    for o in range(c_out):
+        for i in range(c_in):
+            if layer.guide == "conv":
+                for a in range(g):
+                    for b in range(g):
+                        out[o, i] += layer.guide_out[o, a] * square[a, b] * layer.guide_in[i, b]
+            else:
+                group = [square[a, b] for a in _neighbours(o, g, c_out) for b in _neighbours(i, g, c_in)]
+                out[o, i] = sum(group) / len(group)
     return layer.guide_scale * out
+
+
+def _in_order(square: Tensor, c_in: int) -> Tensor:
+    """Deal the kernels ``[g, g, k, k]`` out, one after another, to rows of `c_in`: output channels of all experts."""
+    kernels = [kernel for row in square for kernel in row]
+    rows = [kernels[first : first + c_in] for first in range(0, len(kernels), c_in)]
+    return torch.stack([torch.stack(row) for row in rows])
+
+
+def _neighbours(i: int, g: int, channels: int) -> range:  # torch's adaptive bins
+    return range(i * g // channels, -(-(i + 1) * g // channels))
 
 
 def sgdm(x: Tensor, layer: SGDM) -> Tensor:
@@ -104,9 +125,10 @@ def sgdm(x: Tensor, layer: SGDM) -> Tensor:
     g = layer.split[0]
     rd, h, w, identity = x[:, :g], x[:, g : 2 * g], x[:, 2 * g : 3 * g], x[:, 3 * g :]
     parts = [
-        rdconv(rd, layer.dynamic, guide(layer) if layer.guide == "average" else None),
+        rdconv(rd, layer.dynamic, guide(layer)),
         torch.stack([conv_norm_act(sample, layer.static_h) for sample in h]),
         torch.stack([conv_norm_act(sample, layer.static_w) for sample in w]),
-        identity,
     ]
-    return torch.cat(parts, 1)
+    if layer.residual:
+        parts = [part + branch for part, branch in zip(parts, (rd, h, w), strict=True)]
+    return torch.cat([*parts, identity], 1)

@@ -99,6 +99,8 @@ def test_output_equals_the_loop_oracle(name, channels, dtype):
         {"ratio": 0.25},
         {"ratio": 0.75},
         {"num_experts": 1, "strip_size": 3},
+        {"bypass": True},
+        {"bypass": True, "stride": 2},
     ],
     ids=str,
 )
@@ -112,13 +114,65 @@ def test_rdconv_options_equal_the_oracle(options):
 
 
 @pytest.mark.parametrize(
-    "options", [{"ratio": 1 / 3}, {"kernel_size": 1}, {"kernel_size": 5}, {"razor_ratio": 0.25}], ids=str
+    ("options", "found"),
+    [
+        ({}, "reshape"),
+        ({"kernel_size": 1}, "reshape"),
+        ({"kernel_size": 5}, "reshape"),
+        ({"razor_ratio": 0.25, "num_experts": 16, "ratio": 1 / 3}, "reshape"),
+        ({"ratio": 0.2}, "conv"),
+        ({"razor_ratio": 0.25}, "conv"),
+        ({"num_experts": 3}, "conv"),
+        ({"groups": 2, "ratio": 1 / 3}, "conv"),
+        ({"guide": "conv"}, "conv"),
+        ({"guide": "average"}, "average"),
+        ({"guide": "average", "ratio": 0.2}, "average"),
+        ({"guide": "none"}, "none"),
+        ({"residual": True}, "reshape"),
+        ({"bypass": True}, "reshape"),
+    ],
+    ids=str,
 )
-def test_sgdm_options_equal_the_oracle(options):
+def test_sgdm_options_equal_the_oracle_and_fold(options, found):
     layer = randomise(build("SGDM", 24, **options)).double().eval()
     x = torch.randn(2, 24, 6, 9, dtype=torch.float64)
-    assert torch.allclose(layer(x), sgdm(x, layer), atol=1e-12)
-    assert torch.allclose(layer.guide_kernel(), guide(layer), atol=1e-12)
+    expected = sgdm(x, layer)
+    assert layer.guide == found
+    assert torch.allclose(layer(x), expected, atol=1e-12)
+    if found != "none":
+        assert torch.allclose(layer.guide_kernel(), guide(layer), atol=1e-12)
+    single = copy.deepcopy(layer).float()
+    single.fuse()
+    assert torch.allclose(single(x.float()).double(), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("guide", ["reshape", "conv", "average"])
+def test_the_guide_passes_a_gradient_on(guide):
+    """Per weight of the strips, and beside what reaches them through their own branch."""
+    layer = build("SGDM", 64, guide=guide)
+    y = layer(torch.randn(4, 64, 12, 12, generator=torch.Generator().manual_seed(0)))
+    probe = torch.randn(y.shape, generator=torch.Generator().manual_seed(1))
+    strips = (layer.static_h.weight, layer.static_w.weight)
+    through_guide = torch.autograd.grad((y * probe)[:, :16].sum(), strips, retain_graph=True)
+    through_branch = torch.autograd.grad((y * probe)[:, 16:48].sum(), strips)
+    for guided, own in zip(through_guide, through_branch, strict=True):
+        share = (guided.std() / own.std()).item()
+        print(f"{guide}: the gradient through the guide is {share:.2f} of that through the strips' own branch")
+        assert share > 0.05
+        assert (guided != 0).all()
+
+
+@pytest.mark.parametrize(
+    "options", [{"guide": "conv"}, {"guide": "average"}, {"residual": True}, {"bypass": True}], ids=str
+)
+def test_gradcheck_of_sgdm(options):
+    layer, x = build("SGDM", 8, **options).double(), torch.randn(2, 8, 5, 4, dtype=torch.float64, requires_grad=True)
+    parameters = dict(layer.named_parameters())
+
+    def run(x, *values):
+        return torch.func.functional_call(layer, dict(zip(parameters, values, strict=True)), (x,))
+
+    assert torch.autograd.gradcheck(run, (x, *parameters.values()), fast_mode=True)
 
 
 def test_sgdm_leaves_the_identity_part_untouched_and_the_guide_matters():
@@ -186,11 +240,12 @@ def test_every_parameter_gets_a_gradient_at_initialisation(name):
 
 @pytest.mark.parametrize("channels", [64, 128, 256])
 @pytest.mark.parametrize("training", [True, False])
-def test_sgdm_starts_with_a_branch_of_unit_scale(channels, training):
-    layer = build("SGDM", channels).train(training)
+@pytest.mark.parametrize("guide", ["reshape", "conv", "average"])
+def test_sgdm_starts_with_a_branch_of_unit_scale(channels, training, guide):
+    layer = build("SGDM", channels, guide=guide).train(training)
     branch = layer(torch.randn(4, channels, 20, 20))[:, : channels // 4]
     assert 0.3 <= branch.std() <= 3
-    assert 0.5 <= layer.guide_kernel().std() <= 2
+    assert 0.85 <= layer.guide_kernel().std() <= 1.15
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -312,7 +367,13 @@ def test_trace_and_export_at_batch_1(name, fused):
         ("SGDM", (16, 16, {"static_size": 7}), "static_size 7 cannot be reshaped"),
         ("SGDM", (16, 16, {"static_size": 8, "guide": "none"}), "static_size must be odd, got 8"),
         ("SGDM", (16, 16, {"kernel_size": 4}), "kernel_size must be odd, got 4"),
-        ("SGDM", (16, 16, {"guide": "max"}), "guide must be one of average, none, got 'max'"),
+        ("SGDM", (16, 16, {"guide": "max"}), "guide must be one of reshape, conv, average, none, got 'max'"),
+        (
+            "SGDM",
+            (16, 16, {"guide": "reshape", "razor_ratio": 0.25}),
+            r"4 \* 4 \* 9 and 4 \* 9 were found; accepted here: conv",
+        ),
+        ("RDConv", (16, 16, {"bypass": True, "padding": 0}), "bypass needs padding 1, which keeps the size; got 0"),
         ("SGDM", (16, 16, {"razor_ratio": 1.0}), r"razor_ratio must lie in \(0, 1\), got 1.0"),
         ("RDConv", (16, 16, {"ratio": 1.0}), r"ratio must lie in \(0, 1\), got 1.0"),
         ("RDConv", (16, 1), "out_channels must be at least 2, got 1"),

@@ -10,6 +10,7 @@ from yolo_dyn.layers.functional import (
     conv_per_sample,
     few_pixels,
     fold_scale,
+    guided,
     init_kernels,
     mix_columns,
     mix_kernels,
@@ -68,14 +69,10 @@ class Experts(nn.Module):
     def out_channels(self) -> int:
         return len(self.weight) // self.num_experts
 
-    def guided(self, guide: Tensor | None) -> Tensor:
-        """The bank, each kernel multiplied by the guide ``[C_out, C_in/groups, kH, kW]`` (SGDM Eq. 10)."""
-        return self.weight if guide is None else self.weight * guide.repeat(self.num_experts, 1, 1, 1)
-
     def mix(self, attention: Tensor, guide: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Kernel ``[B, C_out, C_in/groups, kH, kW]`` and bias ``[B, C_out]`` of each sample."""
         bias = None if self.bias is None else attention @ self.bias.view(self.num_experts, -1)
-        return mix_kernels(self.guided(guide), attention), bias
+        return mix_kernels(guided(self.weight, guide), attention), bias
 
     def convolve(self, x: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
         """Convolve each sample with its own kernel."""
@@ -118,7 +115,7 @@ class Experts(nn.Module):
         taps: Tensor | None,
         in_columns: bool,
     ) -> Tensor:
-        bank, geometry = self.guided(guide), (self.stride, self.padding, self.dilation)
+        bank, geometry = guided(self.weight, guide), (self.stride, self.padding, self.dilation)
         if in_columns:
             y = mix_columns(x, bank, attention, self.bias, *geometry, taps)
         else:
@@ -137,7 +134,7 @@ class Experts(nn.Module):
     @torch.no_grad()
     def fuse(self, guide: Tensor | None = None, bn: nn.BatchNorm2d | None = None) -> None:
         """Fold a guide and a following BatchNorm, both constant at evaluation, into kernels and biases."""
-        self.weight = nn.Parameter(self.guided(guide).detach(), requires_grad=False)
+        self.weight = nn.Parameter(guided(self.weight, guide).detach(), requires_grad=False)
         if bn is not None:
             scale, shift = fold_scale(bn)
             self.weight.mul_(scale.repeat(self.num_experts).view(-1, 1, 1, 1))

@@ -41,6 +41,19 @@ def mix_kernels(weight: Tensor, attention: Tensor) -> Tensor:
     return kernel.reshape(batch, -1, *weight.shape[1:])
 
 
+def guided(bank: Tensor, guide: Tensor | None) -> Tensor:
+    """Multiply the kernels of a bank by a guide, tap by tap (SGDM Eq. 10).
+
+    Args:
+        bank: ``[K*C_out, C_in/groups, kH, kW]``.
+        guide: one for all experts, ``[C_out, C_in/groups, kH, kW]``, one for each, of the bank's shape, or None.
+
+    Returns:
+        A bank of the same shape.
+    """
+    return bank if guide is None else bank * guide.repeat(len(bank) // len(guide), 1, 1, 1)
+
+
 def conv_per_sample(
     x: Tensor,
     weight: Tensor,

@@ -7,7 +7,9 @@ The paper shows the module as a figure and leaves these open; we chose:
   YOLOv8n, but then YOLOv8s would miss the paper's 11.8 M;
 - the two outputs of the spatial branch are added before one sigmoid;
 - the hidden activation of the kernel attention is SiLU, since a hidden width of four could start with all ReLUs dead;
-- both attentions look at the razored features (Eq. 6), not at the layer's input.
+- both attentions look at the razored features (Eq. 6), not at the layer's input;
+- Eq. 7 adds (1-r)X, which no text explains. The cheap maps are made from the dynamic output, as Fig. 1b draws them;
+  ``bypass=True`` makes them from the razored input, past the dynamic convolution.
 """
 
 import math
@@ -18,7 +20,14 @@ from torch import Tensor, nn
 
 from yolo_dyn.layers.attention import KernelAttention
 from yolo_dyn.layers.blocks import ConvNorm
-from yolo_dyn.layers.functional import PER_SAMPLE_FORMS, conv_per_sample, fold_batchnorm, init_kernels, mix_kernels
+from yolo_dyn.layers.functional import (
+    PER_SAMPLE_FORMS,
+    conv_per_sample,
+    fold_batchnorm,
+    guided,
+    init_kernels,
+    mix_kernels,
+)
 
 
 class RDConv(nn.Module):
@@ -32,6 +41,7 @@ class RDConv(nn.Module):
         ratio: razor ratio r, the share of output channels that are intrinsic, in (0, 1).
         num_experts: number of expert kernels, K.
         strip_size: length of the spatial branch's strips, odd.
+        bypass: make the cheap maps from the razored input instead of the dynamic output.
         form: "kernel" or "unfold", see `functional.conv_per_sample`.
 
     Shape:
@@ -41,7 +51,8 @@ class RDConv(nn.Module):
         ValueError: for an argument outside its range; the message names it.
     """
 
-    form = "kernel"  # of checkpoints from before it was an argument
+    form = "kernel"  # of checkpoints from before these were arguments
+    bypass = False
 
     def __init__(
         self,
@@ -57,6 +68,7 @@ class RDConv(nn.Module):
         ratio: float = 0.5,
         num_experts: int = 4,
         strip_size: int = 15,
+        bypass: bool = False,
         form: str = "kernel",
     ):
         super().__init__()
@@ -73,6 +85,7 @@ class RDConv(nn.Module):
             (strip_size < 1 or strip_size % 2 == 0, f"strip_size must be odd, got {strip_size}"),
             (strip_padding < 0, f"strip_size {strip_size} is too short for padding {padding}, dilation {dilation}"),
             (form not in PER_SAMPLE_FORMS, f"form must be one of {', '.join(PER_SAMPLE_FORMS)}, got {form!r}"),
+            (bypass and 2 * padding != span, f"bypass needs padding {span // 2}, which keeps the size; got {padding}"),
             (groups < 1 or intrinsic % groups, f"groups must divide the {intrinsic} intrinsic channels, got {groups}"),
         ):
             if wrong:
@@ -80,6 +93,7 @@ class RDConv(nn.Module):
 
         self.out_channels, self.intrinsic, self.kernel_size = out_channels, intrinsic, kernel_size
         self.stride, self.padding, self.dilation, self.groups, self.form = stride, padding, dilation, groups, form
+        self.bypass = bypass
         self.razor = ConvNorm(in_channels, intrinsic)
         self.attention = KernelAttention(intrinsic, num_experts, max(intrinsic // 4, 4), nn.SiLU, bias=True)
         self.weight = nn.Parameter(
@@ -96,20 +110,19 @@ class RDConv(nn.Module):
             intrinsic, intrinsic, (strip_size, 1), (stride, 1), (strip_padding, 0), groups=intrinsic
         )
         maps = math.ceil((out_channels - intrinsic) / intrinsic)
-        self.cheap = ConvNorm(intrinsic, maps * intrinsic, (3, 3), groups=intrinsic)
+        self.cheap = ConvNorm(intrinsic, maps * intrinsic, (3, 3), intrinsic, stride if bypass else 1)
 
     def forward(self, x: Tensor, guide: Tensor | None = None) -> Tensor:
-        """`guide`, ``[c_r, c_r/groups, k, k]``, multiplies the mixed kernel (SGDM Eq. 10)."""
+        """`guide`, ``[c_r, c_r/groups, k, k]`` or one for each expert, multiplies the kernels (SGDM Eq. 10)."""
         x = F.silu(self.razor(x), inplace=True)  # [B, c_r, H, W], the intrinsic features (Eq. 6)
         over_h, over_w = x.mean(2)[..., None], x.mean(3)[..., None]  # [B, c_r, W, 1], [B, c_r, H, 1] (Fig. 2a)
         attention = torch.sigmoid(self.attention(over_h.mean((2, 3))))  # [B, K] (Eq. 5)
-        kernel = mix_kernels(self.weight, attention)  # [B, c_r, c_r/groups, k, k] (Eq. 2)
-        if guide is not None:
-            kernel = kernel * guide
+        kernel = mix_kernels(guided(self.weight, guide), attention)  # [B, c_r, c_r/groups, k, k] (Eq. 2)
         y = conv_per_sample(x, kernel, self.bias, self.stride, self.padding, self.dilation, self.groups, self.form)
         y = F.silu(y if self.norm is None else self.norm(y), inplace=True)
         y = y * torch.sigmoid(self.conv_w(over_h).transpose(2, 3) + self.conv_h(over_w))  # [B, c_r, H', W']
-        return torch.cat([y, F.silu(self.cheap(y), inplace=True)], 1)[:, : self.out_channels]  # (Eq. 7)
+        cheap = F.silu(self.cheap(x if self.bypass else y), inplace=True)
+        return torch.cat([y, cheap], 1)[:, : self.out_channels]  # (Eq. 7)
 
     @torch.no_grad()
     def fuse(self, guide: Tensor | None = None) -> None:
@@ -117,8 +130,5 @@ class RDConv(nn.Module):
         self.razor.fuse()
         self.cheap.fuse()
         if self.norm is not None:
-            weight = (
-                self.weight if guide is None else self.weight * guide.repeat(len(self.weight) // len(guide), 1, 1, 1)
-            )
-            self.weight, self.bias = fold_batchnorm(weight, self.norm)
+            self.weight, self.bias = fold_batchnorm(guided(self.weight, guide), self.norm)
             self.norm = None

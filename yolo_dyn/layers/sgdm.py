@@ -3,10 +3,13 @@
 Deviations and choices, where the paper is silent or contradicts itself:
 - Eq. 9 concatenates X'_h twice; the second is X'_w;
 - the static strips are dense (g -> g, as Eq. 8 writes them) and followed by BatchNorm and SiLU;
-- the paper says that at its defaults the strip kernels map onto the dynamic kernel directly, but [g, g, 9] does not fit
-  [c_r, c_r, 3, 3]: ``guide="average"`` averages neighbouring channels, without parameters;
+- Sec. 4.4: at the defaults the strips map onto RDConv's weights directly. They do: a strip has ``g * g * 9`` values,
+  and so has the bank of four experts of g / 2 channels. ``guide="reshape"`` gives every expert a guide of its own;
+- where the counts differ (another razor ratio, an odd g), the same passage implies a convolution in between:
+  ``guide="conv"`` is a learnt ``P G Q^T`` for each tap. ``guide="average"`` averages neighbouring channels instead;
 - the guide is scaled to unit variance at initialisation. Unscaled, it would multiply two freshly initialised kernels,
-  and the dynamic branch would vanish.
+  and the dynamic branch would vanish;
+- Sec. 4.4 speaks of residual links, which neither Eq. 8 nor Fig. 2 has: ``residual=True`` adds them.
 """
 
 import inspect
@@ -21,24 +24,7 @@ from yolo_dyn.layers.blocks import ConvNorm, ConvNormAct
 from yolo_dyn.layers.functional import SILU_GAIN
 from yolo_dyn.layers.rdconv import RDConv
 
-GUIDES = ("average", "none")
-
-
-def guide_kernel(weight_h: Tensor, weight_w: Tensor, channels: int, kernel_size: int) -> Tensor:
-    """Turn the two static strips into a guide for the dynamic kernel (SGDM Eq. 10).
-
-    Args:
-        weight_h: vertical strips, ``[g, g, k*k, 1]``.
-        weight_w: horizontal strips, ``[g, g, 1, k*k]``.
-        channels: intrinsic channels of the dynamic kernel, c_r; neighbouring strip channels are averaged.
-        kernel_size: k; each strip of ``k*k`` taps is reshaped to ``k x k`` (the paper's psi).
-
-    Returns:
-        ``[c_r, c_r, k, k]``.
-    """
-    strips = (weight_h.flatten(2) + weight_w.flatten(2)).permute(2, 0, 1)  # [k*k, g, g]
-    strips = F.adaptive_avg_pool2d(strips, (channels, channels))  # [k*k, c_r, c_r]
-    return strips.permute(1, 2, 0).reshape(channels, channels, kernel_size, kernel_size)
+GUIDES = ("reshape", "conv", "average", "none")
 
 
 class SGDM(nn.Module):
@@ -53,9 +39,12 @@ class SGDM(nn.Module):
         strip_size: length of the strips in RDConv's spatial branch (Table 7).
         razor_ratio: RDConv's razor ratio (Table 6).
         num_experts: number of the dynamic layer's expert kernels, K.
-        guide: "average", or "none" to switch the guide off.
+        guide: how the strips become the guide of the dynamic kernel: "reshape", "conv", "average", or "none" to switch
+            it off. By default "reshape" where the strips have as many values as RDConv's bank, or as the kernel of
+            another dynamic layer, and "conv" elsewhere.
+        residual: add its own input to each of the three branches.
         dynamic: class of the dynamic layer (Table 3); in a YAML its name. One that is no RDConv mixes all g channels
-            and is followed by BatchNorm and SiLU. The guide then needs no average: it is W_h + W_w, tap by tap.
+            and is followed by BatchNorm and SiLU. Its guide is W_h + W_w, tap by tap, the same for all experts.
         **options: the dynamic layer's own.
 
     Shape:
@@ -64,6 +53,8 @@ class SGDM(nn.Module):
     Raises:
         ValueError: for an argument outside its range; the message names it.
     """
+
+    residual = False  # of checkpoints from before it was an argument
 
     def __init__(
         self,
@@ -76,7 +67,8 @@ class SGDM(nn.Module):
         strip_size: int = 15,
         razor_ratio: float = 0.5,
         num_experts: int = 4,
-        guide: str = "average",
+        guide: str | None = None,
+        residual: bool = False,
         dynamic: type[nn.Module] = RDConv,
         **options: Any,
     ):
@@ -90,7 +82,7 @@ class SGDM(nn.Module):
             (kernel_size < 1 or kernel_size % 2 == 0, f"kernel_size must be odd, got {kernel_size}"),
             (not 0 < razor_ratio < 1, f"razor_ratio must lie in (0, 1), got {razor_ratio}"),
             (static_size < 1 or static_size % 2 == 0, f"static_size must be odd, got {static_size}"),
-            (guide not in GUIDES, f"guide must be one of {', '.join(GUIDES)}, got {guide!r}"),
+            (guide not in (None, *GUIDES), f"guide must be one of {', '.join(GUIDES)}, got {guide!r}"),
             (guide != "none" and not _takes_guide(dynamic), f"{dynamic.__name__} takes no guide: set guide to 'none'"),
             (
                 guide != "none" and static_size != kernel_size * kernel_size,
@@ -112,23 +104,45 @@ class SGDM(nn.Module):
             self.dynamic = ConvNormAct(dynamic, g, g, kernel_size, **options)
         self.static_h = ConvNorm(g, g, (static_size, 1))
         self.static_w = ConvNorm(g, g, (1, static_size))
-        self.guide, self.kernel_size = guide, kernel_size
-        self.guided = getattr(self.dynamic, "intrinsic", g)  # channels of the dynamic kernel, c_r
-        # a strip's weights start with variance SILU_GAIN^2 / (g k_s); the guide adds two, averages (g / c_r)^2 of them
-        self.guide_scale = g / self.guided * math.sqrt(g * static_size / 2) / SILU_GAIN
+        self.kernel_size, self.residual = kernel_size, residual
+
+        channels = getattr(self.dynamic, "intrinsic", g)
+        self.kernel_channels = (channels, channels // options.get("groups", 1))  # [C_out, C_in/groups]
+        values = math.prod(self.kernel_channels) * (num_experts if dynamic is RDConv else 1)
+        if guide == "reshape" and values != g * g:
+            raise ValueError(
+                f"guide 'reshape' needs strips and dynamic kernels with as many values: {g} * {g} * {static_size} and "
+                f"{values} * {static_size} were found; accepted here: conv, average, none"
+            )
+        self.guide = guide or ("reshape" if values == g * g else "conv")
+        # strips start with variance SILU_GAIN^2 / (g k_s); the guide adds two, an average of n^2 of them divides by n
+        self.guide_scale = math.sqrt(g * static_size / 2) / SILU_GAIN
+        self.guide_scale *= g / channels if self.guide == "average" else 1
+        if self.guide == "conv":  # orthogonal rows keep the variance
+            self.guide_out = nn.Parameter(nn.init.orthogonal_(torch.empty(self.kernel_channels[0], g)))  # P
+            self.guide_in = nn.Parameter(nn.init.orthogonal_(torch.empty(self.kernel_channels[1], g)))  # Q
 
     def guide_kernel(self) -> Tensor | None:
-        """The scaled guide ``[c_r, c_r, k, k]``, or None where it is off or already folded."""
+        """The guide, ``[C_out, C_in/groups, k, k]``, or one for each expert, ``[K*C_out, ...]``; None if it is off."""
         if self.guide == "none":
             return None
-        weight_h, weight_w = self.static_h.weight, self.static_w.weight
-        return self.guide_scale * guide_kernel(weight_h, weight_w, self.guided, self.kernel_size)
+        guide = self.guide_scale * (self.static_h.weight.flatten(2) + self.static_w.weight.flatten(2))  # [g, g, k*k]
+        if self.guide == "conv":
+            guide = torch.einsum("og,ghk,ih->oik", self.guide_out, guide, self.guide_in)
+        if self.guide == "average":
+            guide = F.adaptive_avg_pool2d(guide.permute(2, 0, 1), self.kernel_channels).permute(1, 2, 0)
+        return guide.reshape(-1, self.kernel_channels[1], self.kernel_size, self.kernel_size)  # psi (Eq. 10)
 
     def forward(self, x: Tensor) -> Tensor:
         rd, h, w, identity = x.split(self.split, 1)
-        h, w = F.silu(self.static_h(h), inplace=True), F.silu(self.static_w(w), inplace=True)
-        rd = self.dynamic(rd, self.guide_kernel())  # (Eq. 8, with W'_rd of Eq. 10)
-        return torch.cat([rd, h, w, identity], 1)  # (Eq. 9)
+        branches = [  # (Eq. 8, with W'_rd of Eq. 10)
+            self.dynamic(rd, self.guide_kernel()),
+            F.silu(self.static_h(h), inplace=True),
+            F.silu(self.static_w(w), inplace=True),
+        ]
+        if self.residual:
+            branches = [branch + part for branch, part in zip(branches, (rd, h, w), strict=True)]
+        return torch.cat([*branches, identity], 1)  # (Eq. 9)
 
     @torch.no_grad()
     def fuse(self) -> None:
@@ -137,6 +151,19 @@ class SGDM(nn.Module):
         self.guide = "none"
         self.static_h.fuse()
         self.static_w.fuse()
+
+    def unnamed_options(self) -> dict[str, Any]:
+        """Arguments that a row may leave out in a checkpoint of an earlier release, whose default they were."""
+        return {"guide": "average"} if self.guide == "average" else {}
+
+    def log_note(self) -> str:
+        """What the table of a model's rows says beside the arguments."""
+        return f"guide: {self.guide}"
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        if "guided" in self.__dict__:  # checkpoints from before dynamic kernels had groups
+            self.kernel_channels = (self.__dict__.pop("guided"),) * 2
 
 
 def _takes_guide(dynamic: type[nn.Module]) -> bool:

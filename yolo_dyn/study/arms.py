@@ -37,10 +37,12 @@ class Arm:
     noise: bool = False  # trained with noise
 
 
+EIGHT = tuple(range(8))
 ARMS = {
-    "yolov8n": Arm("yolov8n.yaml", "the stock model", (0, 1, 2)),
-    "sgdm": Arm("yolov8n-sgdm.yaml", "with SGDM before P3 to P5", (0, 1, 2)),
-    "unguided": Arm("yolov8n-sgdm-unguided.yaml", "SGDM with its guide switched off", (0, 1, 2)),
+    "yolov8n": Arm("yolov8n.yaml", "the stock model", EIGHT),
+    "sgdm": Arm("yolov8n-sgdm.yaml", "with SGDM before P3 to P5", EIGHT),
+    "sgdm-average": Arm("yolov8n-sgdm-average.yaml", "SGDM with an averaged guide", EIGHT),
+    "unguided": Arm("yolov8n-sgdm-unguided.yaml", "SGDM with its guide switched off", EIGHT),
     "wide": Arm("yolov8n-wide.yaml", "the stock model with a wider neck, as many parameters as SGDM", (0, 1, 2)),
     "cbam": Arm("yolov8n-cbam.yaml", "CBAM in SGDM's place"),
     "coordatt": Arm("yolov8n-coordatt.yaml", "CoordAtt in SGDM's place"),
@@ -48,10 +50,15 @@ ARMS = {
     "sgdm-odconv": Arm("yolov8n-sgdm-odconv.yaml", "SGDM with ODConv in RDConv's place"),
     "sgdm-dynamicconv": Arm("yolov8n-sgdm-dynamicconv.yaml", "SGDM with DynamicConv in RDConv's place"),
     "sgdm-condconv": Arm("yolov8n-sgdm-condconv.yaml", "SGDM with CondConv in RDConv's place"),
-    "yolov8n-noise": Arm("yolov8n.yaml", "the stock model, trained with noise", noise=True),
-    "sgdm-noise": Arm("yolov8n-sgdm.yaml", "SGDM, trained with noise", noise=True),
+    "sgdm-dcd": Arm("yolov8n-sgdm-dcd.yaml", "SGDM with DCD in RDConv's place"),
+    "yolov8n-noise": Arm("yolov8n.yaml", "the stock model, trained with noise", (0, 1, 2), noise=True),
+    "sgdm-noise": Arm("yolov8n-sgdm.yaml", "SGDM, trained with noise", (0, 1, 2), noise=True),
+    "sgdm-average-noise": Arm(
+        "yolov8n-sgdm-average.yaml", "SGDM with an averaged guide, trained with noise", noise=True
+    ),
     "yolov5n": Arm("yolov5n.yaml", "stock YOLOv5n"),
     "yolov5n-sgdm": Arm("yolov5n-sgdm.yaml", "YOLOv5n with SGDM"),
+    "yolov5n-sgdm-average": Arm("yolov5n-sgdm-average.yaml", "YOLOv5n with SGDM with an averaged guide"),
 }
 
 
