@@ -6,12 +6,12 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from yolo_dyn import registry
 from yolo_dyn.errors import YoloDynError
 from yolo_dyn.integration import image_channels
 from yolo_dyn.stock import load_model
+from yolo_dyn.study.flops import counted_by_row
 from yolo_dyn.study.paper import figures
 
 
@@ -40,15 +40,14 @@ def profile(model: nn.Module, imgsz: int = 640) -> list[Cost]:
     image = torch.zeros(1, image_channels(model), imgsz, imgsz, device=p.device, dtype=p.dtype)
     was_training = model.training
     model.eval()
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+    with torch.no_grad(), counted_by_row(rows) as counts:
         model(image)
     model.train(was_training)
-    counts = counter.get_flop_counts()
     return [
         Cost(
             str(row.type).rsplit(".", 1)[-1],
             sum(p.numel() for p in row.parameters()),
-            sum(counts.get(f"{type(model).__name__}.model.{i}", {}).values()),
+            2 * counts[i],
         )
         for i, row in enumerate(rows)
     ]
