@@ -37,7 +37,7 @@ def check_file(stock: Callable) -> Callable:
 
 
 def torch_safe_load(stock: Callable) -> Callable:
-    """Wrap the stock loading of checkpoints: a restricted load accepts our layers."""
+    """Wrap the stock loading of checkpoints: a restricted load accepts our layers; earlier defaults get named."""
 
     def torch_safe_load(*args: Any, **kwargs: Any) -> Any:
         if hasattr(torch.serialization, "add_safe_globals"):  # only a restricted load asks for them
@@ -46,9 +46,41 @@ def torch_safe_load(stock: Callable) -> Callable:
             ]
             own = [kind for kind in own if inspect.isclass(kind) and issubclass(kind, nn.Module)]
             torch.serialization.add_safe_globals([*own, *registry.all_layers().values()])
-        return stock(*args, **kwargs)
+        found = stock(*args, **kwargs)
+        checkpoint = found[0] if isinstance(found, tuple) else found
+        for key in ("model", "ema") if isinstance(checkpoint, dict) else ():
+            if isinstance(getattr(checkpoint.get(key), "yaml", None), dict):
+                name_earlier_defaults(checkpoint[key])
+        return found
 
     return torch_safe_load
+
+
+def name_earlier_defaults(model: nn.Module) -> None:
+    """Write into a model's YAML what its layers were built with where a row names nothing and the default has changed.
+
+    Training goes on from a checkpoint with a model built anew from its YAML: it must be the same model.
+    """
+    content: Any = model.yaml
+    if not isinstance(model.model, nn.Sequential) or not {"backbone", "head"} <= content.keys():
+        return
+    content = {**content, "backbone": copy.deepcopy(content["backbone"]), "head": copy.deepcopy(content["head"])}
+    for raw, row in zip([*content["backbone"], *content["head"]], model.model, strict=False):
+        options = _unnamed_options(row)
+        arguments = raw[3]
+        named = arguments[-1] if arguments and isinstance(arguments[-1], dict) else {}
+        if options and (raw[2] in registry.names() or "dynamic" in named):
+            raw[3] = [*(arguments[:-1] if named else arguments), {**options, **named}]
+    model.yaml = content
+
+
+def _unnamed_options(row: nn.Module) -> dict[str, Any]:
+    """What the layers of a row say of their options, see `layers.SGDM.unnamed_options`."""
+    options: dict[str, Any] = {}
+    for module in row.modules():
+        say: Any = getattr(module, "unnamed_options", dict)
+        options |= say()
+    return options
 
 
 def load(stock: Callable) -> Callable:

@@ -93,9 +93,16 @@ def _build(
             args = [*row.args, row.options] if row.options else row.args
             lines[first + row.index] = (
                 f"{row.index:>3}{row.source!s:>20}{row.repeats:>3}{layer.np:10.0f}  {layer.type:<45}{args!s:<30}"
+                f"{_note(layer)}"
             )
     _log(lines)
     return model, save
+
+
+def _note(layer: nn.Module) -> str:
+    """What a layer, or the first of several in a row, has to say of itself beside its arguments."""
+    first: Any = layer[0] if isinstance(layer, nn.Sequential) else layer
+    return f"  {first.log_note()}" if hasattr(first, "log_note") else ""
 
 
 def _layer_for(host: nn.Module, row: Row, inputs: dict[int, Channels]) -> nn.Module:
