@@ -60,11 +60,10 @@ COMMANDS = {
     "curves": Command("yolo_dyn.study.curves", "curves", "yolo-dyn curves runs/a runs/b", "runs"),
     "tradeoff": Command("yolo_dyn.study.tradeoff", "tradeoff", "yolo-dyn tradeoff runs/a runs/b", "runs"),
     "tradeoff paper": Command("yolo_dyn.study.fmdconv_paper", "tradeoff_paper", "yolo-dyn tradeoff paper"),
-    "study": Command("yolo_dyn.study.arms", "study", "yolo-dyn study data=bccd/data.yaml arms=yolov8n,sgdm seeds=0"),
-    "study-classify": Command(
-        "yolo_dyn.study.classifiers", "study_classify", "yolo-dyn study-classify data=cifar10_12k seconds=True"
+    "study": Command("yolo_dyn.study.run", "study", "yolo-dyn study sgdm-table2 data=VOC.yaml seeds=0,1,2", "study"),
+    "results": Command(
+        "yolo_dyn.study.run", "results", "yolo-dyn results bccd source=docs/results page=docs/RESULTS.md", "study"
     ),
-    "results": Command("yolo_dyn.study.results", "results", "yolo-dyn results"),
     "demo": Command("yolo_dyn.demo", "demo", "yolo-dyn demo"),
 }
 

@@ -23,7 +23,7 @@ def here(tasks: list[Task], jobs: int, progress: Progress) -> Iterator[Done]:
 
 def processes(tasks: list[Task], jobs: int, progress: Progress) -> Iterator[Done]:
     """In so many fresh processes, which end with this one."""
-    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _end_with_parent) as pool:
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), end_with_parent) as pool:
         futures = [pool.submit(task.run) for task in tasks]
         try:
             yield from _reported((future.result() for future in as_completed(futures)), tasks, progress)
@@ -31,7 +31,7 @@ def processes(tasks: list[Task], jobs: int, progress: Progress) -> Iterator[Done
             pool.shutdown(cancel_futures=True)
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """A killed parent says nothing to its workers, which would wait for it for ever."""
     parent = multiprocessing.parent_process()
     if parent:
@@ -39,7 +39,20 @@ def _end_with_parent() -> None:
 
 
 def ray(tasks: list[Task], jobs: int, progress: Progress) -> Iterator[Done]:
-    """On the Ray cluster this process belongs to, or that RAY_ADDRESS names; its nodes must see the same files."""
+    """On a Ray cluster, whose nodes must see the same files."""
+    ray = connected_ray()
+    gpus = 1 if str(tasks[0].settings.device) not in ("cpu", "") else 0
+    remote = ray.remote(num_cpus=tasks[0].settings.threads or 1, num_gpus=gpus)(Task.run)
+    found = (done for _, done in in_any_order(ray, [remote.remote(task) for task in tasks]))
+    yield from _reported(found, tasks, progress)
+
+
+def connected_ray() -> Any:
+    """Ray, connected to the cluster that this process belongs to, or that RAY_ADDRESS names.
+
+    Raises:
+        YoloDynError: where it is not installed, or there is no cluster.
+    """
     try:
         import ray
     except ImportError as error:
@@ -49,15 +62,14 @@ def ray(tasks: list[Task], jobs: int, progress: Progress) -> Iterator[Done]:
             ray.init(address="auto", log_to_driver=False)
         except ConnectionError as error:
             raise YoloDynError("executor=ray found no Ray cluster: start one with `ray start --head`") from error
-    gpus = 1 if str(tasks[0].settings.device) not in ("cpu", "") else 0
-    remote = ray.remote(num_cpus=tasks[0].settings.threads or 1, num_gpus=gpus)(Task.run)
-    yield from _reported(_arriving(ray, [remote.remote(task) for task in tasks]), tasks, progress)
+    return ray
 
 
-def _arriving(ray: Any, waiting: list[Any]) -> Iterator[Done]:
+def in_any_order(ray: Any, waiting: list[Any]) -> Iterator[tuple[Any, Any]]:
+    """Each reference with its result, as they are done."""
     while waiting:
         (ready, *_), waiting = ray.wait(waiting)
-        yield ray.get(ready)
+        yield ready, ray.get(ready)
 
 
 def _reported(found: Iterable[Done], tasks: list[Task], progress: Progress) -> Iterator[Done]:

@@ -1,0 +1,172 @@
+"""One arm with one seed: train it with the stock trainer, score it, and keep what it came to in one small file."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from yolo_dyn.errors import YoloDynError
+from yolo_dyn.files import bundled_folder, hash_file, written_whole
+from yolo_dyn.robustness.results import data_name, environment
+from yolo_dyn.robustness.scores import SCORES
+from yolo_dyn.robustness.sweep import robustness
+from yolo_dyn.robustness.training import noise_recipe
+from yolo_dyn.stock import load_model
+from yolo_dyn.study.definition import Study
+from yolo_dyn.study.networks import model_file
+from yolo_dyn.study.repeat import train_once
+from yolo_dyn.study.runs import AP, TOP1, TOP5, read_arguments, read_run, training_images
+
+CELL = ("corruption", "sigma", "seed", "images", "skipped", "detections")
+KEPT = (*CELL, *SCORES, "per_class", "intervals", "ultralytics")  # of a cell
+Record = dict[str, Any]  # what a result file holds
+
+
+@dataclass(frozen=True)
+class Job:
+    """An arm and a seed of a study, and what it takes to run it in any process."""
+
+    study: Study
+    arm: str
+    seed: int
+    data: str
+    train: dict[str, Any]  # arguments on the command line, which come last
+    project: Path  # of trainings and sweeps
+    device: str = ""
+
+    @property
+    def title(self) -> str:
+        return f"{self.arm}, seed {self.seed}"
+
+    def file(self, out: Path) -> Path:
+        return result_file(out, self.arm, self.seed)
+
+    def arguments(self) -> dict[str, Any]:
+        """Arguments of the stock trainer: the study's, then the arm's, then the command line's."""
+        return {**self.study.train, **self.study.arms[self.arm].train, **self.train, "seed": self.seed}
+
+    def command(self) -> str:
+        """The stock command that trains it."""
+        arm, arguments = self.study.arms[self.arm], self.arguments()
+        data = f"{data_name(self.data)}/{Path(self.data).name}" if self.study.task == "detect" else Path(self.data).name
+        words = {"model": Path(model_file(arm, self.arm, self.project / "models")).name, "data": data, **arguments}
+        if arm.noise:
+            words["cfg"] = "gaussian-noise.yaml"  # written by `yolo-dyn noise-recipe`
+        task = "" if self.study.task == "detect" else f" {self.study.task}"
+        return f"yolo{task} train " + " ".join(f"{key}={value}" for key, value in words.items())
+
+    def run(self, progress: Callable[[int], None] | None = None) -> Record:
+        """Train, from where it stopped if it was interrupted, and score."""
+        run = self.project.absolute() / f"{self.arm}-seed{self.seed}"
+        self.train_into(run)
+        best = run / "weights" / "best.pt"
+        scored = _classified if self.study.task == "classify" else _detected
+        return {
+            "arm": self.arm,
+            "what": self.study.arms[self.arm].what,
+            "seed": self.seed,
+            "command": self.command(),
+            "weights": hash_file(best),
+            "parameters": sum(p.numel() for p in load_model(str(best)).parameters()),
+            "training": _training(run, TOP1 if self.study.task == "classify" else AP),
+            "environment": environment() | {"device": _device(run)},
+            **scored(self, run, best),
+        }
+
+    def train_into(self, run: Path, **changes: Any) -> None:
+        """Train into a folder, with changes to the arguments; from where it stopped, if it was interrupted."""
+        arm, arguments = self.study.arms[self.arm], {"data": self.data, **self.arguments(), **changes}
+        if "cfg" in arguments:
+            arguments["cfg"] = recipe(arguments["cfg"])
+        if arm.noise:
+            arguments["cfg"] = noise_recipe(out=str(self.project / "gaussian-noise.yaml"))
+        if self.device:
+            arguments["device"] = self.device
+        train_once(run, model_file(arm, self.arm, self.project / "models"), arguments)
+
+
+def recipe(name: str) -> str:
+    """A recipe by its path, or by the name of one that comes with the package.
+
+    Raises:
+        YoloDynError: where there is none.
+    """
+    bundled = bundled_folder("datasets") / "recipes"
+    found = next((file for file in (Path(name), bundled / name) if file.is_file()), None)
+    if found is None:
+        known = ", ".join(sorted(file.name for file in bundled.glob("*.yaml")))
+        raise YoloDynError(f"cfg={name} is no file and no recipe that comes with the package ({known})")
+    return str(found)
+
+
+def _detected(job: Job, run: Path, best: Path) -> Record:
+    """The scores under each strength of noise, the clean one first."""
+    sweep = robustness(
+        [str(best)],
+        job.data,
+        job.study.sigmas or [0.0],
+        split=job.study.split,
+        imgsz=read_arguments(run)["imgsz"],
+        device=job.device,
+        name=run.name,
+        project=str(job.project / "sweeps"),
+    )
+    return {
+        "data": {
+            "images": len(sweep.images.files),
+            "fingerprint": sweep.images.fingerprint,
+            "split": job.study.split,
+        },
+        "cells": [{key: record[key] for key in KEPT if key in record} for record in sweep.records],
+    }
+
+
+def _classified(job: Job, run: Path, best: Path) -> Record:
+    """The accuracy of the best epoch."""
+    columns = read_run(run)
+    at = max(range(len(columns[TOP1])), key=columns[TOP1].__getitem__)
+    return {
+        "data": {"training_images": training_images(read_arguments(run))},
+        "scores": {"top1": columns[TOP1][at], "top5": columns[TOP5][at]},
+    }
+
+
+def _training(run: Path, metric: str) -> Record:
+    columns = read_run(run)
+    best = max(range(len(columns[metric])), key=columns[metric].__getitem__)
+    return {"epochs": len(columns[metric]), "best_epoch": int(columns["epoch"][best]), "seconds": columns["time"][-1]}
+
+
+def _device(run: Path) -> str:
+    device = read_arguments(run).get("device")
+    return str(device) if device not in (None, "") else ("0" if torch.cuda.is_available() else "cpu")
+
+
+def result_file(out: Path, arm: str, seed: int) -> Path:
+    return out / f"{arm}-seed{seed}.json"
+
+
+def write_record(file: Path, record: Record) -> None:
+    """Write a result file whole."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with written_whole(file) as partial:
+        partial.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
+def read_record(file: Path) -> Record:
+    """Read a result file.
+
+    Raises:
+        YoloDynError: where it is damaged, or is none.
+    """
+    try:
+        record = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, UnicodeDecodeError) as error:
+        raise YoloDynError(f"the result {file} is damaged ({error}): delete it, and it is measured again") from error
+    lacking = [key for key in ("arm", "seed", "command", "weights", "environment") if key not in record]
+    if lacking or not ({"cells", "scores"} & record.keys()):
+        raise YoloDynError(f"{file} is no result of a study: it has no {(lacking or ['cells'])[0]!r}")
+    return record

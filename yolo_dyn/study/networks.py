@@ -1,0 +1,107 @@
+"""The networks of a study's arms: their YAML, with the options that an arm gives a layer; built, and counted."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import nn
+
+from yolo_dyn import registry
+from yolo_dyn.errors import YoloDynError, nearest
+from yolo_dyn.stock import load_model, stock_yaml
+from yolo_dyn.study.columns import COLUMNS, COUNTED
+from yolo_dyn.study.definition import Arm, Study
+from yolo_dyn.study.flops import MultiplyAdds
+
+
+def model_file(arm: Arm, name: str, folder: Path) -> str:
+    """The YAML of an arm's network: its model's, or one written to a folder with the arm's options in its rows.
+
+    Args:
+        arm: the arm.
+        name: its name, which a written file ends in; the model's name, with the letter of its scale, stands before it.
+        folder: for the written file.
+
+    Raises:
+        YoloDynError: where the model's YAML is missing, or has no row of a layer that options are for.
+    """
+    if not arm.options:
+        return arm.model
+    content = yaml.safe_load(stock_yaml(arm.model).read_text(encoding="utf-8"))
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"{Path(arm.model).stem}-{name}.yaml"
+    text = yaml.safe_dump(with_options(content, arm.options, arm.model), sort_keys=False, default_flow_style=None)
+    if not file.is_file() or file.read_text(encoding="utf-8") != text:
+        file.write_text(text, encoding="utf-8")
+    return str(file)
+
+
+def with_options(content: dict[str, Any], options: dict[str, Any], file: str) -> dict[str, Any]:
+    """A model's content with options in all rows of a layer: ``{SGDM: {razor_ratio: 0.25}}``.
+
+    Raises:
+        YoloDynError: where no row has the layer.
+    """
+    content = copy.deepcopy(content)
+    rows = [*content["backbone"], *content["head"]]
+    for layer, values in options.items():
+        chosen = [row for row in rows if row[2] == layer]
+        if not chosen:
+            names = sorted({row[2] for row in rows})
+            raise YoloDynError(f"{file} has no row of {layer!r}{nearest(layer, names)} (it has {', '.join(names)})")
+        for row in chosen:
+            *arguments, last = row[3] or [None]
+            row[3] = [*arguments, {**last, **values}] if isinstance(last, dict) else [*row[3], dict(values)]
+    return content
+
+
+def counts(study: Study, name: str, folder: Path) -> dict[str, float]:
+    """What columns say that need no training: parameters, and multiply-adds for one image."""
+    wanted = [column for column in study.columns if COLUMNS[column].kind == COUNTED]
+    if not wanted:
+        return {}
+    arm = study.arms[name]
+    found = _module_counts(study, arm) if study.module else {}
+    if set(wanted) <= set(found):
+        return found
+    model = _built(study, model_file(arm, name, folder))
+    adds = _multiply_adds(model, study) if set(wanted) & {"gflops", "madds", "gmadds"} else 0
+    params = sum(p.numel() for p in model.parameters())
+    return found | {"params": params / 1e6, "gflops": 2 * adds / 1e9, "madds": adds / 1e6, "gmadds": adds / 1e9}
+
+
+def _built(study: Study, file: str) -> nn.Module:
+    """The network of a YAML, without the summary that Ultralytics logs of each."""
+    from ultralytics.utils import LOGGER
+
+    level = LOGGER.level
+    LOGGER.setLevel("WARNING")
+    try:
+        # counting needs no storage; but a detector measures its strides while it is built
+        with torch.device("cpu" if study.task == "detect" else "meta"):
+            return load_model(file, study.classes)
+    finally:
+        LOGGER.setLevel(level)
+
+
+def _multiply_adds(model: nn.Module, study: Study) -> int:
+    model = copy.deepcopy(model).to("meta").eval()
+    with torch.no_grad(), MultiplyAdds(study.besides) as counter:
+        model(torch.zeros(1, 3, study.imgsz, study.imgsz, device="meta"))
+    return counter.total
+
+
+def _module_counts(study: Study, arm: Arm) -> dict[str, float]:
+    """Of one layer alone, on a map of the shape that the study names, ``[B, C, H, W]``."""
+    name, shape = study.module["layer"], study.module["shape"]
+    layer = registry.get(name)
+    if layer is None or not (arm.options or name.lower() in arm.model):
+        return {}
+    with torch.device("meta"):
+        module = layer(shape[1], shape[1], **arm.options.get(name, {})).eval()
+        with torch.no_grad(), MultiplyAdds() as counter:
+            module(torch.zeros(shape))
+    params = sum(p.numel() for p in module.parameters())
+    return {"module_params": params / 1e6, "module_gflops": 2 * counter.total / 1e9}

@@ -1,0 +1,91 @@
+"""The picture of a study: AP over noise where it has noise, else each arm's score beside the paper's."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from yolo_dyn.looks import BLUE, SAVED, VERMILLION, marked_line
+from yolo_dyn.robustness.cells import CLEAN
+from yolo_dyn.robustness.results import MEAN
+from yolo_dyn.study.columns import COLUMNS
+from yolo_dyn.study.found import Found
+
+
+def draw(found: Found, picture: Path) -> Path | None:
+    """Draw the study's picture; None where nothing is measured yet that it shows."""
+    import matplotlib.pyplot as plt
+
+    figure = _over_noise(found) if found.study.sigmas else _beside_the_paper(found)
+    if figure is None:
+        return None
+    figure.savefig(picture, **SAVED)
+    plt.close(figure)
+    return picture
+
+
+def panels(found: Found) -> dict[str, Found]:
+    """What the picture shows side by side: the study's panels, or everything in one."""
+    asked = found.study.panels or {found.study.title: {"arms": list(found.study.arms)}}
+    shown = {}
+    for title, panel in asked.items():
+        kept = {arm: found.records.get(arm, {}) for arm in panel["arms"]}
+        if "seeds" in panel:
+            kept = {arm: {s: r for s, r in seeds.items() if s in panel["seeds"]} for arm, seeds in kept.items()}
+        shown[title] = Found(found.study, {arm: seeds for arm, seeds in kept.items() if seeds}, {})
+    return shown
+
+
+def _over_noise(found: Found) -> Any:
+    """A line for each arm, its mean over seeds, and their range."""
+    import matplotlib.pyplot as plt
+
+    sides = panels(found)
+    figure, axes = plt.subplots(
+        1, len(sides), figsize=(1 + 4.4 * len(sides), 4.6), layout="constrained", sharey=True, squeeze=False
+    )
+    for axis, (title, shown) in zip(axes[0], sides.items(), strict=True):
+        for number, arm in enumerate(shown.records):
+            names = [name for name in shown.conditions if name != MEAN]
+            x = [0.0 if name == CLEAN else float(name.split()[1]) for name in names]
+            y = [list(shown.scores(arm, name).values()) for name in names]
+            look = marked_line(number)
+            axis.plot(x, [np.mean(v) for v in y], label=arm, **look)
+            axis.fill_between(x, [min(v) for v in y], [max(v) for v in y], color=look["color"], alpha=0.15, linewidth=0)
+        axis.set_title(title, fontsize=10)
+        axis.set_xlabel("sigma of Gaussian noise (grey levels)", fontsize=9)
+        axis.grid(alpha=0.3)
+        if shown.records:
+            axis.legend(fontsize=8)
+    axes[0][0].set_ylabel("AP (IoU 0.50 to 0.95)", fontsize=9)
+    axes[0][0].set_ylim(bottom=0)
+    return figure
+
+
+def _beside_the_paper(found: Found) -> Any:
+    """A row for each arm: our seeds and their mean, and the paper's figure."""
+    import matplotlib.pyplot as plt
+
+    study, column = found.study, COLUMNS[found.study.metric]
+    arms = [name for name in study.arms if found.scores(name, study.metric)]
+    if not arms:
+        return None
+    figure, axis = plt.subplots(figsize=(8, 1.4 + 0.36 * len(arms)), layout="constrained")
+    for row, name in enumerate(arms):
+        values = list(found.scores(name, study.metric).values())
+        axis.plot(values, [row] * len(values), "o", color=BLUE, alpha=0.4, label="" if row else "ours, each seed")
+        axis.plot(np.mean(values), row, "|", color=BLUE, markersize=16, mew=2.5, label="" if row else "ours, mean")
+    printed = [
+        (float(p) * column.scale, row)
+        for row, name in enumerate(arms)
+        if (p := study.arms[name].paper.get(study.metric))
+    ]
+    if printed:
+        axis.plot(*zip(*printed, strict=True), "D", color=VERMILLION, mfc="none", label="the paper's")
+    axis.set_yticks(range(len(arms)), arms, fontsize=9)
+    axis.invert_yaxis()
+    axis.set_xlabel(column.title, fontsize=9)
+    axis.set_title(study.paper or study.title, fontsize=10)
+    axis.grid(alpha=0.3)
+    figure.legend(loc="outside lower center", ncols=3, fontsize=8)
+    return figure
