@@ -33,8 +33,7 @@ accept: lint
 # What is missing of the study under docs/results, arm by arm, then its page: make study DATA=path/to/bccd/data.yaml
 DATA ?= bccd/data.yaml
 study: setup
-	$(BIN)/yolo-dyn study data=$(DATA)
-	$(BIN)/yolo-dyn results
+	$(BIN)/yolo-dyn study bccd data=$(DATA) out=docs/results page=docs/RESULTS.md
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache

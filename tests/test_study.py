@@ -1,20 +1,15 @@
-"""The study's tools: repeated trainings, tests over seeds, training curves, and the page of results."""
+"""Tools for finished trainings: repeated ones, tests over seeds, training curves."""
 
 import csv
-import json
-import re
-import shutil
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from conftest import ROOT
 from scipy import stats
 from ultralytics import YOLO
 
 from yolo_dyn import YoloDynError, cli
-from yolo_dyn.study import arms, results
 from yolo_dyn.study.repeat import finished, repeat
 from yolo_dyn.study.significance import compare_seeds, seeds, shared
 
@@ -147,115 +142,3 @@ def test_curves_command(runs, tmp_path, capsys, monkeypatch):
     assert cli.main(["curves", folders[0], "out=missing/x.png"]) == 2
     assert cli.main(["curves"]) == 2
     assert "missing key 'runs'" in capsys.readouterr().err
-
-
-def made_up_result(arm: str, seed: int, clean: float, noisy: float) -> dict:
-    cells = [{"corruption": "clean", "sigma": 0.0, "AP": clean}]
-    cells += [{"corruption": "gaussian_noise", "sigma": sigma, "AP": noisy - sigma / 1000} for sigma in (10.0, 50.0)]
-    return {
-        **{"arm": arm, "seed": seed, "weights": "0" * 64, "parameters": 3_000_000, "cells": cells},
-        **{"latency": {"ratio": 1.1}, "training": {"best_epoch": 50}, "data": {"images": 72}},
-        "environment": {"processor": "CPU", "cores": 2, "ultralytics": "8", "torch": "2"},
-    }
-
-
-@pytest.fixture
-def three_seeds(tmp_path) -> Path:
-    (tmp_path / "results").mkdir()
-    rng = np.random.default_rng(0)
-    for arm, gain in (("yolov8n", 0), ("sgdm", 0.1), ("unguided", 0.099)):
-        for seed in range(3):
-            result = made_up_result(arm, seed, 0.5 + rng.normal(0, 0.003), 0.3 + gain + rng.normal(0, 0.003))
-            (tmp_path / "results" / f"{arm}-seed{seed}.json").write_text(json.dumps(result))
-    return tmp_path
-
-
-def test_the_page_says_what_the_tests_say(three_seeds):
-    results.results(str(three_seeds / "results"), str(three_seeds / "RESULTS.md"))
-    text = (three_seeds / "RESULTS.md").read_text()
-    found = results.read_results(three_seeds / "results")
-    mean = {a: [np.mean([c["AP"] for c in found[a][s]["cells"][1:]]) for s in range(3)] for a in ("yolov8n", "sgdm")}
-    expected = stats.ttest_rel(mean["sgdm"], mean["yolov8n"])
-    assert f"p = {expected.pvalue:.3f}, 3 seeds. Under noise it does, in this study." in text
-    assert re.search(r"Is it the guide\?\*\* .*Under noise these seeds do not tell the two apart", text)
-    assert "Not known yet: sgdm and wide share no seed." in text
-    assert "| sgdm | with SGDM before P3 to P5 | 3 | 3,000,000 | 1.10 |" in text
-    assert "Not run yet: wide, cbam" in text
-    assert "![AP over sigma](results/curves.png)" in text
-    assert (three_seeds / "results" / "curves.png").is_file()
-
-
-def test_the_page_claims_nothing_from_one_seed(three_seeds):
-    for file in (three_seeds / "results").glob("*-seed[12].json"):
-        file.unlink()
-    text = results.page(results.read_results(three_seeds / "results"), "curves.png")
-    assert "One seed proves nothing." in text
-    assert "p = " not in text
-    with pytest.raises(YoloDynError, match="no result in"):
-        results.read_results(three_seeds)
-
-
-def test_arms_without_seed_0_are_left_out_of_the_pictures_of_seed_0(three_seeds):
-    for file in (three_seeds / "results").glob("yolov8n-seed0.json"):
-        file.unlink()
-    several, *of_seed_0 = results.panels(results.read_results(three_seeds / "results")).values()
-    assert {arm: list(seeds) for arm, seeds in several.items()} == {
-        **{"yolov8n": [1, 2]},
-        **{arm: [0, 1, 2] for arm in ("sgdm", "unguided")},
-    }
-    assert [list(shown) for shown in of_seed_0] == [[], ["sgdm"]]
-
-
-def test_the_headline_of_the_readme_is_the_result():
-    headline = (ROOT / "README.md").read_text(encoding="utf-8").split("**Does SGDM")[1].split("![")[0]
-    test = results.compared(results.read_results(ROOT / "docs" / "results"), "sgdm", arms.BASE)["mPC"]
-    for figure in (f"{test.difference:+.3f}", f"[{test.low:+.3f}, {test.high:+.3f}]", f"(p = {test.p:.3f})"):
-        assert figure in headline
-    assert ("no effect shows" in headline) == (test.low < 0 < test.high)
-
-
-def test_the_readme_says_what_training_with_noise_does():
-    found = results.read_results(ROOT / "docs" / "results")
-    mean = {arm: results.scores(found, arm)[results.MEAN] for arm in found}
-    best = max(value for arm in found if not arms.ARMS[arm].noise for value in mean[arm].values())
-    said = f"of {mean['yolov8n-noise'][0]:.3f}, and {mean['sgdm-noise'][0]:.3f} with SGDM, where the best model trained"
-    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
-    assert f"{said} without has {best:.3f}" in text
-
-
-def test_the_committed_page_is_made_from_the_committed_results(tmp_path):
-    shutil.copytree(ROOT / "docs" / "results", tmp_path / "results")
-    results.results(str(tmp_path / "results"), str(tmp_path / "RESULTS.md"))
-    assert (tmp_path / "RESULTS.md").read_text() == (ROOT / "docs" / "RESULTS.md").read_text()
-
-
-def test_an_arm_from_training_to_its_file(detectors, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(arms, "RECIPE", {"imgsz": 64, "epochs": 1, "batch": 4, "plots": False})
-    monkeypatch.setattr(arms, "SIGMAS", [0.0, 30.0])
-    data = tmp_path / "bccd" / "data.yaml"
-    data.parent.mkdir()
-    data.write_text((detectors / "data.yaml").read_text() + "test: images/val\n")
-    words = [f"data={data}", "arms=yolov8n-noise", "out=results", "device=cpu"]
-    assert cli.main(["study", *words]) == 0
-    found = json.loads((tmp_path / "results/yolov8n-noise-seed0.json").read_text())
-    assert [cell["sigma"] for cell in found["cells"]] == [0, 30]
-    assert found["command"].startswith(
-        "yolo train model=yolov8n.yaml data=bccd/data.yaml cfg=gaussian-noise.yaml imgsz=64"
-    )
-    assert found["training"]["epochs"] == 1
-    assert found["latency"]["ratio"] > 0
-    assert len(found["weights"]) == 64
-    capsys.readouterr()
-    assert cli.main(["study", *words]) == 0
-    assert "missing" not in capsys.readouterr().out
-    assert cli.main(["study", f"data={data}", "arms=sgmd"]) == 2
-    assert "unknown arm 'sgmd'; did you mean 'sgdm'?" in capsys.readouterr().err
-
-
-def test_every_arm_has_its_yaml_and_the_wide_one_sgdm_s_size():
-    sizes = {}
-    for name, arm in arms.ARMS.items():
-        sizes[name] = sum(p.numel() for p in YOLO(arm.model).model.parameters())
-    assert sizes["wide"] == pytest.approx(sizes["sgdm"], rel=1e-3)
-    assert sizes["unguided"] == sizes["sgdm"]

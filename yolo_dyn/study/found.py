@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,19 +13,28 @@ from yolo_dyn.robustness.results import MEAN
 from yolo_dyn.robustness.scores import mean_performance
 from yolo_dyn.study.definition import Study
 from yolo_dyn.study.measure import Record, read_record
-from yolo_dyn.study.significance import Comparison, Scores, compare_seeds
+from yolo_dyn.study.significance import Comparison, compare_seeds, shared
 from yolo_dyn.study.tradeoff_scores import ies, rcs
 
 TIMING = "timing.json"
-ALIKE = ("ultralytics", "torch", "processor", "processor_kind", "device")  # decide the weights that a seed leads to
+
+
+class Run(NamedTuple):
+    """A training: the same seed leads to other weights with another torch, or on another kind of processor."""
+
+    seed: int
+    machine: str  # what decides that, in words
+
+
+RunScores = dict[Run, float]
 
 
 @dataclass(frozen=True)
 class Found:
-    """Records of a study by arm and seed, arms in the study's order; and how long its arms take."""
+    """Records of a study by arm and run, arms in the study's order; and how long its arms take."""
 
     study: Study
-    records: dict[str, dict[int, Record]]
+    records: dict[str, dict[Run, Record]]
     timing: dict[str, Any]  # see `timing.time_arms`
 
     @classmethod
@@ -35,15 +44,18 @@ class Found:
         Raises:
             YoloDynError: where one is damaged, or of an arm that the study does not have.
         """
-        records: dict[str, dict[int, Record]] = {arm: {} for arm in study.arms}
+        records: dict[str, dict[Run, Record]] = {arm: {} for arm in study.arms}
         for file in sorted(source.glob("*-seed*.json")):
             record = read_record(file)
             if record["arm"] not in records:
                 raise YoloDynError(f"{file} is of the arm {record['arm']!r}, which study {study.name} does not have")
-            records[record["arm"]][record["seed"]] = record
+            run = Run(record["seed"], machine(record["environment"]))
+            if run in records[record["arm"]]:
+                raise YoloDynError(f"{file} is of an arm, a seed and a machine that another file is of: delete one")
+            records[record["arm"]][run] = record
         timed = source / TIMING
         timing = json.loads(timed.read_text(encoding="utf-8")) if timed.is_file() else {}
-        return cls(study, {arm: seeds for arm, seeds in records.items() if seeds}, timing)
+        return cls(study, {arm: runs for arm, runs in records.items() if runs}, timing)
 
     def require(self, source: Path) -> "Found":
         if not self.records and not self.timing:
@@ -56,10 +68,10 @@ class Found:
         some = next(iter(next(iter(self.records.values())).values()), None) if self.records else None
         return list(conditions(some)) if some else []
 
-    def scores(self, arm: str, column: str) -> Scores:
-        """A column's score of each seed; also of a condition. Empty where it was not measured."""
-        found = {seed: score(record, column, self.study.metric) for seed, record in self.records.get(arm, {}).items()}
-        return {seed: value for seed, value in found.items() if value is not None}
+    def scores(self, arm: str, column: str) -> RunScores:
+        """A column's score of each run; also of a condition. Empty where it was not measured."""
+        found = {run: score(record, column, self.study.metric) for run, record in self.records.get(arm, {}).items()}
+        return {run: value for run, value in found.items() if value is not None}
 
     def timed(self, arm: str, column: str) -> float | None:
         """Seconds of an epoch, milliseconds of an image, or what follows from them; None where it was not timed."""
@@ -76,35 +88,23 @@ class Found:
         return ies(seconds, mean) if column == "ies" else rcs(seconds, mean, images) if images else None
 
     def compared(self, arm: str, to: str, column: str) -> Comparison | None:
-        """One arm less another over the seeds that were trained alike; None where there are none.
-
-        The same seed leads to other weights with another version of torch or on another kind of processor, so it pairs
-        only with what was trained by the same.
-        """
-        first, other = self.scores(to, column), self.scores(arm, column)
-        paired = [seed for seed in sorted(first.keys() & other.keys()) if self._alike(arm, to, seed)]
-        if not paired:
-            return None
-        return compare_seeds({seed: first[seed] for seed in paired}, {seed: other[seed] for seed in paired})
-
-    def _alike(self, arm: str, to: str, seed: int) -> bool:
-        one, two = (self.records[name][seed]["environment"] for name in (arm, to))
-        return all(one.get(key) == two.get(key) for key in ALIKE)
+        """One arm less another over the seeds that both were trained with alike; None where there are none."""
+        first, other = shared(self.scores(to, column), self.scores(arm, column))
+        return compare_seeds(first, other) if first else None
 
     @property
     def machines(self) -> list[str]:
         """What the trainings ran on, in words."""
-        words = set()
-        for seeds in self.records.values():
-            for record in seeds.values():
-                e = record["environment"]
-                kind = f" ({e['processor_kind']})" if e.get("processor_kind") else ""
-                device = "" if e.get("device", "cpu") == "cpu" else f", device {e['device']}"
-                words.add(
-                    f"{e['processor']}{kind}, {e['cores']} cores{device}, ultralytics {e['ultralytics']}, torch "
-                    f"{e['torch']}"
-                )
-        return sorted(words)
+        return sorted({run.machine for runs in self.records.values() for run in runs})
+
+
+def machine(environment: dict[str, Any]) -> str:
+    """What decides the weights that a seed leads to, in words."""
+    kind = f" ({environment['processor_kind']})" if environment.get("processor_kind") else ""
+    device = environment.get("device", "cpu")
+    on = "" if device == "cpu" else f", device {device}"
+    versions = f"ultralytics {environment['ultralytics']}, torch {environment['torch']}"
+    return f"{environment['processor']}{kind}, {environment['cores']} cores{on}, {versions}"
 
 
 def conditions(record: Record) -> dict[str, dict[str, Any]]:

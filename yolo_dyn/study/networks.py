@@ -79,7 +79,7 @@ def _built(study: Study, file: str) -> nn.Module:
     level = LOGGER.level
     LOGGER.setLevel("WARNING")
     try:
-        # counting needs no storage; but a detector measures its strides while it is built
+        # counting needs no storage; but a detector's head asks for the values of its strides
         with torch.device("cpu" if study.task == "detect" else "meta"):
             return load_model(file, study.classes)
     finally:
@@ -87,9 +87,9 @@ def _built(study: Study, file: str) -> nn.Module:
 
 
 def _multiply_adds(model: nn.Module, study: Study) -> int:
-    model = copy.deepcopy(model).to("meta").eval()
+    image = torch.zeros(1, 3, study.imgsz, study.imgsz, device=next(model.parameters()).device)
     with torch.no_grad(), MultiplyAdds(study.besides) as counter:
-        model(torch.zeros(1, 3, study.imgsz, study.imgsz, device="meta"))
+        model.eval()(image)
     return counter.total
 
 

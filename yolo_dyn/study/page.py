@@ -11,10 +11,10 @@ from yolo_dyn.robustness.cells import CLEAN
 from yolo_dyn.robustness.results import MEAN
 from yolo_dyn.study.columns import COLUMNS, COUNTED, SCORED, agrees
 from yolo_dyn.study.definition import Study
-from yolo_dyn.study.found import Found
+from yolo_dyn.study.found import Found, RunScores
 from yolo_dyn.study.networks import counts
 from yolo_dyn.study.picture import draw
-from yolo_dyn.study.significance import Comparison, Scores
+from yolo_dyn.study.significance import Comparison
 
 DOES_NOT_FOLLOW = "does not follow from what the paper describes"
 
@@ -165,7 +165,7 @@ def _setting(found: Found) -> str:
     for timed in ("image", "epoch"):
         if timed in found.timing:
             lines.append(f"Time: {found.timing[timed]['what']} (`yolo-dyn study {study.name} seconds=True`).")
-    return " ".join([*lines, f"Trained on: {'; '.join(found.machines)}."])
+    return " ".join([*lines, f"Trained on {'; '.join(found.machines)}."])
 
 
 def _table(found: Found, numbers: dict[str, dict[str, float]]) -> str:
@@ -190,7 +190,7 @@ def _figure(found: Found, arm: str, column: str, numbers: dict[str, float]) -> s
     return _cell(found.study, arm, column, ours)
 
 
-def _mean(values: Scores) -> float | None:
+def _mean(values: RunScores) -> float | None:
     return float(np.mean(list(values.values()))) if values else None
 
 
@@ -205,7 +205,7 @@ def _noise(found: Found) -> str:
     return "\n".join(lines)
 
 
-def _spread(values: Scores) -> str:
+def _spread(values: RunScores) -> str:
     listed = list(values.values())
     mean = f"{np.mean(listed):.3f}"
     return mean if len(listed) < 2 else f"{mean} ± {np.std(listed, ddof=1):.3f}"
@@ -232,23 +232,26 @@ def _tests(found: Found) -> str:
 
 
 def _seeds(found: Found) -> str:
+    """A row for each training; machines have letters where there are several."""
     if not found.records:
         return ""
     columns = found.conditions if found.study.sigmas else [c for c in found.study.columns if COLUMNS[c].kind == SCORED]
-    lines = [f"| arm | seed | {' | '.join(columns)} | best epoch | weights |"]
-    lines.append("|---|---|" + "---:|" * (len(columns) + 1) + "---|")
-    for arm, seeds in found.records.items():
+    letters = dict(zip(found.machines, "abcdefghijklmnopqrstuvwxyz", strict=False))
+    lines = [f"| arm | seed | machine | {' | '.join(columns)} | best epoch | weights |"]
+    lines.append("|---|---|---|" + "---:|" * (len(columns) + 1) + "---|")
+    for arm, runs in found.records.items():
         by_column = [found.scores(arm, column) for column in columns]
-        for seed, record in sorted(seeds.items()):
-            cells = [f"{scores[seed]:.3f}" if seed in scores else "" for scores in by_column]
+        for run, record in sorted(runs.items()):
+            cells = [f"{scores[run]:.3f}" if run in scores else "" for scores in by_column]
             tail = [str(record["training"]["best_epoch"]), f"`{record['weights'][:12]}`"]
-            lines.append(f"| {' | '.join([arm, str(seed), *cells, *tail])} |")
-    return "\n".join(lines)
+            lines.append(f"| {' | '.join([arm, str(run.seed), letters.get(run.machine, ''), *cells, *tail])} |")
+    return "\n".join([*lines, "", *(f"{letter}: {machine}." for machine, letter in letters.items())])
 
 
 def _absent(found: Found) -> list[str]:
     study = found.study
     lines = [f"- {name}: {arm.left_out}." for name, arm in study.arms.items() if arm.left_out]
-    missing = {arm: [s for s in study.seeds_of(arm) if s not in found.records.get(arm, {})] for arm in study.trained()}
+    there = {arm: {run.seed for run in runs} for arm, runs in found.records.items()}
+    missing = {arm: [s for s in study.seeds_of(arm) if s not in there.get(arm, ())] for arm in study.trained()}
     absent = [f"{arm} (seeds {', '.join(map(str, seeds))})" for arm, seeds in missing.items() if seeds]
     return [*lines, f"- Not run yet: {'; '.join(absent)}."] if absent else lines

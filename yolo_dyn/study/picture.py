@@ -31,8 +31,8 @@ def panels(found: Found) -> dict[str, Found]:
     for title, panel in asked.items():
         kept = {arm: found.records.get(arm, {}) for arm in panel["arms"]}
         if "seeds" in panel:
-            kept = {arm: {s: r for s, r in seeds.items() if s in panel["seeds"]} for arm, seeds in kept.items()}
-        shown[title] = Found(found.study, {arm: seeds for arm, seeds in kept.items() if seeds}, {})
+            kept = {arm: {k: r for k, r in runs.items() if k.seed in panel["seeds"]} for arm, runs in kept.items()}
+        shown[title] = Found(found.study, {arm: runs for arm, runs in kept.items() if runs}, {})
     return shown
 
 

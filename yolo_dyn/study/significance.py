@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -10,7 +11,7 @@ from yolo_dyn.errors import MissingFileError, YoloDynError
 from yolo_dyn.study.runs import read_run
 
 RUN = re.compile(r"(?P<arm>.+)-seed(?P<seed>\d+)")
-Scores = dict[int, float]  # by seed
+Scores = dict[Any, float]  # by seed
 
 
 @dataclass(frozen=True)
