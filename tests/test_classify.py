@@ -16,8 +16,8 @@ from ultralytics.cfg import get_cfg
 
 from yolo_dyn import YoloDynError, registry
 from yolo_dyn.layers.blocks import ConvNormAct
-from yolo_dyn.study import classifiers
 from yolo_dyn.study.gradcam import cam
+from yolo_dyn.study.run import study
 
 TOUCHED = ("dmf-xxs-cls.yaml", "resnet18-odconv-cls.yaml")  # by `make test`
 STATIC = ("mobilenetv2-cls.yaml", "resnet18-cls.yaml", "resnet50-cls.yaml")
@@ -98,27 +98,35 @@ def test_heat_of_a_classifier(name, colours, tmp_path):
         cam([str(file)], str(colours / "val" / "red"), imgsz=32, project=str(tmp_path / "out"))
 
 
-def test_the_study_runs_what_is_missing_and_makes_its_section(colours, tmp_path, monkeypatch, capsys):
-    small = {"imgsz": 32, "epochs": 1, "batch": 8, "workers": 0, "plots": False, "seed": 0}
-    monkeypatch.setattr(classifiers, "RECIPE", small)
-    out, words = tmp_path / "out", {"runs": str(tmp_path / "runs"), "out": str(tmp_path / "out")}
-    assert classifiers.section(out) == ""
-    classifiers.study_classify(str(colours), ["resnet18"], **words)
-    before = (out / "resnet18.json").read_bytes()
-    classifiers.study_classify(str(colours), ["resnet18"], **words)
-    assert (out / "resnet18.json").read_bytes() == before
-    text = classifiers.section(out)
-    assert "Seconds of an epoch: not measured yet." in text
-    assert "Not run yet: CondConv" in text
-    classifiers.study_classify(str(colours), ["resnet18"], seconds=True, rounds=1, **words)
-    seconds = json.loads((out / "seconds.json").read_text())["seconds"]["resnet18"]
-    row = next(line for line in classifiers.section(out).splitlines() if line.startswith("| static"))
-    top1 = json.loads(before)["top1"]
+def test_a_study_of_classifiers(colours, tmp_path):
+    """The scores of the best epoch, then the seconds of an epoch, which IES and RCS follow from."""
+    fast = {"imgsz": 32, "epochs": 1, "batch": 8, "workers": 0}
+    words = {"data": str(colours), "arms": ["resnet18"], "project": str(tmp_path), **fast}
+    study("cifar10", **words)
+    file = tmp_path / "results" / "resnet18-seed0.json"
+    before = file.read_bytes()
+    study("cifar10", **words)
+    assert file.read_bytes() == before
+    assert "resnet18-condconv (seeds 0)" in (tmp_path / "page.md").read_text()
+    study("cifar10", seconds=True, **words)
+    seconds = json.loads((tmp_path / "results" / "timing.json").read_text())["epoch"]["seconds"]["resnet18"]
+    row = next(
+        line for line in (tmp_path / "page.md").read_text().splitlines() if line.startswith("| resnet18 | static")
+    )
+    top1 = json.loads(before)["scores"]["top1"]
     assert f"| {seconds:.1f} | {seconds / top1:.1f} | {top1 * 16 / seconds:.1f} |" in row
 
 
-def test_a_wrong_argument_of_the_study_is_named(tmp_path):
-    with pytest.raises(YoloDynError, match=r"unknown model 'resnet81'; did you mean 'resnet18'"):
-        classifiers.study_classify(str(tmp_path), ["resnet81"])
-    with pytest.raises(YoloDynError, match=r"data=.*nowhere is no folder of pictures by class"):
-        classifiers.study_classify(str(tmp_path / "nowhere"))
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ("nowhere/pictures", "data=.*nowhere/pictures is no folder of pictures by class"),
+        ("empty", "data=.*empty has no folder 'train'"),
+        ("train_only", "data=.*train_only has no folder 'val' or 'test'"),
+    ],
+)
+def test_data_of_a_study_that_are_no_pictures_by_class(data, message, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "train_only" / "train").mkdir(parents=True)
+    with pytest.raises(YoloDynError, match=message):
+        study("cifar10", data=str(tmp_path / data), project=str(tmp_path / "runs"))

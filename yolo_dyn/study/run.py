@@ -111,6 +111,9 @@ def _chosen(what: Study, arms: list[str] | None, file: str) -> list[str]:
             raise YoloDynError(f"{file}: the arm {name!r} is left out: {what.arms[name].left_out}")
         if name not in trained:
             raise YoloDynError(f"{file}: unknown arm {name!r}{nearest(name, trained)} (known: {', '.join(trained)})")
+    if not trained:
+        reasons = "; ".join(dict.fromkeys(arm.left_out for arm in what.arms.values()))
+        raise YoloDynError(f"study {file}: all of its arms are left out: {reasons}")
     return list(arms or trained)
 
 
@@ -140,6 +143,8 @@ def _check_data(what: Study, data: str) -> None:
         raise YoloDynError(f"study {what.name} names no data: give data=")
     if what.task == "classify":
         folder = Path(data)
+        if len(folder.parts) > 1 and not folder.is_dir():  # a bare name may be one that Ultralytics knows
+            raise YoloDynError(f"data={data} is no folder of pictures by class")
         if folder.is_dir() and not (folder / "train").is_dir():
             raise YoloDynError(f"data={data} has no folder 'train' with a folder for each class")
         if folder.is_dir() and not any((folder / split).is_dir() for split in ("val", "test")):
