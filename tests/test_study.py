@@ -1,6 +1,7 @@
 """Tools for finished trainings: repeated ones, tests over seeds, training curves."""
 
 import csv
+import shutil
 from pathlib import Path
 
 import cv2
@@ -10,7 +11,9 @@ from scipy import stats
 from ultralytics import YOLO
 
 from yolo_dyn import YoloDynError, cli
+from yolo_dyn.study.curves import curves, panels, title
 from yolo_dyn.study.repeat import finished, repeat
+from yolo_dyn.study.runs import read_run
 from yolo_dyn.study.significance import compare_seeds, seeds, shared
 
 # Student (1908), the sleep data: hours of sleep gained by ten patients under two drugs.
@@ -125,7 +128,7 @@ def test_seeds_command(tmp_path, capsys):
         seeds(str(folder))
     with pytest.raises(YoloDynError, match=r"no arm 'd' in .* \(it has a, b, c\)"):
         seeds(str(folder), base="d")
-    with pytest.raises(YoloDynError, match="has no column"):
+    with pytest.raises(YoloDynError, match=r"has no column 'mAP' \(it has epoch, metrics/mAP50-95\(B\)\)"):
         seeds(str(folder), metric="mAP")
     with pytest.raises(YoloDynError, match="no run called <arm>-seed<n>"):
         seeds(str(tmp_path / "nowhere"))
@@ -142,3 +145,154 @@ def test_curves_command(runs, tmp_path, capsys, monkeypatch):
     assert cli.main(["curves", folders[0], "out=missing/x.png"]) == 2
     assert cli.main(["curves"]) == 2
     assert "missing key 'runs'" in capsys.readouterr().err
+
+
+LOSSES = {
+    "detect": ("box_loss", "cls_loss", "dfl_loss"),
+    "segment": ("box_loss", "seg_loss", "cls_loss", "dfl_loss", "sem_loss"),
+    "pose": ("box_loss", "pose_loss", "kobj_loss", "cls_loss", "dfl_loss"),
+    "obb": ("box_loss", "cls_loss", "dfl_loss", "angle_loss"),
+    "classify": ("loss",),
+}
+HEADS = {"detect": "B", "segment": "BM", "pose": "BP", "obb": "B", "classify": ""}
+
+
+def headers(task: str) -> list[str]:
+    """The columns that the stock trainer writes for a task."""
+    boxes = [f"metrics/{name}({head})" for head in HEADS[task] for name in ("precision", "recall", "mAP50", "mAP50-95")]
+    metrics = boxes or ["metrics/accuracy_top1", "metrics/accuracy_top5"]
+    train, val = ([f"{part}/{loss}" for loss in LOSSES[task]] for part in ("train", "val"))
+    return ["epoch", "time", *train, *metrics, *val, "lr/pg0"]
+
+
+def runs_of(task: str, folder: Path) -> Path:
+    """Two arms with three seeds, whose columns all differ."""
+    rng = np.random.default_rng(0)
+    for arm in ("a", "b"):
+        for seed in range(3):
+            run = folder / f"{arm}-seed{seed}"
+            run.mkdir(parents=True)
+            rows = [[str(1 + epoch), *rng.random(len(headers(task)) - 1).astype(str)] for epoch in range(3)]
+            (run / "results.csv").write_text("\n".join(",".join(row) for row in [headers(task), *rows]) + "\n")
+    return folder
+
+
+def column_of(folder: Path, arm: str, column: str, best) -> list[float]:
+    found = []
+    for seed in range(3):
+        with (folder / f"{arm}-seed{seed}" / "results.csv").open() as text:
+            found.append(best(float(row[column]) for row in csv.DictReader(text)))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("task", "metric", "column", "best"),
+    [
+        ("detect", "", "metrics/mAP50-95(B)", max),
+        ("detect", "mAP50", "metrics/mAP50(B)", max),
+        ("segment", "", "metrics/mAP50-95(M)", max),
+        ("segment", "mAP50-95(B)", "metrics/mAP50-95(B)", max),
+        ("pose", "", "metrics/mAP50-95(P)", max),
+        ("obb", "", "metrics/mAP50-95(B)", max),
+        ("classify", "", "metrics/accuracy_top1", max),
+        ("classify", "top5", "metrics/accuracy_top5", max),
+        ("classify", "accuracy_top1", "metrics/accuracy_top1", max),
+        ("classify", "val/loss", "val/loss", min),
+        ("pose", "val/pose_loss", "val/pose_loss", min),
+    ],
+)
+def test_seeds_of_every_task_are_scipy_s(task, metric, column, best, tmp_path):
+    folder = runs_of(task, tmp_path)
+    text = seeds(str(folder), metric=metric)
+    a, b = (column_of(folder, arm, column, best) for arm in ("a", "b"))
+    test = stats.ttest_rel(b, a)
+    low, high = test.confidence_interval(0.95)
+    assert text.startswith(f"{column} of the best epoch")
+    assert f"{np.mean(b) - np.mean(a):+.3f} [{low:+.3f}, {high:+.3f}], p = {test.pvalue:.3f}, 3 seeds" in text
+    assert f"{np.mean(a):.3f}" in text
+
+
+def test_metrics_that_name_no_column_or_several(tmp_path):
+    with pytest.raises(YoloDynError, match=r"several columns 'mAP50': give metric= as one of mAP50\(B\), mAP50\(M\)"):
+        seeds(str(runs_of("segment", tmp_path / "segment")), metric="mAP50")
+    folder = runs_of("classify", tmp_path / "mixed")
+    shutil.rmtree(folder / "b-seed0")
+    shutil.copytree(runs_of("obb", tmp_path / "obb") / "b-seed0", folder / "b-seed0")
+    with pytest.raises(YoloDynError, match=r"runs of different tasks do not compare: .* has metrics/accuracy_top1"):
+        seeds(str(folder))
+    file = tmp_path / "obb" / "a-seed0" / "results.csv"
+    nan = "\n".join(",".join(["nan"] * len(headers("obb"))) for _ in range(2))
+    file.write_text(",".join(headers("obb")) + f"\n{nan}\n")
+    with pytest.raises(YoloDynError, match=r"metrics/mAP50-95\(B\): no epoch has a number"):
+        seeds(str(tmp_path / "obb"))
+    file.write_text("epoch,x\n1,2\n")
+    with pytest.raises(YoloDynError, match="has no metric of a known task; give metric=, one of epoch, x"):
+        seeds(str(tmp_path / "obb"))
+
+
+@pytest.mark.parametrize("task", LOSSES)
+def test_curves_of_every_task(task, tmp_path):
+    folder = runs_of(task, tmp_path / "runs")
+    drawn = panels({"a": read_run(folder / "a-seed0")})
+    left_out = {f"metrics/{name}({head})" for head in HEADS[task] for name in ("precision", "recall")}
+    assert set(drawn) == {c for c in headers(task) if c.startswith(("train/", "val/", "metrics/"))} - left_out
+    assert len({title(column) for column in drawn}) == len(drawn)
+    picture = tmp_path / "curves.png"
+    curves([str(folder / "a-seed0"), str(folder / "b-seed0")], str(picture))
+    assert min(cv2.imread(str(picture)).shape[:2]) > 300
+
+
+def test_curves_of_several_tasks_show_what_they_share(tmp_path):
+    boxes, masks, classes = (runs_of(task, tmp_path / task) / "a-seed0" for task in ("detect", "segment", "classify"))
+    shared_panels = panels({run.parent.name: read_run(run) for run in (boxes, masks)})
+    assert "metrics/mAP50(B)" in shared_panels
+    assert "train/seg_loss" not in shared_panels
+    with pytest.raises(YoloDynError, match="the runs detect, classify have no loss and no metric in common"):
+        panels({run.parent.name: read_run(run) for run in (boxes, classes)})
+
+
+@pytest.fixture(scope="module")
+def squares(tmp_path_factory) -> Path:
+    """Images of one square each, labelled for every task: a data YAML a task, and folders by class."""
+    folder = tmp_path_factory.mktemp("squares")
+    labels = {"segment": "0 .2 .2 .8 .2 .8 .8 .2 .8", "obb": "0 .2 .2 .8 .2 .8 .8 .2 .8", "detect": "0 .5 .5 .6 .6"}
+    labels["pose"] = "0 .5 .5 .6 .6 .2 .2 2 .8 .8 2"
+    image = np.zeros((64, 64, 3), np.uint8)
+    image[13:51, 13:51] = 200
+    for split in ("train", "val"):
+        for number in range(4):
+            for task, row in labels.items():
+                for kind in ("images", "labels"):
+                    (folder / task / kind / split).mkdir(parents=True, exist_ok=True)
+                cv2.imwrite(str(folder / task / "images" / split / f"{number}.png"), image)
+                (folder / task / "labels" / split / f"{number}.txt").write_text(row + "\n")
+            place = folder / "classify" / split / "ab"[number % 2]
+            place.mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(place / f"{number}.png"), image)
+    for task in labels:
+        points = "kpt_shape: [2, 3]\n" if task == "pose" else ""
+        text = f"path: {folder / task}\ntrain: images/train\nval: images/val\nnames: [square]\n{points}"
+        (folder / task / "data.yaml").write_text(text)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("task", "suffix"),
+    [
+        ("classify", "-cls"),
+        *(
+            pytest.param(t, f"-{s}", marks=pytest.mark.accept)
+            for t, s in (("segment", "seg"), ("pose", "pose"), ("obb", "obb"))
+        ),
+    ],
+)
+def test_repeat_seeds_and_curves_after_the_stock_trainer(task, suffix, squares, tmp_path):
+    data = squares / task if task == "classify" else squares / task / "data.yaml"
+    repeat([f"yolov8n{suffix}.yaml"], str(data), [0, 1], str(tmp_path), name="a", epochs=1, **{**FAST, "batch": 4})
+    with (tmp_path / "a-seed0" / "results.csv").open() as text:
+        written = [head.strip() for head in next(csv.reader(text))]
+    assert [head for head in written if not head.startswith("lr/")] == [
+        h for h in headers(task) if not h.startswith("lr/")
+    ]
+    assert "of the best epoch" in seeds(str(tmp_path))
+    assert "2 runs drawn" in curves([str(tmp_path / f"a-seed{seed}") for seed in (0, 1)], str(tmp_path / "curves.png"))

@@ -1,46 +1,49 @@
-"""`yolo-dyn curves`: training losses and AP of several runs in one picture (SGDM paper, Fig. 3)."""
+"""`yolo-dyn curves`: losses and metrics of several runs of any task in one picture (SGDM paper, Fig. 3)."""
 
+import math
 from pathlib import Path
 
 from yolo_dyn.errors import YoloDynError
 from yolo_dyn.looks import SAVED, line
-from yolo_dyn.study.runs import AP, read_run
+from yolo_dyn.study.runs import read_run
 
-PANELS = {
-    "train/box_loss": "box loss (training)",
-    "train/cls_loss": "class loss (training)",
-    "train/dfl_loss": "distribution focal loss (training)",
-    "val/box_loss": "box loss (validation)",
-    "metrics/mAP50(B)": "AP50 (validation)",
-    AP: "AP (validation)",
-}
+HEADS = {"(B)": "boxes", "(M)": "masks", "(P)": "keypoints"}
+LOSSES = {"dfl": "distribution focal", "cls": "class", "kobj": "keypoint objectness", "seg": "mask"}
+WIDTH = 4  # panels in a row
 
 
 def curves(runs: list[str], out: str = "curves.png") -> str:
-    """Draw training losses and AP of several runs of the stock trainer in one picture.
+    """Draw losses and metrics of several runs of the stock trainer in one picture, a panel for each.
 
     Args:
-        runs: folders with a results.csv.
+        runs: folders with a results.csv, of any task.
         out: picture to write.
 
     Returns:
         A line that says where the picture is.
 
     Raises:
-        YoloDynError: where a run has no results.csv, or the picture cannot be written.
+        YoloDynError: where a run has no results.csv, the runs have no panel in common, or the picture cannot be
+            written.
     """
     import matplotlib.pyplot as plt
 
     read = {_label(run, runs): read_run(Path(run)) for run in runs}
-    figure, axes = plt.subplots(2, 3, figsize=(12, 6.4), layout="constrained")
-    for axis, (column, title) in zip(axes.flat, PANELS.items(), strict=True):
-        for number, (label, columns) in enumerate(read.items()):
-            if column in columns:
-                axis.plot(columns["epoch"], columns[column], label=label, **line(number))
-        axis.set_title(title, fontsize=10)
+    columns = panels(read)
+    rows = math.ceil(len(columns) / WIDTH)
+    figure, axes = plt.subplots(rows, WIDTH, figsize=(3.4 * WIDTH, 0.6 + 3 * rows), layout="constrained", squeeze=False)
+    for axis, column in zip(axes.flat, columns, strict=False):
+        for number, (label, values) in enumerate(read.items()):
+            if column in values:
+                epochs = values.get("epoch", list(range(1, len(values[column]) + 1)))
+                few = {"marker": "o"} if len(epochs) == 1 else {}
+                axis.plot(epochs, values[column], label=label, **line(number), **few)
+        axis.set_title(title(column), fontsize=10)
         axis.set_xlabel("epoch", fontsize=9)
         axis.grid(alpha=0.3)
-    figure.legend(*axes.flat[-1].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=9)
+    for axis in axes.flat[len(columns) :]:
+        axis.set_visible(False)
+    figure.legend(*axes.flat[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=9)
     try:
         figure.savefig(out, **SAVED)
     except OSError as error:
@@ -48,6 +51,33 @@ def curves(runs: list[str], out: str = "curves.png") -> str:
     finally:
         plt.close(figure)
     return f"{len(runs)} runs drawn to {out}"
+
+
+def panels(read: dict[str, dict[str, list[float]]]) -> list[str]:
+    """The columns that all runs have and that are drawn: losses of training and validation, then metrics.
+
+    Raises:
+        YoloDynError: where there is none.
+    """
+    shared = [column for column in next(iter(read.values())) if all(column in values for values in read.values())]
+    drawn = [c for part in ("train/", "val/") for c in shared if c.startswith(part)]
+    drawn += [
+        c for c in shared if c.startswith("metrics/") and not c.startswith(("metrics/precision", "metrics/recall"))
+    ]
+    if not drawn:
+        raise YoloDynError(f"the runs {', '.join(read)} have no loss and no metric in common")
+    return drawn
+
+
+def title(column: str) -> str:
+    """A column in words: the box loss (training), AP of masks."""
+    part, _, name = column.partition("/")
+    if part in ("train", "val"):
+        loss = name.removesuffix("_loss") if name != "loss" else ""
+        return f"{LOSSES.get(loss, loss)} loss ({'training' if part == 'train' else 'validation'})".strip()
+    name, head = (name[:-3], f" of {HEADS[name[-3:]]}") if name[-3:] in HEADS else (name, "")
+    known = {"mAP50-95": "AP", "mAP50": "AP50", "accuracy_top1": "top-1", "accuracy_top5": "top-5"}
+    return f"{known.get(name, name)}{head}"
 
 
 def _label(run: str, runs: list[str]) -> str:

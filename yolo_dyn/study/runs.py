@@ -1,15 +1,20 @@
 """What the stock trainer leaves in the folder of a run: its columns, its arguments, and the data they name."""
 
 import csv
+import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from yolo_dyn.errors import MissingFileError, YoloDynError
+from yolo_dyn.errors import MissingFileError, YoloDynError, nearest
 
 AP = "metrics/mAP50-95(B)"
 TOP1, TOP5 = "metrics/accuracy_top1", "metrics/accuracy_top5"
+# what a task is judged by, its own before what it shares: keypoints, masks, boxes; classes; classes of pixels; depth
+MAIN = ("metrics/mAP50-95(P)", "metrics/mAP50-95(M)", AP, TOP1, "metrics/mIoU", "metrics/delta1")
+FALLING = ("_loss", "/loss", "abs_rel", "rmse", "silog")  # ends of columns whose lower values are better
 
 
 def read_run(run: Path) -> dict[str, list[float]]:
@@ -41,6 +46,49 @@ def _number(text: str, where: str) -> float:
         return float(text)
     except ValueError:
         raise YoloDynError(f"{where}: {text!r} is no number; it is no run of `yolo train`") from None
+
+
+def metric_column(metric: str, columns: Iterable[str], where: str) -> str:
+    """The column that a metric names: whole, without ``metrics/``, without ``(B)`` or ``accuracy_``.
+
+    Args:
+        metric: for example mAP50-95, mAP50(M), top1, val/box_loss; the main metric of the task where it is empty.
+        columns: those of a run.
+        where: they are from, for messages.
+
+    Raises:
+        YoloDynError: where no column has that name, or several have.
+    """
+    columns = list(columns)
+    if not metric:
+        main = next((column for column in MAIN if column in columns), None)
+        if main is None:
+            raise YoloDynError(f"{where} has no metric of a known task; give metric=, one of {', '.join(columns)}")
+        return main
+    fitting = [c for c in columns if metric in (c, c.removeprefix("metrics/"))]
+    fitting = fitting or [c for c in columns if c.startswith("metrics/") and metric == _short(c)]
+    if len(fitting) == 1:
+        return fitting[0]
+    if fitting:
+        named = ", ".join(column.removeprefix("metrics/") for column in fitting)
+        raise YoloDynError(f"{where} has several columns {metric!r}: give metric= as one of {named}")
+    raise YoloDynError(f"{where} has no column {metric!r}{nearest(metric, columns)} (it has {', '.join(columns)})")
+
+
+def _short(column: str) -> str:
+    return column.removeprefix("metrics/").partition("(")[0].removeprefix("accuracy_")
+
+
+def best_value(values: list[float], column: str, where: str) -> float:
+    """The value of the best epoch: the highest, or the lowest of a loss; epochs without a number are left out.
+
+    Raises:
+        YoloDynError: where no epoch has a number.
+    """
+    numbers = [value for value in values if not math.isnan(value)]
+    if not numbers:
+        raise YoloDynError(f"{where}, {column}: no epoch has a number")
+    return min(numbers) if column.endswith(FALLING) else max(numbers)
 
 
 def read_arguments(run: Path) -> dict[str, Any]:

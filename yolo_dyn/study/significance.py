@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from yolo_dyn.errors import MissingFileError, YoloDynError
-from yolo_dyn.study.runs import read_run
+from yolo_dyn.study.runs import best_value, metric_column, read_run
 
 RUN = re.compile(r"(?P<arm>.+)-seed(?P<seed>\d+)")
 Scores = dict[Any, float]  # by seed
@@ -63,26 +63,27 @@ def shared(first: Scores, other: Scores) -> tuple[Scores, Scores]:
     return {seed: first[seed] for seed in common}, {seed: other[seed] for seed in common}
 
 
-def seeds(source: str = "runs/repeat", base: str = "", metric: str = "mAP50-95") -> str:
+def seeds(source: str = "runs/repeat", base: str = "", metric: str = "") -> str:
     """Compare arms over seeds: mean, standard deviation, and a paired t-test to the first arm.
 
     Args:
-        source: folder of stock training runs called ``<arm>-seed<n>``.
+        source: folder of stock training runs of any task, called ``<arm>-seed<n>``.
         base: arm to compare with; the first by name where it is empty.
-        metric: column of results.csv, without ``metrics/`` and ``(B)``; a run's score is that of its best epoch.
+        metric: column of results.csv, for example mAP50-95, mAP50(M), top1; where it is empty the task's own: AP of
+            keypoints, masks or boxes, or top-1. A run's score is that of its best epoch.
 
     Returns:
         A table. Arms with one seed are listed without a test.
 
     Raises:
-        YoloDynError: where there is no run, no such arm or column, or seeds do not pair.
+        YoloDynError: where there is no run, no such arm or column, runs are of different tasks, or seeds do not pair.
     """
-    arms = read_runs(Path(source), metric)
+    column, arms = read_runs(Path(source), metric)
     base = base or next(iter(arms))
     if base not in arms:
         raise YoloDynError(f"no arm {base!r} in {source} (it has {', '.join(arms)})")
     wide = 2 + max(map(len, arms))
-    lines = [f"{metric} of the best epoch", "", f"{'arm':<{wide}}{'seeds':>6}{'mean':>8}{'sd':>8}  less {base}"]
+    lines = [f"{column} of the best epoch", "", f"{'arm':<{wide}}{'seeds':>6}{'mean':>8}{'sd':>8}  less {base}"]
     for arm, scores in arms.items():
         values = list(scores.values())
         sd = f"{np.std(values, ddof=1):.3f}" if len(values) > 1 else "-"
@@ -91,22 +92,25 @@ def seeds(source: str = "runs/repeat", base: str = "", metric: str = "mAP50-95")
     return "\n".join(lines)
 
 
-def read_runs(source: Path, metric: str) -> dict[str, Scores]:
-    """Best value of a column for each arm and seed.
+def read_runs(source: Path, metric: str) -> tuple[str, dict[str, Scores]]:
+    """The column that a metric names, and its best value for each arm and seed.
 
     Raises:
-        YoloDynError: where there is no run, or a run lacks the column.
+        YoloDynError: where there is no run, a run lacks the column, or runs are of different tasks.
     """
     arms: dict[str, Scores] = {}
-    column = f"metrics/{metric}(B)"
+    first = ("", "")  # run, column
     for file in sorted(source.glob("*/results.csv")):
         named = RUN.fullmatch(file.parent.name)
         if not named:
             continue
         columns = read_run(file.parent)
-        if column not in columns:
-            raise YoloDynError(f"{file} has no column {column}")
-        arms.setdefault(named["arm"], {})[int(named["seed"])] = max(columns[column])
+        column = metric_column(metric, columns, str(file))
+        first = first if first[1] else (str(file), column)
+        if column != first[1]:
+            raise YoloDynError(f"runs of different tasks do not compare: {first[0]} has {first[1]}, {file} {column}")
+        scores = arms.setdefault(named["arm"], {})
+        scores[int(named["seed"])] = best_value(columns[column], column, str(file))
     if not arms:
         raise MissingFileError(f"no run called <arm>-seed<n> with a results.csv in {source}")
-    return arms
+    return first[1], arms
