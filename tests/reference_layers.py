@@ -1,5 +1,7 @@
 """Float64 oracles of the papers' other layers: one sample at a time, the experts summed one by one."""
 
+import copy
+
 import torch
 from reference import conv2d, norm, sigmoid, silu
 from torch import Tensor, nn
@@ -104,16 +106,36 @@ def fmdconv(x: Tensor, layer: layers.FMDConv) -> Tensor:
     return y if layer.output is None else y * sigmoid(linear(t, layer.output))[:, None, None]
 
 
-def a2d2c(x: Tensor, layer: layers.A2D2C) -> Tensor:
+def a2d2c(x: Tensor, layer: layers.A2D2C, guide: Tensor | None = None) -> Tensor:
+    """Convolve the whole map with each kernel, then read its response at each of its positions."""
+    experts, k = layer.experts, layer.experts.num_experts
+    guided = copy.deepcopy(experts)
+    guided.weight.data = experts.weight if guide is None else torch.cat([w * guide for w in experts.weight.chunk(k)])
     logits = []
-    for k in range(layer.experts.num_experts):
-        total = torch.zeros(len(x), dtype=x.dtype)
-        count = layer.points.shape[2]
-        for row, column in layer.points[:, k].T.tolist():
-            total += x[:, row * x.shape[1] // 65536, column * x.shape[2] // 65536] / count
-        mean = pool(x) if layer.sampling == "none" else total
-        logits.append(layer.router.weight[k if len(layer.router.weight) > 1 else 0] @ mean)
-    return conv(x, *_with(layer.experts, softmax(torch.stack(logits), layer.temperature)))
+    for i, kernel in enumerate(guided.weight.chunk(k)):
+        bare = Experts(1, 1, 1, experts.stride, experts.padding, experts.dilation).double()
+        bare.groups = experts.groups
+        bias = None if experts.bias is None else experts.bias.chunk(k)[i]
+        response = conv(x, kernel, bare, bias)
+        seen = response if layer.evidence == "response" else x
+        places = [(r * seen.shape[1] // 65536, c * seen.shape[2] // 65536) for r, c in layer.points[:, i].T.tolist()]
+        if layer.sampling == "none":
+            places = [(r, c) for r in range(seen.shape[1]) for c in range(seen.shape[2])]
+        weights = [response[:, r, c].abs().mean() if layer.weighting == "response" else 1 for r, c in places]
+        mean = sum(w * seen[:, r, c] for w, (r, c) in zip(weights, places, strict=True)) / sum(weights)
+        logits.append(_routed(mean, layer, i))
+    y = conv(x, *_with(guided, softmax(torch.stack(logits), layer.temperature)))
+    if layer.scale is None:
+        return y
+    shift = experts.shift[:, None, None]
+    return (y - shift) * layer.scale[0][:, None, None] + shift
+
+
+def _routed(mean: Tensor, layer: layers.A2D2C, expert: int) -> Tensor:
+    if layer.routing == "squeeze":
+        hidden = relu(layer.router.weight @ mean)
+        return hidden.sum() / len(hidden)
+    return layer.router.weight[expert if layer.routing == "separate" else 0] @ mean
 
 
 def dcd(x: Tensor, layer: layers.DCD) -> Tensor:

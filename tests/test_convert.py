@@ -124,6 +124,12 @@ def test_dtype_mode_and_bias_carry_over():
         ("ODConv", lambda name, m: False, {}, r"where matches none of the 5 convolutions and linear layers \(0, 2, 4"),
         ("OdConv", is_conv, {}, "unknown layer 'OdConv'; did you mean 'ODConv'"),
         ("RFAConv", is_conv, {"from_static": True}, "RFAConv cannot start from static weights"),
+        (
+            "A2D2C",
+            is_conv,
+            {"from_static": True, "sampling": "none"},
+            "0: router must be separate to start from static",
+        ),
         ("RFAConv", is_conv, {}, "2: RFAConv takes groups 1 and dilation 1 only, got 1 and "),
         ("ODConv", is_conv, {"num_experts": 0}, "0: num_experts must be at least 1, got 0"),
         ("ODConv", is_conv, {"experts": 3}, "0: .*unexpected keyword argument 'experts'"),

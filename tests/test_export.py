@@ -22,6 +22,7 @@ from ultralytics import YOLO
 from yolo_dyn.deploy.runtimes import open_session
 from yolo_dyn.errors import YoloDynError
 from yolo_dyn.exporting import free_batch
+from yolo_dyn.layers import A2D2C
 
 TOUCHED = ("yolov8n-sgdm.yaml", "yolov8n-sgdm-odconv.yaml")  # by `make test`; the others by `make accept`
 BATCHES = {"one": {}, "eight": {"batch": 8, "simplify": False}, "free": {"dynamic": True}}
@@ -149,7 +150,13 @@ def test_torchscript_agrees_with_torch(name, arguments, here):
         TOUCHED[0],
         *(
             pytest.param(n, marks=pytest.mark.accept)
-            for n in (TOUCHED[1], "yolov8n-cbam.yaml", "yolov8n-sgdm-dcd.yaml")
+            for n in (
+                TOUCHED[1],
+                "yolov8n-cbam.yaml",
+                "yolov8n-sgdm-dcd.yaml",
+                "yolov8n-sgdm-a2d2c.yaml",
+                "yolov8n-sgdm-a2d2cplus.yaml",
+            )
         ),
     ],
 )
@@ -243,8 +250,9 @@ def test_an_export_replaces_the_one_before_it_and_the_log_names_it(here, log):
     assert not any("-export-" in line for line in log)
 
 
-def test_a_layer_that_a_format_cannot_take_is_named(here):
-    with pytest.raises(YoloDynError, match=r"A2D2C cannot be exported to ncnn: sampling=random .* accepted: format"):
+def test_a_layer_that_a_format_cannot_take_is_named(here, monkeypatch):
+    monkeypatch.setattr(A2D2C, "cannot_export", lambda self, target: f"{target} has no dice", raising=False)
+    with pytest.raises(YoloDynError, match="A2D2C cannot be exported to ncnn: ncnn has no dice"):
         YOLO("yolov8n-sgdm-a2d2c.yaml").export(format="ncnn", imgsz=64)
     assert not list(here.iterdir())
 

@@ -22,10 +22,7 @@ GEOMETRIES = [
     {"in_channels": 5, "out_channels": 9},
 ]
 OPTIONS = [
-    ("A2D2C", {"sampling": "random", "num_points": 5}),
-    ("A2D2C", {"sampling": "uniform", "router": "separate", "num_points": 9}),
-    ("A2D2C", {"sampling": "none", "router": "separate"}),
-    ("A2D2C", {"sampling": "fixed", "router": "separate", "num_experts": 2, "num_points": 50}),
+    ("A2D2C", {"sampling": "fixed", "num_experts": 2, "num_points": 50}),
     ("A2D2CPlus", {"num_experts": 3}),
     ("CondConv", {"num_experts": 1}),
     ("DCD", {"pool": 1}),
@@ -170,7 +167,7 @@ def test_the_sample_mean_tends_to_the_mean_over_the_map():
     torch.manual_seed(0)
     x, errors = torch.randn(1, 64, 32, 32), []
     for count in (16, 1600):
-        layer = layers.A2D2C(64, 8, 1, num_experts=64, num_points=count, router="separate")
+        layer = layers.A2D2C(64, 8, 1, num_experts=64, num_points=count, evidence="input", router="separate")
         nn.init.eye_(layer.router.weight)
         errors.append((layer.logits(x) - x.mean((2, 3))).square().mean().sqrt())
     assert 5 < errors[0] / errors[1] < 20
@@ -229,8 +226,15 @@ def test_sgdm_takes_any_mixing_layer(name):
         ("DynamicConv", {"reduction": 0}, "reduction must be at least 1, got 0"),
         ("A2D2C", {"num_points": 0}, "num_points must be at least 1, got 0"),
         ("A2D2C", {"sampling": "some"}, "sampling must be one of random, fixed, uniform, none, got 'some'"),
-        ("A2D2C", {"router": "none"}, "router must be one of shared, separate, got 'none'"),
-        ("A2D2C", {"sampling": "none"}, "router must be separate with sampling 'none'"),
+        ("A2D2C", {"router": "none"}, "router must be one of squeeze, shared, separate, got 'none'"),
+        ("A2D2C", {"evidence": "output"}, "evidence must be one of response, input, got 'output'"),
+        ("A2D2C", {"weighting": "input"}, "weighting must be one of none, response, got 'input'"),
+        ("A2D2C", {"weighting": "response", "evidence": "input"}, "weighting must be none with evidence 'input'"),
+        (
+            "A2D2C",
+            {"sampling": "none", "evidence": "input"},
+            "router must be separate with evidence 'input' and sampling 'none': .* the router 'squeeze' would",
+        ),
         ("DynamicResidualConv", {"activation": "relu"}, "activation must be one of sigmoid, softmax, got 'relu'"),
         ("DynamicResidualConv", {"init": "one"}, "init must be one of zero, random, got 'one'"),
         ("DynamicResidualConv", {"num_experts": 0}, "num_experts must be at least 1, got"),

@@ -73,11 +73,11 @@ def _replacement(
         shape, geometry = (module.in_features, module.out_features, (1, 1)), ((1, 1), (0, 0), (1, 1), 1)
     try:
         new = kind(*shape, *geometry, **options)
+        if from_static:
+            weight = module.weight if isinstance(module, nn.Conv2d) else module.weight[:, :, None, None]
+            new.start_from(weight, module.bias)  # type: ignore[operator]
     except (TypeError, ValueError) as error:
         raise YoloDynError(f"{name}: {error}") from error
-    if from_static:
-        weight = module.weight if isinstance(module, nn.Conv2d) else module.weight[:, :, None, None]
-        new.start_from(weight, module.bias)  # type: ignore[operator]
     new = new.to(module.weight).train(module.training)
     return new if isinstance(module, nn.Conv2d) else AsLinear(new)
 

@@ -8,13 +8,14 @@ from yolo_dyn.layers.functional import (
     FORMS,
     Size,
     conv_per_sample,
+    expert_responses,
     few_pixels,
     fold_scale,
     guided,
     init_kernels,
     mix_columns,
     mix_kernels,
-    mixture_conv,
+    mix_responses,
     scaled,
 )
 
@@ -91,12 +92,16 @@ class Experts(nn.Module):
     ) -> Tensor:
         """Convolve with the mixture.
 
-        `output`, ``[B, C_out]``, scales the output channels, their bias with them; `taps`, ``[B, kH*kW]``, the taps of
-        all kernels.
+        `output`, ``[B, C_out]`` or ``[1, C_out]``, scales the output channels, their bias with them; `taps`,
+        ``[B, kH*kW]``, the taps of all kernels.
         """
         few = self.form == "kernel" and self.groups == 1 and few_pixels(x, self.num_experts, self.stride)
-        if few or self.form == "response":
-            return self._mix_responses(x, attention, guide, output, taps, in_columns=few or taps is not None)
+        if few or (self.form == "response" and taps is not None):
+            geometry = (self.stride, self.padding, self.dilation)
+            y = mix_columns(x, guided(self.weight, guide), attention, self.bias, *geometry, taps)
+            return self._finish(y, output)
+        if self.form == "response":
+            return self.mix_responses(self.responses(x, guide), attention, output)
         kernel, bias = self.mix(attention, guide)
         factor = None if output is None else output[:, :, None, None, None]
         if taps is not None:
@@ -106,20 +111,16 @@ class Experts(nn.Module):
         bias = bias if bias is None or output is None else bias * output
         return self.convolve(x, kernel, bias)
 
-    def _mix_responses(
-        self,
-        x: Tensor,
-        attention: Tensor,
-        guide: Tensor | None,
-        output: Tensor | None,
-        taps: Tensor | None,
-        in_columns: bool,
-    ) -> Tensor:
-        bank, geometry = guided(self.weight, guide), (self.stride, self.padding, self.dilation)
-        if in_columns:
-            y = mix_columns(x, bank, attention, self.bias, *geometry, taps)
-        else:
-            y = mixture_conv(x, bank, attention, self.bias, *geometry, self.groups, "response")
+    def responses(self, x: Tensor, guide: Tensor | None = None) -> Tensor:
+        """Of all experts, ``[B, groups*K*C_out/groups, H', W']``, see `functional.expert_responses`."""
+        geometry = (self.stride, self.padding, self.dilation, self.groups)
+        return expert_responses(x, guided(self.weight, guide), self.num_experts, self.bias, *geometry)
+
+    def mix_responses(self, responses: Tensor, attention: Tensor, output: Tensor | None = None) -> Tensor:
+        """What `forward` gives, from the responses of all experts that are there already."""
+        return self._finish(mix_responses(responses, attention, self.groups), output)
+
+    def _finish(self, y: Tensor, output: Tensor | None) -> Tensor:
         if output is not None:
             y = y * output[:, :, None, None]
         return y if self.shift is None else y + self.shift[:, None, None]
@@ -136,12 +137,18 @@ class Experts(nn.Module):
         """Fold a guide and a following BatchNorm, both constant at evaluation, into kernels and biases."""
         self.weight = nn.Parameter(guided(self.weight, guide).detach(), requires_grad=False)
         if bn is not None:
-            scale, shift = fold_scale(bn)
+            scale = self.fuse_shift(bn)
             self.weight.mul_(scale.repeat(self.num_experts).view(-1, 1, 1, 1))
             if self.bias is not None:
                 self.bias.mul_(scale.repeat(self.num_experts))
-            shift = shift if self.shift is None else shift + scale * self.shift
-            self.shift = nn.Parameter(shift, requires_grad=False)
+
+    @torch.no_grad()
+    def fuse_shift(self, bn: nn.BatchNorm2d) -> Tensor:
+        """Take over a BatchNorm's shift alone; return its scale, ``[C_out]``, to be folded elsewhere."""
+        scale, shift = fold_scale(bn)
+        shift = shift if self.shift is None else shift + scale * self.shift
+        self.shift = nn.Parameter(shift, requires_grad=False)
+        return scale
 
     def extra_repr(self) -> str:
         k, out = self.num_experts, self.out_channels

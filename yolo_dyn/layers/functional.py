@@ -121,19 +121,48 @@ def _taps(size: int, stride: int, dilation: int) -> list[slice]:
     return [slice(i * dilation, -(size - 1 - i) * dilation or None, stride) for i in range(size)]
 
 
+def expert_responses(
+    x: Tensor,
+    weight: Tensor,
+    num_experts: int,
+    bias: Tensor | None = None,
+    stride: Size = 1,
+    padding: Size = 0,
+    dilation: Size = 1,
+    groups: int = 1,
+) -> Tensor:
+    """Convolve with every expert kernel of a bank.
+
+    Args:
+        x: ``[B, C_in, H, W]``.
+        weight: bank of expert kernels, ``[K*C_out, C_in/groups, kH, kW]``.
+        num_experts: K.
+        bias: one per expert, ``[K*C_out]``.
+        stride, padding, dilation, groups: as in ``torch.nn.functional.conv2d``.
+
+    Returns:
+        ``[B, groups*K*C_out/groups, H', W']``: the experts stand inside the groups of the one convolution.
+    """
+    weight = weight.unflatten(0, (num_experts, groups, -1)).transpose(0, 1).flatten(0, 2)
+    if bias is not None:
+        bias = bias.reshape(num_experts, groups, -1).transpose(0, 1).flatten()
+    return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
+
+
 def mix_responses(responses: Tensor, attention: Tensor, groups: int = 1) -> Tensor:
     """Mix the responses of all expert kernels (A2D2C Eq. 8), which equals the response of the mixed kernel.
 
     Args:
-        responses: of one convolution with all experts, ``[B, groups*K*C_out/groups, H', W']``.
+        responses: of `expert_responses`, ``[B, groups*K*C_out/groups, H', W']``.
         attention: weight of each expert for each sample, ``[B, K]``.
-        groups: of the convolution; the experts stand inside its groups.
+        groups: of the convolution.
 
     Returns:
         ``[B, C_out, H', W']``.
     """
-    by_expert = responses.unflatten(1, (groups, attention.shape[1], -1))  # [B, groups, K, C_out/groups, H', W']
-    return torch.einsum("bk,bgkohw->bgohw", attention, by_expert).flatten(1, 2)
+    batch, _, height, width = responses.shape
+    by_expert = responses.reshape(batch, groups, attention.shape[1], -1)  # [B, groups, K, C_out/groups*H'*W']
+    return (attention[:, None, None] @ by_expert).reshape(batch, -1, height, width)
 
 
 def mixture_conv(
@@ -172,10 +201,8 @@ def mixture_conv(
         raise ValueError(f"form must be one of {', '.join(FORMS)}, got {form!r}")
     num_experts = attention.shape[1]
     if form == "response":
-        inside = (weight.unflatten(0, (num_experts, groups, -1)).transpose(0, 1).flatten(0, 2), bias)
-        if bias is not None:
-            inside = (inside[0], bias.reshape(num_experts, groups, -1).transpose(0, 1).flatten())
-        return mix_responses(F.conv2d(x, *inside, stride, padding, dilation, groups), attention, groups)
+        responses = expert_responses(x, weight, num_experts, bias, stride, padding, dilation, groups)
+        return mix_responses(responses, attention, groups)
     kernel = mix_kernels(weight, attention)
     if bias is not None:
         bias = attention @ bias.reshape(num_experts, -1)
