@@ -25,6 +25,15 @@ head:
 EARLIER = {
     "SGDM": ("SGDM, [32, {guide: average}]", "SGDM, [32]"),
     "SGDM twice": ("SGDM, [32, {guide: average, ratio: 0.3}]", "SGDM, [32, {ratio: 0.3}]"),
+    "A2D2C": ("A2D2C, [32, {evidence: input, router: shared}]", "A2D2C, [32]"),
+    "A2D2C inside SGDM": (
+        "SGDM, [32, {dynamic: A2D2C, guide: average, evidence: input, router: separate}]",
+        "SGDM, [32, {dynamic: A2D2C, router: separate}]",
+    ),
+    "A2D2C inside a stock block": (
+        "C2f, [32, {dynamic: A2D2CPlus, evidence: input, router: shared, num_points: 9}]",
+        "C2f, [32, {dynamic: A2D2CPlus, num_points: 9}]",
+    ),
 }
 
 
@@ -33,12 +42,17 @@ def aged(model: nn.Module) -> nn.Module:
     for layer in model.modules():
         if isinstance(layer, layers.SGDM):
             layer.__dict__["guided"] = layer.__dict__.pop("kernel_channels")[0]
-            del layer.residual, layer.dynamic.bypass
+            del layer.residual
+        if isinstance(layer, layers.RDConv):
+            del layer.bypass
+        if isinstance(layer, layers.A2D2C):
+            del layer.evidence, layer.weighting, layer.routing
+            layer.__dict__.pop("scale", None)
     return model
 
 
 @pytest.fixture(scope="module", params=EARLIER)
-def earlier(request, tmp_path_factory, tiny) -> tuple[Path, str]:
+def earlier(request, tmp_path_factory, tiny) -> Path:
     """The folder of a training that was interrupted in its second epoch, as an earlier release left it."""
     now, then = (ROWS.format(row=row) for row in EARLIER[request.param])
     folder = tmp_path_factory.mktemp("earlier")
@@ -63,7 +77,7 @@ def earlier(request, tmp_path_factory, tiny) -> tuple[Path, str]:
             if checkpoint.get(key) is not None:
                 aged(checkpoint[key]).yaml = copy.deepcopy(YOLO(folder / "then.yaml").model.yaml)
         torch.save(checkpoint, file)
-    return folder, request.param
+    return folder
 
 
 def output(model: nn.Module) -> torch.Tensor:
@@ -72,39 +86,41 @@ def output(model: nn.Module) -> torch.Tensor:
         return copy.deepcopy(model).float().eval()(x)[0]
 
 
-def guides(model: nn.Module) -> list[str]:
-    return [layer.guide for layer in model.modules() if isinstance(layer, layers.SGDM)]
+def options(model: nn.Module) -> list[tuple[str, ...]]:
+    """What the layers of a model are built with that the default of has changed."""
+    names = {layers.SGDM: ("guide",), layers.A2D2C: ("evidence", "routing")}
+    found = []
+    for layer in model.modules():
+        for kind, attributes in names.items():
+            if isinstance(layer, kind):
+                found.append(tuple(getattr(layer, name) for name in attributes))
+    return found
 
 
 def test_the_row_names_nothing_and_today_builds_another_model(earlier):
-    folder, _ = earlier
-    assert set(guides(YOLO(folder / "then.yaml").model)) != set(guides(YOLO(folder / "now.yaml").model)) == {"average"}
+    assert options(YOLO(earlier / "then.yaml").model) != options(YOLO(earlier / "now.yaml").model)
 
 
 def test_what_is_loaded_is_what_it_was(earlier):
-    folder, _ = earlier
-    best = YOLO(folder / "run" / "weights" / "best.pt").model
-    now = YOLO(folder / "now.yaml").model
-    now.load_state_dict(best.state_dict())
+    best, now = YOLO(earlier / "run" / "weights" / "best.pt").model, YOLO(earlier / "now.yaml").model
+    now.load(best, verbose=False)
     assert torch.equal(output(now), output(best))
-    assert set(guides(best)) == {"average"}
+    assert options(best) == options(now)
     fused = copy.deepcopy(best).float().eval()
     assert torch.allclose(output(fused.fuse(verbose=False)), output(best), atol=1e-2)
 
 
 def test_its_yaml_names_the_options_from_then_on(earlier):
-    folder, _ = earlier
-    best = YOLO(folder / "run" / "weights" / "best.pt").model
+    best = YOLO(earlier / "run" / "weights" / "best.pt").model
     again = type(best)(copy.deepcopy(best.yaml), nc=7, verbose=False)
-    assert guides(again) == guides(best)
+    assert options(again) == options(best)
     again.load(best, verbose=False)
     assert torch.equal(output(again), output(best))
 
 
 def test_val_export_train_and_resume(earlier, tiny, tmp_path):
-    folder, _ = earlier
-    shutil.copytree(folder / "run", tmp_path / "run")
-    weights = tmp_path / "run" / "weights"
+    shutil.copytree(earlier / "run", tmp_path / "run")
+    weights, expected = tmp_path / "run" / "weights", options(YOLO(earlier / "now.yaml").model)
     assert YOLO(weights / "best.pt").val(data=str(tiny), imgsz=64, workers=0, plots=False, project=str(tmp_path)).box
     assert Path(YOLO(weights / "best.pt").export(format="torchscript", imgsz=64)).is_file()
 
@@ -113,12 +129,10 @@ def test_val_export_train_and_resume(earlier, tiny, tmp_path):
     model.add_callback("on_train_start", lambda trainer: seen.append(trainer.model))
     arguments = {"data": str(tiny), "imgsz": 64, "epochs": 1, "batch": 8, "workers": 0, "plots": False}
     model.train(**arguments, project=str(tmp_path), name="on")
-    assert set(guides(seen[0])) == {"average"}
+    assert options(seen[0]) == expected
 
     model = YOLO(weights / "last.pt")
     model.add_callback("on_train_start", lambda trainer: seen.append(trainer.model))
-    args = torch.load(weights / "last.pt", weights_only=False)["train_args"]
-    assert Path(args["save_dir"]) == folder / "run"
-    model.train(resume=True)
-    assert set(guides(seen[1])) == {"average"}
-    assert set(guides(YOLO(folder / "run" / "weights" / "last.pt").model)) == {"average"}
+    model.train(resume=True)  # in the folder that the interrupted run names
+    assert options(seen[1]) == expected
+    assert options(YOLO(earlier / "run" / "weights" / "last.pt").model) == expected
