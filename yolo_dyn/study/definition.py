@@ -32,7 +32,7 @@ class Arm:
     train: dict[str, Any] = field(default_factory=dict)  # arguments of the stock trainer, beside the study's
     noise: bool = False  # trained with Gaussian noise, as `yolo-dyn noise-recipe` has it
     paper: Figures = field(default_factory=dict)
-    why: dict[str, str] = field(default_factory=dict)  # column -> why our count is not the paper's
+    why: dict[str, str] = field(default_factory=dict)  # column -> why our count is not the paper's; else the study's
     left_out: str = ""  # why the arm is not trained
 
 
@@ -56,6 +56,7 @@ class Study:
     seeds: list[int] = field(default_factory=lambda: [0])
     sigmas: list[float] = field(default_factory=list)  # of Gaussian noise, for detectors, in grey levels
     module: dict[str, Any] = field(default_factory=dict)  # {layer, shape} of the columns about one module
+    why: dict[str, str] = field(default_factory=dict)  # column -> why our counts are not the paper's
     besides: bool = False  # multiply-adds hold norms and means too, as the paper's do
     questions: list[dict[str, str]] = field(default_factory=list)  # {ask, arm, to}
     panels: dict[str, dict[str, Any]] = field(default_factory=dict)  # title -> {arms, seeds} of the picture

@@ -110,7 +110,7 @@ def differences(study: Study, numbers: dict[str, dict[str, float]]) -> list[str]
         for column, printed in study.arms[arm].paper.items():
             if COLUMNS[column].kind == COUNTED and column in found and not agrees(found[column], column, printed):
                 ours = f"{found[column]:.{COLUMNS[column].digits}f}"
-                why = study.arms[arm].why.get(column, DOES_NOT_FOLLOW)
+                why = study.arms[arm].why.get(column) or study.why.get(column, DOES_NOT_FOLLOW)
                 lines.append(f"- {arm}, {COLUMNS[column].title}: ours {ours}, the paper's {printed}: {why}.")
     return lines
 
