@@ -45,6 +45,7 @@ COMMANDS = {
         "yolo_dyn.robustness.compare", "compare", "yolo-dyn compare model=a.pt,b.pt source=images/ sigma=0,25,50"
     ),
     "cam": Command("yolo_dyn.study.gradcam", "cam", "yolo-dyn cam model=a.pt,b.pt source=images/ sigma=25"),
+    "points": Command("yolo_dyn.study.points", "points", "yolo-dyn points model=best.pt source=image.jpg"),
     "deploy": Command(
         "yolo_dyn.deploy.deployment",
         "deploy",

@@ -98,22 +98,30 @@ def last_blocks(model: nn.Module) -> Where:
 
 
 def all_but_stem(name: str, module: nn.Module) -> bool:
-    """DynamicConv on ResNets, ODConv on MobileNetV2: every convolution but the first."""
+    """DynamicConv on ResNets, ODConv and A2D2C's counts of MobileNetV2: every convolution but the first."""
     return isinstance(module, nn.Conv2d) and name not in ("conv1", "features.0.0")
 
 
 def block_convolutions(name: str, module: nn.Module) -> bool:
-    """DCD and ODConv on ResNets: the convolutions of the blocks; stem and downsampling stay static."""
+    """DCD and ODConv on ResNets, the nearest to A2D2C's count of ResNet-50: the convolutions of the blocks.
+
+    Stem and downsampling stay static.
+    """
     return isinstance(module, nn.Conv2d) and name.startswith("layer") and "downsample" not in name
 
 
 def block_3x3(name: str, module: nn.Module) -> bool:
-    """FMDConv on ResNets: all 3x3 convolutions of the blocks."""
+    """FMDConv on ResNets, and A2D2C's counts of ResNet-18: all 3x3 convolutions of the blocks."""
     return name.startswith("layer") and kernel_size(module) == 3
 
 
+def initial(name: str, module: nn.Module) -> bool:
+    """A2D2C's Table 10, "Initial": the first convolution of each block of a ResNet, in all four stages."""
+    return isinstance(module, nn.Conv2d) and name.startswith("layer") and name.endswith(".conv1")
+
+
 def first_3x3(model: nn.Module) -> Where:
-    """A2D2C on ResNets: the first 3x3 convolution of each block in stages 2 to 4; which one depends on the block."""
+    """A2D2C's text on ResNets: the first 3x3 convolution of each block in stages 2 to 4, a different one by block."""
     chosen = []
     for stage in ("layer2", "layer3", "layer4"):
         for block in model.get_submodule(stage).children():
@@ -127,7 +135,7 @@ def pointwise(name: str, module: nn.Module) -> bool:
 
 
 def depthwise_3x3(name: str, module: nn.Module) -> bool:
-    """A2D2C on MobileNetV2: the depthwise 3x3 convolution of each inverted residual block."""
+    """A2D2C's text on MobileNetV2: the depthwise 3x3 convolution of each inverted residual block."""
     return isinstance(module, nn.Conv2d) and module.groups > 1 and kernel_size(module) == 3
 
 
@@ -136,6 +144,7 @@ WHERE: dict[str, Callable[[nn.Module], Where]] = {  # by name for a YAML; each i
     "all_but_stem": lambda network: all_but_stem,
     "block_convolutions": lambda network: block_convolutions,
     "block_3x3": lambda network: block_3x3,
+    "initial": lambda network: initial,
     "first_3x3": first_3x3,
     "pointwise": lambda network: pointwise,
     "depthwise_3x3": lambda network: depthwise_3x3,

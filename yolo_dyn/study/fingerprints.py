@@ -4,6 +4,7 @@ import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
@@ -16,12 +17,17 @@ from yolo_dyn.study.flops import MultiplyAdds
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """A network with a layer, its parameters in millions to the thousand, and its multiply-adds in millions."""
+    """A network with a layer, its parameters in millions, and its multiply-adds in millions.
+
+    `decimals` are those of the paper's parameters; `note` says why a count does not follow, and is empty where it does.
+    """
 
     name: str
     params: float
     build: Callable[[], nn.Module]
     multiply_adds: float | None = None
+    decimals: int = 3
+    note: str = ""
 
 
 def multiply_adds(model: nn.Module, imgsz: int) -> int:
@@ -66,6 +72,12 @@ def _fmdconv(num_experts: int) -> nn.Module:
     return convert(_network("resnet18"), "FMDConv", c.block_3x3, num_experts=num_experts, bias=True)
 
 
+def _a2d2c(name: str, where: c.Where, width: float | None = None, **options: Any) -> nn.Module:
+    network = _network(name, **({} if width is None else {"width_mult": width}))
+    with torch.device("meta"):
+        return convert(network, "A2D2C", where, **options)
+
+
 def _dmf(size: str) -> nn.Module:
     with torch.device("meta"):
         return load_model(f"dmf-{size.lower()}-cls.yaml")
@@ -106,17 +118,58 @@ FINGERPRINTS = (
         Fingerprint(f"DMF-{size}", params, partial(_dmf, size), adds)
         for size, params, adds in (("S", 25.145, 499), ("XS", 19.806, 285), ("XXS", 15.075, 198))
     ),
+    *(
+        Fingerprint(
+            f"ResNet-18, A2D2C K={k}, {evidence}",
+            params,
+            partial(_a2d2c, "resnet18", c.block_3x3, num_experts=k, evidence=evidence),
+            decimals=2,
+            note=note,
+        )
+        for evidence, note in (("input", ""), ("response", "the squeeze is of C_out: the paper's is of C_in"))
+        for k, params in ((4, 44.93), (8, 88.87), (12, 132.82), (16, 176.76))
+    ),
+    *(
+        Fingerprint(
+            f"{name}, A2D2C K={k}",
+            params,
+            partial(_a2d2c, network, where, num_experts=k),
+            decimals=2,
+            note=f"{without} without any router; none that was tried gives {rest}",
+        )
+        for name, network, where, k, params, without, rest in (
+            ("ResNet-50", "resnet50", c.block_convolutions, 4, 89.70, 87.587, "the rest"),
+            ("ResNet-18 Initial", "resnet18", c.initial, 8, 44.78, 44.720, "both rests"),
+            ("ResNet-50 Initial", "resnet50", c.initial, 8, 55.95, 55.863, "both rests"),
+        )
+    ),
+    *(  # one of about 800 rules that were tried, so that two figures may agree by chance
+        Fingerprint(
+            f"MobileNetV2 x{width}, A2D2C K=4, {table}",
+            params,
+            partial(_a2d2c, "mobilenet_v2", c.all_but_stem, width, router="separate", bias=True),
+            decimals=2,
+            note=note,
+        )
+        for table, width, params, note in (
+            ("Table 6", 0.5, 4.05, ""),
+            ("Table 3", 1.0, 10.21, ""),
+            ("Table 3", 0.5, 3.32, "Table 6 says 4.05 of the same network"),
+            ("Table 3", 0.75, 5.08, "no rule gives it beside the others"),
+        )
+    ),
 )
 
 
 def fingerprints() -> None:
     """Print the parameters of the papers' networks beside those of what is built here."""
-    print(f"{'network':<32}{'paper, M':>12}{'built, M':>12}")
+    print(f"{'network':<36}{'paper, M':>12}{'built, M':>12}")
     for mark in FINGERPRINTS:
         model = mark.build()
         params = sum(p.numel() for p in model.parameters()) / 1e6
-        line = f"{mark.name:<32}{mark.params:>12.3f}{params:>12.3f}  "
-        line += "=" if round(params, 3) == mark.params else f"{params - mark.params:+.3f}"
+        line = f"{mark.name:<36}{mark.params:>12.{mark.decimals}f}{params:>12.3f}  "
+        line += "=" if round(params, mark.decimals) == mark.params else f"{params - mark.params:+.3f}"
+        line += f" ({mark.note})" if mark.note else ""
         if mark.multiply_adds:
             counted = multiply_adds(model, 224) / 1e6
             line += f"   multiply-adds: {mark.multiply_adds:g} M, {counted:.1f} M"
