@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from yolo_dyn import conversion as c
 from yolo_dyn.conversion import convert
 from yolo_dyn.stock import load_model
+from yolo_dyn.study.dmf_paper import ablations
 
 
 @dataclass(frozen=True)
@@ -135,3 +136,4 @@ def fingerprints() -> None:
             line += f"   multiply-adds: {mark.multiply_adds:g} M, {counted:.1f} M"
             line += f" ({100 * (counted / mark.multiply_adds - 1):+.1f} %)"
         print(line)
+    print(ablations())
