@@ -74,6 +74,26 @@ def test_a_narrow_mobilenet():
     assert params == sum(p.numel() for p in torchvision.models.mobilenet_v2(width_mult=0.5).parameters())
 
 
+@pytest.mark.parametrize(
+    "options", [{}, {"dynamic": layers.ODConv, "where": "block_convolutions"}], ids=["static", "dynamic"]
+)
+def test_the_stem_for_cifar_leaves_the_last_stage_more_than_a_pixel(options):
+    plain, small = (TorchvisionBackbone(3, "resnet18", stem=stem, **options) for stem in ("", "cifar"))
+    x = torch.rand(2, 3, 32, 32)
+    assert plain(x).shape == (2, 512, 1, 1)
+    assert small(x).shape == (2, 512, 4, 4)
+    stems = (64 * 3 * 7 * 7, 64 * 3 * 3 * 3)
+    counts = [sum(p.numel() for p in net.parameters()) for net in (plain, small)]
+    assert counts[0] - counts[1] == stems[0] - stems[1]
+    assert small.layers.conv1.weight.std().item() == pytest.approx((2 / (64 * 9)) ** 0.5, rel=0.1)
+
+
+def test_an_option_that_changes_the_channels_may_be_given_by_name():
+    row = [-1, 1, "TorchvisionBackbone", ["mobilenet_v2", {"width": 1.4}]]
+    model = detector(row, [-1, 1, "Conv", [8]])
+    assert model.model[1].conv.in_channels == 1792
+
+
 PUBLISHED = {
     "resnet18-condconv": "ResNet-18, CondConv K=8",
     "resnet18-dcd": "ResNet-18, DCD",
@@ -84,6 +104,8 @@ PUBLISHED = {
     "resnet50-dynamicconv": "ResNet-50, DynamicConv",
     "resnet50-odconv": "ResNet-50, ODConv K=4",
     "mobilenetv2-odconv": "MobileNetV2 x1.0, ODConv K=4",
+    "mobilenetv2-x0.5-odconv": "MobileNetV2 x0.5, ODConv K=4",
+    "mobilenetv2-x0.75-odconv": "MobileNetV2 x0.75, ODConv K=4",
 }
 
 
@@ -132,6 +154,11 @@ def test_the_yamls_have_the_published_counts(file):
             r"row 1 \(SGDM\): reads row 0, which yields several maps",
         ),
         ([[-1, 1, "TorchvisionBackbone", ["resnet81"]]], r"row 0 \(TorchvisionBackbone\): .*did you mean 'resnet18'"),
+        (
+            [[-1, 1, "TorchvisionBackbone", ["mobilenet_v2", {"stem": "cifar"}]]],
+            r"row 0 \(TorchvisionBackbone\): stem 'cifar' is for ResNets, got mobilenet_v2",
+        ),
+        ([[-1, 1, "TorchvisionBackbone", ["resnet18", {"stem": "cifra"}]]], r"stem must be 'cifar' or empty, got 'cif"),
         ([[-1, 1, "TorchvisionBackbone", ["densenet121"]]], r"name must be a network of torchvision \(resnet, "),
         ([[-1, 1, "TorchvisionBackbone", ["resnet18", 0.5]]], r"resnet18 of width 0.5 with weights '' cannot be had"),
         (
