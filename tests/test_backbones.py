@@ -8,6 +8,7 @@ import torch
 import torchvision
 from conftest import ROOT
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 from ultralytics.nn.tasks import ClassificationModel, DetectionModel
 
 from yolo_dyn import YoloDynError, layers
@@ -34,6 +35,16 @@ def test_the_maps_are_those_of_timm_at_the_chosen_strides(name):
     found = row(x)
     assert TimmBackbone.out_channels(3, [name, strides]) == [y.shape[1] for y in found]
     assert all(torch.equal(y, expected[stride]) for y, stride in zip(found, strides, strict=True))
+
+
+def test_efficientvit_at_stride_8_has_the_papers_flops():
+    """SGDM paper, Table 4: 4.0 M and 9.5 G at 640 px with 20 classes, where timm's own strides give 2.5 G."""
+    model = DetectionModel("yolov8n-efficientvit-m0-stride8.yaml", nc=20, verbose=False).eval()
+    assert model.stride.tolist() == [8, 16, 32]
+    assert round(sum(p.numel() for p in model.parameters()) / 1e6, 1) == 4.0
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(torch.rand(1, 3, 640, 640))
+    assert counter.get_total_flops() / 1e9 == pytest.approx(9.5, rel=0.02)
 
 
 def test_a_neck_knows_the_channels_of_each_map_also_of_other_images():
@@ -127,6 +138,10 @@ def test_the_yamls_have_the_published_counts(file):
         (
             [[-1, 1, "TimmBackbone", ["efficientvit_m0"]]],
             r"row 0 \(TimmBackbone\): strides of efficientvit_m0 must be some of 16, 32, 64, .*, got \(8, 16, 32\)",
+        ),
+        (
+            [[-1, 1, "TimmBackbone", ["efficientvit_m0", [8, 16], "patch_embed"]]],
+            r"row 0 \(TimmBackbone\): unstrided must be one of patch_embed_conv1, .*conv4, got 'patch_embed'",
         ),
         ([[-1, 1, "TimmBackbone", ["fasternet_t0", [32, 8]]]], r"ascending, got \(32, 8\)"),
         (

@@ -146,7 +146,7 @@ def test_a_wrong_value_is_named_with_its_file(given, message):
 
 
 def test_a_misspelt_argument_is_still_refused():
-    with pytest.raises(SyntaxError, match=r"'lr_step' is not a valid YOLO argument. Similar arguments are.*lr_steps"):
+    with pytest.raises(SyntaxError, match=r"lr_step.* is not a valid YOLO argument. Similar arguments are.*'lr_steps'"):
         get_cfg(overrides={"lr_step": {30: 0.1}})
     with pytest.raises(YoloDynError, match=r"lr_steps must map"):
         get_cfg(overrides={"lr_steps": []})

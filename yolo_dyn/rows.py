@@ -84,14 +84,16 @@ class Row:
 
     def out_channels(self, in_channels: Channels) -> Channels:
         """Ask a class that declares it for its output channels; a list where the row yields several maps."""
-        accepted = list(inspect.signature(self.layer).parameters)[1:]
-        named = itertools.takewhile(self.options.__contains__, accepted[len(self.args) :])
+        parameters = list(inspect.signature(self.layer).parameters.values())[1:]
+        positional = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+        named = itertools.takewhile(self.options.__contains__, positional[len(self.args) :])
         try:
             c2 = self.layer.out_channels(  # type: ignore[attr-defined]
                 in_channels, [*self.args, *(self.options[name] for name in named)]
             )
         except IndexError as error:
-            raise self.error(f"arguments are missing in {self.args}; accepted: {', '.join(accepted)}") from error
+            accepted = ", ".join(p.name for p in parameters)
+            raise self.error(f"arguments are missing in {self.args}; accepted: {accepted}") from error
         except (TypeError, ValueError) as error:
             raise self.error(str(error)) from error
         maps = c2 if isinstance(c2, list) else [c2]
