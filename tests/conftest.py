@@ -91,6 +91,22 @@ def tiny(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def colours(tmp_path_factory) -> Path:
+    """Folders by class, as Ultralytics takes them: reddish and bluish squares."""
+    import cv2
+
+    folder, generator = tmp_path_factory.mktemp("colours"), np.random.default_rng(0)
+    for split, count in (("train", 8), ("val", 4)):
+        for name, channel in (("blue", 0), ("red", 2)):
+            (folder / split / name).mkdir(parents=True)
+            for i in range(count):
+                image = generator.integers(0, 100, (40, 32, 3), np.uint8)
+                image[..., channel] += 150
+                cv2.imwrite(str(folder / split / name / f"{i}.png"), image)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def command() -> Callable[..., subprocess.CompletedProcess]:
     """Run an installed command, `yolo` or `yolo-dyn` or `python`, in a fresh process and a given folder."""
 

@@ -55,7 +55,7 @@ def static(x: Tensor, layer: ConvNorm) -> Tensor:
     return norm(y, layer.norm)
 
 
-def dynamic(x: Tensor, token: Tensor, block: ConvNormAct) -> Tensor:
+def dynamic(x: Tensor, token: Tensor | None, block: ConvNormAct) -> Tensor:
     return norm(residual(x, block.conv, token), block.bn)
 
 
@@ -76,7 +76,7 @@ def irffn(x: Tensor, layer: nn.Module) -> Tensor:
 def block(x: Tensor, tokens: Tensor, layer: layers.DMFBlock) -> Tensor:
     if len(layer.downsample):
         x = gelu(static(x, layer.downsample[0]))
-    token = tokens[0]
+    token = tokens[0] if layer.token else None
     x = gelu(dynamic(x, token, layer.expand))
     x = gelu(dynamic(x, token, layer.depthwise))
     x = dynamic(x, token, layer.reduce)
@@ -87,7 +87,7 @@ def block(x: Tensor, tokens: Tensor, layer: layers.DMFBlock) -> Tensor:
 
 
 def head(x: Tensor, tokens: Tensor, layer: layers.DMFHead) -> Tensor:
-    return gelu(dynamic(x, tokens[0], layer.conv))
+    return gelu(dynamic(x, tokens[0] if layer.token else None, layer.conv))
 
 
 def classifier(x: Tensor, tokens: Tensor, layer: layers.Classifier) -> Tensor:

@@ -77,7 +77,8 @@ def residual(x: Tensor, layer: layers.DynamicResidualConv, token: Tensor | None 
     pooled = pool(x) if token is None else torch.cat([pool(x), token])
     logits = linear(trunk(pooled, layer.trunk), layer.kernel) / layer.temperature
     attention = sigmoid(logits) if layer.activation == "sigmoid" else softmax(logits)
-    return conv(x, *_with(layer.experts, torch.cat([torch.ones(1, dtype=x.dtype), attention])))
+    agnostic = torch.ones(int(layer.residual), dtype=x.dtype)
+    return conv(x, *_with(layer.experts, torch.cat([agnostic, attention])))
 
 
 def odconv(x: Tensor, layer: layers.ODConv) -> Tensor:

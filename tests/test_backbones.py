@@ -8,6 +8,7 @@ import torch
 import torchvision
 from conftest import ROOT
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 from ultralytics.nn.tasks import ClassificationModel, DetectionModel
 
 from yolo_dyn import YoloDynError, layers
@@ -34,6 +35,16 @@ def test_the_maps_are_those_of_timm_at_the_chosen_strides(name):
     found = row(x)
     assert TimmBackbone.out_channels(3, [name, strides]) == [y.shape[1] for y in found]
     assert all(torch.equal(y, expected[stride]) for y, stride in zip(found, strides, strict=True))
+
+
+def test_efficientvit_at_stride_8_has_the_papers_flops():
+    """SGDM paper, Table 4: 4.0 M and 9.5 G at 640 px with 20 classes, where timm's own strides give 2.5 G."""
+    model = DetectionModel("yolov8n-efficientvit-m0-stride8.yaml", nc=20, verbose=False).eval()
+    assert model.stride.tolist() == [8, 16, 32]
+    assert round(sum(p.numel() for p in model.parameters()) / 1e6, 1) == 4.0
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(torch.rand(1, 3, 640, 640))
+    assert counter.get_total_flops() / 1e9 == pytest.approx(9.5, rel=0.02)
 
 
 def test_a_neck_knows_the_channels_of_each_map_also_of_other_images():
@@ -74,6 +85,26 @@ def test_a_narrow_mobilenet():
     assert params == sum(p.numel() for p in torchvision.models.mobilenet_v2(width_mult=0.5).parameters())
 
 
+@pytest.mark.parametrize(
+    "options", [{}, {"dynamic": layers.ODConv, "where": "block_convolutions"}], ids=["static", "dynamic"]
+)
+def test_the_stem_for_cifar_leaves_the_last_stage_more_than_a_pixel(options):
+    plain, small = (TorchvisionBackbone(3, "resnet18", stem=stem, **options) for stem in ("", "cifar"))
+    x = torch.rand(2, 3, 32, 32)
+    assert plain(x).shape == (2, 512, 1, 1)
+    assert small(x).shape == (2, 512, 4, 4)
+    stems = (64 * 3 * 7 * 7, 64 * 3 * 3 * 3)
+    counts = [sum(p.numel() for p in net.parameters()) for net in (plain, small)]
+    assert counts[0] - counts[1] == stems[0] - stems[1]
+    assert small.layers.conv1.weight.std().item() == pytest.approx((2 / (64 * 9)) ** 0.5, rel=0.1)
+
+
+def test_an_option_that_changes_the_channels_may_be_given_by_name():
+    row = [-1, 1, "TorchvisionBackbone", ["mobilenet_v2", {"width": 1.4}]]
+    model = detector(row, [-1, 1, "Conv", [8]])
+    assert model.model[1].conv.in_channels == 1792
+
+
 PUBLISHED = {
     "resnet18-condconv": "ResNet-18, CondConv K=8",
     "resnet18-dcd": "ResNet-18, DCD",
@@ -84,6 +115,8 @@ PUBLISHED = {
     "resnet50-dynamicconv": "ResNet-50, DynamicConv",
     "resnet50-odconv": "ResNet-50, ODConv K=4",
     "mobilenetv2-odconv": "MobileNetV2 x1.0, ODConv K=4",
+    "mobilenetv2-x0.5-odconv": "MobileNetV2 x0.5, ODConv K=4",
+    "mobilenetv2-x0.75-odconv": "MobileNetV2 x0.75, ODConv K=4",
 }
 
 
@@ -105,6 +138,10 @@ def test_the_yamls_have_the_published_counts(file):
         (
             [[-1, 1, "TimmBackbone", ["efficientvit_m0"]]],
             r"row 0 \(TimmBackbone\): strides of efficientvit_m0 must be some of 16, 32, 64, .*, got \(8, 16, 32\)",
+        ),
+        (
+            [[-1, 1, "TimmBackbone", ["efficientvit_m0", [8, 16], "patch_embed"]]],
+            r"row 0 \(TimmBackbone\): unstrided must be one of patch_embed_conv1, .*conv4, got 'patch_embed'",
         ),
         ([[-1, 1, "TimmBackbone", ["fasternet_t0", [32, 8]]]], r"ascending, got \(32, 8\)"),
         (
@@ -132,6 +169,11 @@ def test_the_yamls_have_the_published_counts(file):
             r"row 1 \(SGDM\): reads row 0, which yields several maps",
         ),
         ([[-1, 1, "TorchvisionBackbone", ["resnet81"]]], r"row 0 \(TorchvisionBackbone\): .*did you mean 'resnet18'"),
+        (
+            [[-1, 1, "TorchvisionBackbone", ["mobilenet_v2", {"stem": "cifar"}]]],
+            r"row 0 \(TorchvisionBackbone\): stem 'cifar' is for ResNets, got mobilenet_v2",
+        ),
+        ([[-1, 1, "TorchvisionBackbone", ["resnet18", {"stem": "cifra"}]]], r"stem must be 'cifar' or empty, got 'cif"),
         ([[-1, 1, "TorchvisionBackbone", ["densenet121"]]], r"name must be a network of torchvision \(resnet, "),
         ([[-1, 1, "TorchvisionBackbone", ["resnet18", 0.5]]], r"resnet18 of width 0.5 with weights '' cannot be had"),
         (

@@ -3,7 +3,6 @@
 import copy
 import json
 
-import cv2
 import numpy as np
 import onnxruntime
 import pytest
@@ -12,7 +11,6 @@ from conftest import CLASSIFIERS, ROOT
 from test_layers import randomise_around
 from torch import nn
 from ultralytics import YOLO
-from ultralytics.cfg import get_cfg
 
 from yolo_dyn import YoloDynError, registry
 from yolo_dyn.layers.blocks import ConvNormAct
@@ -22,20 +20,6 @@ from yolo_dyn.study.run import study
 TOUCHED = ("dmf-xxs-cls.yaml", "resnet18-odconv-cls.yaml")  # by `make test`
 STATIC = ("mobilenetv2-cls.yaml", "resnet18-cls.yaml", "resnet50-cls.yaml")
 NAMES = [pytest.param(n, marks=[] if n in TOUCHED else pytest.mark.accept) for n in CLASSIFIERS]
-
-
-@pytest.fixture(scope="module")
-def colours(tmp_path_factory):
-    """Folders by class, as Ultralytics takes them: reddish and bluish squares."""
-    folder, generator = tmp_path_factory.mktemp("colours"), np.random.default_rng(0)
-    for split, count in (("train", 8), ("val", 4)):
-        for name, channel in (("blue", 0), ("red", 2)):
-            (folder / split / name).mkdir(parents=True)
-            for i in range(count):
-                image = generator.integers(0, 100, (40, 32, 3), np.uint8)
-                image[..., channel] += 150
-                cv2.imwrite(str(folder / split / name / f"{i}.png"), image)
-    return folder
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -77,13 +61,6 @@ def test_a_classifier_trains_resumes_fuses_validates_and_exports(name, colours, 
         images = torch.rand(batch, 3, 64, 64)
         by_torch = YOLO(weights).model.float().eval().fuse(verbose=False)(images)[0].detach().numpy()
         assert np.abs(session.run(None, {session.get_inputs()[0].name: images.numpy()})[0] - by_torch).max() < 1e-4
-
-
-@pytest.mark.parametrize("recipe", sorted((ROOT / "datasets" / "recipes").glob("*.yaml")), ids=lambda file: file.stem)
-def test_the_stock_trainer_takes_every_recipe(recipe):
-    """Unknown keys and wrong types raise."""
-    found = get_cfg(recipe)
-    assert (found.optimizer, found.epochs) in {("SGD", 300), ("SGD", 100), ("SGD", 70)}
 
 
 @pytest.mark.parametrize("name", ["dmf-xxs-cls.yaml", "resnet18-odconv-cls.yaml"])

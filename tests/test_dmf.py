@@ -13,6 +13,8 @@ from ultralytics.nn.tasks import ClassificationModel, DetectionModel
 from yolo_dyn import YoloDynError, layers, registry
 from yolo_dyn.layers.blocks import AsLinear
 from yolo_dyn.layers.dmf import GRN, MapNorm
+from yolo_dyn.layers.drop_path import drop_path, spread_drop_path
+from yolo_dyn.study.dmf_paper import ABLATIONS, PLAIN, defaults
 from yolo_dyn.study.fingerprints import FINGERPRINTS, multiply_adds
 
 
@@ -37,6 +39,12 @@ PARTS = {
     "Former": (lambda: layers.Former([6, 8], 3, token_heads=2), oracle.former),
     "DMFBlock": (lambda: layers.DMFBlock([6, 8], 4, 12, 2, 2.7), oracle.block),
     "DMFBlock, stride 2": (lambda: layers.DMFBlock([6, 8], 9, 12, 3, 2, 2, num_experts=2), oracle.block),
+    "DMFBlock, Table 3 without both": (lambda: layers.DMFBlock([6, 8], 4, 12, 2, token=False, **PLAIN), oracle.block),
+    "DMFBlock, Tables 6 and 7": (
+        lambda: layers.DMFBlock([6, 8], 4, 12, 2, activation="softmax", init="random"),
+        oracle.block,
+    ),
+    "DMFHead without the token": (lambda: layers.DMFHead([6, 8], 10, token=False), oracle.head),
     "DMFHead": (lambda: layers.DMFHead([6, 8], 10), oracle.head),
     "Classifier": (lambda: layers.Classifier([6, 8], 5, 12), oracle.classifier),
 }
@@ -112,6 +120,93 @@ def test_multiply_adds_are_those_of_table_1(mark):
     assert multiply_adds(mark.build(), 224) / 1e6 == pytest.approx(mark.multiply_adds, rel=0.01)
 
 
+@pytest.mark.parametrize("activation", ["sigmoid", "softmax"])
+def test_without_the_residual_it_starts_from_a_static_convolution(activation):
+    static = nn.Conv2d(6, 9, 3)
+    layer = layers.DynamicResidualConv(6, 9, 3, init="random", residual=False, activation=activation)
+    layer.start_from(static.weight, static.bias)
+    x = torch.randn(2, 6, 8, 8)
+    assert torch.allclose(layer(x), static(x), atol=1e-5)
+
+
+@pytest.mark.parametrize("row", [row for row in ABLATIONS if row.table in (3, 6, 7)], ids=lambda row: row.name)
+def test_counts_are_those_of_the_ablations(row):
+    """Those of Table 8 are not, see `dmf_paper`."""
+    model = row.build()
+    assert round(sum(p.numel() for p in model.parameters()) / 1e6, 1) == row.params
+
+
+def test_defaults_reach_every_row_and_stay_in_the_model():
+    d = {"nc": 3, "yaml_file": "rows.yaml", "defaults": defaults({"num_experts": 3, "activation": "softmax"})}
+    former = [[0, 1], 1, "Former", [2]]
+    block = [[-2, -1], 1, "DMFBlock", [8, 12, 2]]
+    own = [[3, 2], 1, "DMFBlock", [8, 12, 2, {"num_experts": 2}]]
+    head = [[[4, 2], 1, "DMFHead", [8]], [-1, 1, "Classifier", ["nc"]]]
+    model = ClassificationModel({**d, "backbone": [*STEM, former, block, own], "head": head}, ch=3, verbose=False)
+    rebuilt = type(model)(model.yaml, verbose=False)
+    for net in (model, rebuilt):
+        convs = [m for m in net.modules() if isinstance(m, layers.DynamicResidualConv)]
+        assert [conv.kernel.out_features for conv in convs] == [3, 3, 3, 2, 2, 2, 3]
+        assert {conv.activation for conv in convs} == {"softmax"}
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"DMFBlok": {}}, r"rows.yaml: defaults names 'DMFBlok'; registered layers in its rows: DMFStem, GlobalTokens"),
+        ({"DMFStm": {}}, r"defaults names 'DMFStm'; did you mean 'DMFStem'"),
+        ({"Classify": {}}, r"defaults names 'Classify'; registered layers"),
+        ({"DMFStem": 3}, r"defaults must map layers to keyword arguments, {Name: {...}}, got"),
+        ([3], r"rows.yaml: defaults must map layers to keyword arguments"),
+        ({"DMFStem": {"width": 3}}, r"row 0 \(DMFStem\): got an unexpected keyword argument 'width'; accepted: "),
+        ({"DMFStem": {"channels": 3}}, r"row 0 \(DMFStem\): multiple values for argument 'channels'"),
+    ],
+    ids=str,
+)
+def test_wrong_defaults_are_named(given, message):
+    d = {"nc": 3, "yaml_file": "rows.yaml", "backbone": STEM, "head": [[0, 1, "Classify", ["nc"]]], "defaults": given}
+    with pytest.raises(YoloDynError, match=message):
+        ClassificationModel(d, ch=3, verbose=False)
+
+
+def test_a_branch_is_left_out_as_often_as_asked_and_keeps_its_mean():
+    torch.manual_seed(0)
+    branch = torch.ones(4000, 2, 3)
+    found = drop_path(branch, 0.25, True)
+    left_out = (found == 0).all((1, 2))
+    assert left_out.float().mean().item() == pytest.approx(0.25, abs=0.03)
+    assert torch.allclose(found[~left_out], branch[~left_out] / 0.75)
+    assert drop_path(branch, 0.25, False) is branch
+
+
+@pytest.mark.parametrize("part", ["Former", "DMFBlock"])
+def test_stochastic_depth_is_gone_at_evaluation(part):
+    layer, x = prepared(PARTS[part][0]()), inputs(6, 8)
+    expected = layer(x)
+    layer.drop_path = 0.999999
+    assert torch.equal(layer(x), expected)
+    for m in layer.modules():
+        m.training = not isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)
+    dropped = layer(x)
+    if part == "Former":
+        assert torch.equal(dropped, layer.cross.norm(x[1]))
+    else:
+        layer.drop_path = 0.0
+        assert not torch.allclose(layer(x), dropped)
+
+
+def test_stochastic_depth_grows_with_depth():
+    model = nn.Sequential(*(layers.Former([6, 8], 2, 2) for _ in range(5)), nn.Identity())
+    assert spread_drop_path(model, 0.1) == 5
+    assert [layer.drop_path for layer in model[:5]] == pytest.approx([0, 0.025, 0.05, 0.075, 0.1])
+
+
+@pytest.mark.parametrize("rate", [1, -0.1, "0.1", True])
+def test_a_rate_that_is_no_probability(rate):
+    with pytest.raises(ValueError, match=r"drop_path must lie in \[0, 1\), got"):
+        layers.DMFBlock([6, 8], 4, 12, drop_path=rate)
+
+
 def maps(model: DetectionModel, images: torch.Tensor) -> list[torch.Tensor]:
     """What the head gets; its boxes would hide or blow up a difference."""
     seen: list[torch.Tensor] = []
@@ -161,6 +256,14 @@ STEM = [[-1, 1, "DMFStem", [6]], [0, 1, "GlobalTokens", [2, 16]]]
         ([*STEM, [[0, 1], 1, "Former", [2, 5]]], r"row 2 \(Former\): token_heads must divide the width 16 .*got 5"),
         ([*STEM, [[0, 1], 1, "DMFBlock", [8, 9, 4]]], r"row 2 \(DMFBlock\): groups must divide the 6 input .*got 4"),
         ([*STEM, [[0, 1], 1, "DMFBlock", [8]]], r"row 2 \(DMFBlock\): .*'hidden'; accepted: channels, hidden, groups"),
+        (
+            [*STEM, [[0, 1], 1, "DMFBlock", [8, 12, {"residual": False}]]],
+            r"row 2 \(DMFBlock\): init must be 'random' without the residual kernel",
+        ),
+        (
+            [*STEM, [[0, 1], 1, "DMFBlock", [8, 12, {"experts": 4}]]],
+            r"'experts'; accepted: .*; did you mean 'num_exper",
+        ),
         ([[-1, 1, "DMFStem", []]], r"row 0 \(DMFStem\): arguments are missing in \[\]; accepted: channels"),
     ],
     ids=str,

@@ -21,7 +21,7 @@ CONTENT = {name: yaml.safe_load(file.read_text()) for name, file in STOCK.items(
 WITH_HEAD = [name for name, d in CONTENT.items() if d["head"][-1][2] in detection_heads()]
 
 
-TIMM = ("efficientvit-m0", "fasternet-t0", "convnextv2-atto")
+TIMM = ("efficientvit-m0", "efficientvit-m0-stride8", "fasternet-t0", "convnextv2-atto")
 BY_HAND = {"yolov8-wide.yaml"} | {f"yolov8-{name}.yaml" for name in (*TIMM, "dmf-s", "dmf-xs", "dmf-xxs")}
 BUNDLED = sorted(set(DETECTORS) - BY_HAND)
 

@@ -30,6 +30,7 @@ OPTIONS = [
     ("DynamicConv", {"num_experts": 2, "reduction": 2}),
     ("DynamicResidualConv", {"activation": "softmax", "num_experts": 2}),
     ("DynamicResidualConv", {"init": "random"}),
+    ("DynamicResidualConv", {"init": "random", "residual": False}),
     *(("FMDConv", {"attentions": [name], "num_experts": 2}) for name in ("input", "output", "kernel")),
     *(("ODConv", {"attentions": [name], "num_experts": 2}) for name in ("spatial", "channel", "filter", "kernel")),
     ("ODConv", {"num_experts": 1, "reduction": 1}),

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from conftest import ROOT
 
 BUILD = "from ultralytics import YOLO; print(type(YOLO('yolov8n-sgdm.yaml').model.model[22]).__name__)"
@@ -59,13 +60,14 @@ import subprocess, sys
 from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.utils.dist import generate_ddp_file
 args = dict(model="yolov8n-sgdm.yaml", data={str(tiny)!r}, imgsz=64, epochs=1, batch=8, workers=0, device="cpu")
-trainer = DetectionTrainer(overrides={{**args, "project": {str(tmp_path)!r}, "name": "worker"}})
+trainer = DetectionTrainer(overrides={{**args, "lr_steps": {{1: 0.5}}, "project": {str(tmp_path)!r}, "name": "worker"}})
 file = generate_ddp_file(trainer)
 assert "yolo_dyn" not in open(file).read()
 sys.exit(subprocess.run([sys.executable, file]).returncode)
 """
     python("-c", script, cwd=tmp_path)
     assert (tmp_path / "worker" / "weights" / "last.pt").is_file()
+    assert yaml.safe_load((tmp_path / "worker" / "args.yaml").read_text())["lr_steps"] == {1: 0.5}
 
 
 def test_switched_off(tmp_path):

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from yolo_dyn.errors import YoloDynError
 
@@ -30,8 +31,22 @@ def unscaled(name: str) -> str:
     return _SCALED.sub(r"\1", name, count=1)
 
 
+def variant(name: str) -> tuple[str, dict[str, Any]]:
+    """Read what the name of a classifier says about its backbone.
+
+    Returns:
+        The name without it, and the options of its TorchvisionBackbone: mobilenetv2-x0.5-odconv-cls.yaml is half as
+        wide as mobilenetv2-odconv-cls.yaml, resnet18-cifar-cls.yaml is resnet18-cls.yaml with the stem for CIFAR.
+    """
+    if match := re.match(r"mobilenetv2(-x(\d+\.\d+))-", name):
+        return name.replace(match[1], "", 1), {"width": float(match[2])}
+    if re.match(r"resnet\d+-cifar-", name):
+        return name.replace("-cifar", "", 1), {"stem": "cifar"}
+    return name, {}
+
+
 def find_yaml(name: str | Path) -> Path | None:
-    """Find a YAML beside its scaled name, or among those that come with the package.
+    """Find a YAML beside its scaled name or that of a `variant`, or among those that come with the package.
 
     Ultralytics takes the scale letter out of the whole path, which breaks in a folder named ``run2s``; here it is taken
     out of the file name alone.
@@ -45,7 +60,7 @@ def find_yaml(name: str | Path) -> Path | None:
     path = Path(name)
     if path.suffix not in (".yaml", ".yml"):
         return None
-    candidates = [path, path.with_name(unscaled(path.name))]
+    candidates = [path, path.with_name(unscaled(path.name)), path.with_name(variant(path.name)[0])]
     if path.parent == Path() or str(path.parent) in FOLDERS:
         folders = FOLDERS if path.parent == Path() else (str(path.parent),)
         candidates += [bundled_folder(folder) / file.name for folder in folders for file in tuple(candidates)]

@@ -3,6 +3,7 @@
 import ast
 import contextlib
 import inspect
+import itertools
 import types
 import typing
 from collections.abc import Callable
@@ -32,8 +33,10 @@ class Row:
     options: dict[str, Any]  # keyword arguments
 
     @classmethod
-    def read(cls, raw: list[Any], index: int, file: str, nc: int | None) -> "Row":
-        """Check one raw row of the YAML.
+    def read(
+        cls, raw: list[Any], index: int, file: str, nc: int | None, defaults: dict[str, Any] | None = None
+    ) -> "Row":
+        """Check one raw row of the YAML; its own keyword arguments go before the `defaults` of its layer.
 
         Raises:
             YoloDynError: naming the file, the row and what is wrong with it.
@@ -51,7 +54,7 @@ class Row:
             raise row.error(f"arguments must be a list [c2, ...], got {args!r}")
         *positional, last = [*args, None] if not (args and isinstance(args[-1], dict)) else args
         row.args.extend(_value(arg, nc) for arg in positional)
-        row.options.update({key: _value(value, nc) for key, value in (last or {}).items()})
+        row.options.update({key: _value(value, nc) for key, value in {**(defaults or {}), **(last or {})}.items()})
         if row.declares_channels:
             if repeats != 1:
                 raise row.error(f"repeats must be 1 for a layer that declares out_channels, got {repeats}")
@@ -81,11 +84,16 @@ class Row:
 
     def out_channels(self, in_channels: Channels) -> Channels:
         """Ask a class that declares it for its output channels; a list where the row yields several maps."""
+        parameters = list(inspect.signature(self.layer).parameters.values())[1:]
+        positional = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+        named = itertools.takewhile(self.options.__contains__, positional[len(self.args) :])
         try:
-            c2 = self.layer.out_channels(in_channels, self.args)  # type: ignore[attr-defined]
+            c2 = self.layer.out_channels(  # type: ignore[attr-defined]
+                in_channels, [*self.args, *(self.options[name] for name in named)]
+            )
         except IndexError as error:
-            accepted = list(inspect.signature(self.layer).parameters)[1:]
-            raise self.error(f"arguments are missing in {self.args}; accepted: {', '.join(accepted)}") from error
+            accepted = ", ".join(p.name for p in parameters)
+            raise self.error(f"arguments are missing in {self.args}; accepted: {accepted}") from error
         except (TypeError, ValueError) as error:
             raise self.error(str(error)) from error
         maps = c2 if isinstance(c2, list) else [c2]
@@ -180,6 +188,28 @@ class StockRow:
             convert(host, self.layer, where, **self.options)
         except YoloDynError as error:
             raise YoloDynError(f"{self.file}, row {self.index} ({self.name}): {error}") from error
+
+
+def checked_defaults(d: dict[str, Any], file: str) -> dict[str, dict[str, Any]]:
+    """The `defaults:` of a model YAML: keyword arguments for all its rows of a registered layer, ``{Name: {...}}``.
+
+    Raises:
+        YoloDynError: where they are no such mapping, or name what no row can take them for.
+    """
+    defaults = d.get("defaults") or {}
+    if not isinstance(defaults, dict) or not all(isinstance(options, dict) for options in defaults.values()):
+        raise YoloDynError(
+            f"{file}: defaults must map layers to keyword arguments, {{Name: {{...}}}}, got {defaults!r}"
+        )
+    rows = {str(raw[2]) for raw in [*d["backbone"], *d["head"]] if isinstance(raw, list) and len(raw) == 4}
+    ours = sorted(rows.intersection(registry.names()))
+    for name in defaults:
+        if name not in ours:
+            raise YoloDynError(
+                f"{file}: defaults names {name!r}{nearest(str(name), ours)}; registered layers in its rows: "
+                f"{', '.join(ours) or 'none'}"
+            )
+    return defaults
 
 
 def layer_named(name: str, error: Callable[[str], YoloDynError]) -> type[nn.Module]:

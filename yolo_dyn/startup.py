@@ -1,5 +1,7 @@
 """The start-up hook: when `ultralytics.nn.tasks` is first imported, integrate. Standard library only.
 
+`ultralytics.cfg` comes before it in the stock command, which checks its arguments there: it is told of ours at once.
+
 `yolo_dyn.pth` imports this package at interpreter start, so that the stock `yolo` command and its worker processes
 know our layers. Where `.pth` files are not read (`pip install --target`, PYTHONPATH, frozen programs), `import
 yolo_dyn` does the same. The environment variable YOLO_DYN_AUTOREGISTER=0 turns both off.
@@ -9,40 +11,48 @@ import os
 import sys
 
 TARGET = "ultralytics.nn.tasks"
+CFG = "ultralytics.cfg"
 
 
 class IntegrateOnImport:
-    """A finder that lets the other finders find the target, and integrates after the target has been executed."""
+    """A finder that lets the other finders find the two modules, and integrates after each has been executed."""
 
     def find_spec(self, fullname, path=None, target=None):
-        if fullname != TARGET:
+        if fullname not in (TARGET, CFG):
             return None
-        sys.meta_path.remove(self)
-        specs = (finder.find_spec(fullname, path, target) for finder in sys.meta_path)
-        spec = next((spec for spec in specs if spec), None)
+        others = [finder for finder in sys.meta_path if finder is not self]
+        if fullname == TARGET:
+            sys.meta_path.remove(self)
+        spec = next((spec for finder in others if (spec := finder.find_spec(fullname, path, target))), None)
         if spec is None or spec.loader is None:
             return spec
         execute = spec.loader.exec_module
 
         def exec_module(module):
             execute(module)
-            _integrate()
+            _integrate(fullname)
 
         spec.loader.exec_module = exec_module  # type: ignore[method-assign]
         return spec
 
 
 def install() -> None:
-    """Integrate now where the target is imported already, else when it will be. Calling it again changes nothing."""
+    """Integrate now what is imported already, else when it will be. Calling it again changes nothing."""
     if os.environ.get("YOLO_DYN_AUTOREGISTER") == "0":
         return
     if TARGET in sys.modules:
-        _integrate()
-    elif not any(isinstance(finder, IntegrateOnImport) for finder in sys.meta_path):
+        _integrate(TARGET)
+        return
+    if CFG in sys.modules:
+        _integrate(CFG)
+    if not any(isinstance(finder, IntegrateOnImport) for finder in sys.meta_path):
         sys.meta_path.insert(0, IntegrateOnImport())
 
 
-def _integrate() -> None:
-    from yolo_dyn.integration import integrate
+def _integrate(module: str) -> None:
+    from yolo_dyn.integration import accept_arguments, integrate
 
-    integrate()
+    if module == TARGET:
+        integrate()
+    else:
+        accept_arguments()

@@ -25,10 +25,11 @@ class TorchvisionBackbone(nn.Module):
         weights: torchvision's, "DEFAULT" for example; none where it is empty.
         from_static: start the dynamic layers from these weights.
         bias: of the dynamic layers; where it is not given, that of the convolutions they replace.
+        stem: "cifar" gives a ResNet a 3x3 stem of stride 1 without pooling, which starts at random.
         **options: the dynamic layer's own.
 
     Shape:
-        ``[B, 3, H, W]`` -> ``[B, C, H/32, W/32]``.
+        ``[B, 3, H, W]`` -> ``[B, C, H/32, W/32]``, with the stem for CIFAR ``[B, C, H/8, W/8]``.
 
     Raises:
         ValueError: for a network, a choice of convolutions or an argument that is not known.
@@ -49,12 +50,15 @@ class TorchvisionBackbone(nn.Module):
         weights: str = "",
         from_static: bool = False,
         bias: bool | None = None,
+        stem: str = "",
         **options: Any,
     ):
         super().__init__()
         if in_channels != 3:
             raise ValueError(f"torchvision's networks take images of 3 channels, got {in_channels}")
         network = _create(name, width, weights)
+        if stem:
+            _set_stem(network, name, stem)
         if dynamic is not nn.Conv2d:
             if where not in WHERE:
                 raise ValueError(f"where must be one of {', '.join(WHERE)}, got {where!r}{nearest(where, WHERE)}")
@@ -83,6 +87,17 @@ def _create(name: str, width: float = 1.0, weights: str = "") -> nn.Module:
         return models.get_model(name, weights=weights or None, **options)
     except Exception as error:  # a download may fail in any way
         raise YoloDynError(f"{name} of width {width} with weights {weights!r} cannot be had: {error}") from error
+
+
+def _set_stem(network: nn.Module, name: str, stem: str) -> None:
+    if stem != "cifar":
+        raise ValueError(f"stem must be 'cifar' or empty, got {stem!r}")
+    old = getattr(network, "conv1", None)
+    if not isinstance(old, nn.Conv2d):
+        raise ValueError(f"stem 'cifar' is for ResNets, got {name}")
+    conv = nn.Conv2d(3, old.out_channels, 3, padding=1, bias=False)
+    nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")  # as torchvision's own
+    network.conv1, network.maxpool = conv, nn.Identity()
 
 
 def _body(network: nn.Module) -> nn.Module:

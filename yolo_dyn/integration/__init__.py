@@ -1,21 +1,23 @@
 """The only place that touches Ultralytics' internals: it teaches an untouched Ultralytics our layers.
 
 A few of its functions are wrapped where they are defined: `parser` wraps what builds models from YAML, `checkpoints`
-what finds and loads files, `counting` what fuses and counts. `precision` sets that of an opened OpenVINO file.
+what finds and loads files, `counting` what fuses and counts, `recipes` what checks training arguments. `precision` sets
+that of an opened OpenVINO file.
 """
 
 import functools
+import importlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from yolo_dyn import anneal, exporting
-from yolo_dyn.integration import checkpoints, counting, parser
+from yolo_dyn.integration import checkpoints, counting, parser, recipes
 from yolo_dyn.integration.counting import image_channels
 from yolo_dyn.integration.versions import VALIDATED, excepthook, is_validated
 
-__all__ = ["VALIDATED", "image_channels", "integrate"]
+__all__ = ["VALIDATED", "accept_arguments", "image_channels", "integrate"]
 
 
 def integrate() -> None:
@@ -25,12 +27,21 @@ def integrate() -> None:
 
     _replace(tasks, "parse_model", parser.parse_model)
     _replace(checks, "check_file", checkpoints.check_file)
+    _replace(tasks, "yaml_model_load", checkpoints.yaml_model_load)
+    accept_arguments()
     if is_validated():
         _replace(tasks, "torch_safe_load", checkpoints.torch_safe_load)
         _replace(torch_utils, "get_flops", counting.get_flops)
         _replace(tasks.BaseModel, "load", checkpoints.load)
         _replace(tasks.BaseModel, "fuse", counting.fuse)
         _add_callbacks()
+
+
+def accept_arguments() -> None:
+    """Let the imported Ultralytics take our training arguments, which the stock command checks before all else."""
+    cfg = importlib.import_module("ultralytics.cfg")  # just executed, it is no attribute of its package yet
+    if is_validated():
+        _replace(cfg, "check_dict_alignment", recipes.check_dict_alignment)
     if Path(sys.argv[0]).stem in ("yolo", "ultralytics"):
         sys.excepthook = excepthook
 
@@ -52,6 +63,6 @@ def _add_callbacks() -> None:
     """Trainers and exporters start with a copy of these: from the command, Python, or processes of several GPUs."""
     from ultralytics.utils.callbacks.base import default_callbacks
 
-    for callback in (anneal.on_train_epoch_start, exporting.on_export_start):
+    for callback in (anneal.on_train_epoch_start, recipes.on_train_epoch_start, exporting.on_export_start):
         if callback not in default_callbacks[callback.__name__]:
             default_callbacks[callback.__name__].append(callback)

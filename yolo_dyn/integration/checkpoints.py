@@ -36,6 +36,20 @@ def check_file(stock: Callable) -> Callable:
     return check_file
 
 
+def yaml_model_load(stock: Callable) -> Callable:
+    """Wrap the stock reading of model YAMLs: what a name says about a backbone (`files.variant`) goes to its row."""
+
+    def yaml_model_load(path: str | Path) -> dict[str, Any]:
+        d = stock(path)
+        options, found = files.variant(Path(path).name)[1], files.find_yaml(path)
+        if options and found and found.name != Path(path).name:
+            given = d.get("defaults") or {}
+            d["defaults"] = {**given, "TorchvisionBackbone": {**given.get("TorchvisionBackbone", {}), **options}}
+        return d
+
+    return yaml_model_load
+
+
 def torch_safe_load(stock: Callable) -> Callable:
     """Wrap the stock loading of checkpoints: a restricted load accepts our layers; earlier defaults get named."""
 

@@ -19,7 +19,7 @@ from torch import nn
 from yolo_dyn import registry
 from yolo_dyn.errors import YoloDynError, nearest
 from yolo_dyn.integration.versions import require_validated
-from yolo_dyn.rows import Channels, Row, StockRow
+from yolo_dyn.rows import Channels, Row, StockRow, checked_defaults
 
 
 def parse_model(stock: Callable) -> Callable:
@@ -40,7 +40,7 @@ def _registered_rows(d: dict[str, Any]) -> list[Row]:
     import ultralytics.nn.tasks as tasks
 
     file = str(d.get("yaml_file") or "model dict")
-    rows = []
+    rows, defaults = [], checked_defaults(d, file)
     for index, raw in enumerate([*d["backbone"], *d["head"]]):
         name = raw[2] if isinstance(raw, list) and len(raw) == 4 else None
         if not isinstance(name, str) or name.startswith(("nn.", "torchvision.")):
@@ -49,7 +49,7 @@ def _registered_rows(d: dict[str, Any]) -> list[Row]:
         if name in registry.names():
             if stock:
                 raise YoloDynError(f"{file}, row {index}: the registered name {name!r} is taken by Ultralytics' {name}")
-            rows.append(Row.read(raw, index, file, d.get("nc")))
+            rows.append(Row.read(raw, index, file, d.get("nc"), defaults.get(name)))
         elif not stock:
             modules = [
                 key for key, value in vars(tasks).items() if inspect.isclass(value) and issubclass(value, nn.Module)

@@ -4,13 +4,16 @@ A DMF block is two rows of a YAML: a `Former`, which updates the tokens, and a `
 first of them. Where the paper is silent, as the authors' implementation has it (its counts are Table 1's): no residual
 around DY-Mobile; the convolution that halves the map comes before DY-Mobile and after the cross attention; the IRFFN's
 input is normalised in one group. Different from it: GRN normalises over the channels, as in ConvNeXt V2 (there, over a
-dimension of length one, which does nothing); dropout and stochastic depth, parts of its recipe, are not here.
+dimension of length one, which does nothing).
 """
+
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from yolo_dyn.layers.blocks import ConvNorm, ConvNormAct
+from yolo_dyn.layers.drop_path import check_drop_path, drop_path
 from yolo_dyn.layers.former import token_width
 from yolo_dyn.layers.functional import becomes_a_graph
 from yolo_dyn.layers.residual import DynamicResidualConv
@@ -144,6 +147,14 @@ class IRFFN(nn.Module):
         return self.reduce(self.act(self.grn(x)))  # (Eq. 6)
 
 
+def _dynamic(
+    kind: type[nn.Module], c1: int, c2: int, size: int, groups: int, act: nn.Module, token_channels: int, options: Any
+) -> ConvNormAct:
+    """A dynamic convolution with BatchNorm; only one that looks at the token is told the token's width."""
+    options = {**options, "token_channels": token_channels} if token_channels else options
+    return ConvNormAct(kind, c1, c2, size, groups=groups, act=act, **options)
+
+
 class DMFBlock(Foldable):
     """DY-Mobile and IRFFN: the row of a DMF block that updates the map.
 
@@ -154,13 +165,17 @@ class DMFBlock(Foldable):
         groups: of the pointwise convolutions, G in Table 1.
         ratio: expansion of the IRFFN, R.
         stride: 2 puts a static 3x3 depthwise convolution of that stride before DY-Mobile ("Downsampling").
-        num_experts: static kernels of each dynamic convolution, K (Table 8).
+        token: whether the kernel attention looks at the first global token (AFKA of Table 3).
+        drop_path: probability to leave out a sample's IRFFN in training; the training argument `drop_path` sets it.
+        dynamic: class of the dynamic convolutions; in a YAML its name.
+        **options: the dynamic layer's own: residual (RCKS of Table 3), activation (Table 6), init (Table 7),
+            num_experts (K of Table 8).
 
     Shape:
         map ``[B, C_in, H, W]``, tokens ``[B, M, d]`` -> ``[B, C_out, H', W']``.
 
     Raises:
-        ValueError: where the groups do not divide the channels.
+        ValueError: where the groups do not divide the channels, or `drop_path` is no probability below 1.
     """
 
     def __init__(
@@ -172,20 +187,20 @@ class DMFBlock(Foldable):
         ratio: float = 2.0,
         stride: int = 1,
         *,
-        num_experts: int = 8,
+        token: bool = True,
+        drop_path: float = 0.0,
+        dynamic: type[nn.Module] = DynamicResidualConv,
+        **options: Any,
     ):
         super().__init__()
         c, width = in_channels
+        self.token, self.drop_path = token, check_drop_path(drop_path)
         halve = [ConvNorm(c, c, (3, 3), groups=c, stride=stride, bias=True), nn.GELU()] if stride > 1 else []
         self.downsample = nn.Sequential(*halve)
-
-        def dynamic(c1: int, c2: int, size: int, groups: int, act: nn.Module) -> ConvNormAct:
-            options = {"token_channels": width, "num_experts": num_experts}
-            return ConvNormAct(DynamicResidualConv, c1, c2, size, groups=groups, act=act, **options)
-
-        self.expand = dynamic(c, hidden, 1, groups, nn.GELU())
-        self.depthwise = dynamic(hidden, hidden, 3, hidden, nn.GELU())
-        self.reduce = dynamic(hidden, channels, 1, groups, nn.Identity())
+        seen = width if token else 0
+        self.expand = _dynamic(dynamic, c, hidden, 1, groups, nn.GELU(), seen, options)
+        self.depthwise = _dynamic(dynamic, hidden, hidden, 3, hidden, nn.GELU(), seen, options)
+        self.reduce = _dynamic(dynamic, hidden, channels, 1, groups, nn.Identity(), seen, options)
         self.norm = MapNorm(channels)
         self.ffn = IRFFN(channels, ratio)
 
@@ -196,11 +211,11 @@ class DMFBlock(Foldable):
 
     def forward(self, x: list[Tensor]) -> Tensor:
         y, tokens = x
-        token = tokens[:, 0]  # [B, d], the first global token
+        token = tokens[:, 0] if self.token else None  # [B, d], the first global token
         y = self.downsample(y)
         for conv in (self.expand, self.depthwise, self.reduce):  # DY-Mobile, Sec. 3.3
             y = conv(y, token=token)
-        return y + self.ffn(self.norm(y))
+        return y + drop_path(self.ffn(self.norm(y)), self.drop_path, self.training)
 
 
 class DMFHead(Foldable):
@@ -209,14 +224,22 @@ class DMFHead(Foldable):
     Args:
         in_channels: of the map and of the tokens, ``[C, d]``.
         channels: C_out.
-        num_experts: static kernels, K.
+        token, dynamic, **options: as in `DMFBlock`.
     """
 
-    def __init__(self, in_channels: list[int], channels: int, *, num_experts: int = 8):
+    def __init__(
+        self,
+        in_channels: list[int],
+        channels: int,
+        *,
+        token: bool = True,
+        dynamic: type[nn.Module] = DynamicResidualConv,
+        **options: Any,
+    ):
         super().__init__()
         c, width = in_channels
-        options = {"token_channels": width, "num_experts": num_experts}
-        self.conv = ConvNormAct(DynamicResidualConv, c, channels, 1, act=nn.GELU(), **options)
+        self.token = token
+        self.conv = _dynamic(dynamic, c, channels, 1, 1, nn.GELU(), width if token else 0, options)
 
     @staticmethod
     def out_channels(in_channels: list[int], args: list[int]) -> int:
@@ -225,4 +248,4 @@ class DMFHead(Foldable):
 
     def forward(self, x: list[Tensor]) -> Tensor:
         y, tokens = x
-        return self.conv(y, token=tokens[:, 0])
+        return self.conv(y, token=tokens[:, 0] if self.token else None)

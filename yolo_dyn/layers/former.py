@@ -9,6 +9,8 @@ gone: they are of C / N.
 import torch
 from torch import Tensor, nn
 
+from yolo_dyn.layers.drop_path import check_drop_path, drop_path
+
 
 def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Softmax attention (DMF Eq. 5).
@@ -69,11 +71,12 @@ class CrossAttention(nn.Module):
         self.query = nn.Linear(token_channels, in_channels, bias=False)
         self.project = nn.Linear(in_channels, token_channels, bias=False)
 
-    def forward(self, x: Tensor, tokens: Tensor) -> Tensor:
+    def forward(self, x: Tensor, tokens: Tensor, drop: float = 0.0) -> Tensor:
+        """`drop` is the probability to leave out what a sample's tokens find, in training."""
         tokens = self.norm(tokens)
         query = self.query(tokens).unflatten(2, (self.heads, -1)).transpose(1, 2)  # [B, heads, M, d_head]
         pixels = x.flatten(2).unflatten(1, (self.heads, -1)).transpose(2, 3)  # [B, heads, N, d_head]
-        return tokens + self.project(attend(query, pixels, pixels))
+        return tokens + drop_path(self.project(attend(query, pixels, pixels)), drop, self.training)
 
 
 class Former(nn.Module):
@@ -84,16 +87,21 @@ class Former(nn.Module):
         heads: of the cross attention, H in the paper's Table 1.
         token_heads: of the self attention (Table 1).
         ratio: expansion of the FFN.
+        drop_path: probability to leave out each of the three for a sample in training; the training argument
+            `drop_path` sets it.
 
     Shape:
         map ``[B, C, H, W]``, tokens ``[B, M, d]`` -> ``[B, M, d]``.
 
     Raises:
-        ValueError: where the heads do not divide the channels.
+        ValueError: where the heads do not divide the channels, or `drop_path` is no probability below 1.
     """
 
-    def __init__(self, in_channels: list[int], heads: int = 2, token_heads: int = 8, ratio: int = 2):
+    def __init__(
+        self, in_channels: list[int], heads: int = 2, token_heads: int = 8, ratio: int = 2, *, drop_path: float = 0.0
+    ):
         super().__init__()
+        self.drop_path = check_drop_path(drop_path)
         channels, width = in_channels
         if token_heads < 1 or width % token_heads:
             raise ValueError(f"token_heads must divide the width {width} of the tokens, got {token_heads}")
@@ -114,9 +122,10 @@ class Former(nn.Module):
         return token_width(in_channels)
 
     def forward(self, x: list[Tensor]) -> Tensor:
-        tokens = self.cross(*x)
-        tokens = tokens + self.project(self.attend_to_tokens(self.norm(tokens)))
-        return tokens + self.ffn(tokens)
+        tokens = self.cross(*x, self.drop_path)
+        found = self.project(self.attend_to_tokens(self.norm(tokens)))
+        tokens = tokens + drop_path(found, self.drop_path, self.training)
+        return tokens + drop_path(self.ffn(tokens), self.drop_path, self.training)
 
     def attend_to_tokens(self, tokens: Tensor) -> Tensor:
         """Self attention before its projection: ``[B, M, d]`` -> ``[B, M, d]``."""

@@ -26,6 +26,7 @@ class DynamicResidualConv(nn.Module):
         token_channels: channels of the global token that the attention may look at too; 0 for none.
         activation: of the attention, "sigmoid" or "softmax" (Table 6).
         init: of the static kernels, "zero" or "random" (Table 7).
+        residual: whether there is an input-agnostic kernel (Table 3); without it `init` must be "random".
         reduction: the hidden width of the attention is ``max(C_in // reduction, 16)``; `token_channels` with a token.
         anneal: schedule of the temperature, ``{start, step}`` a training epoch down to 1; None for 1 throughout.
         form: of the mixture, see `functional.mixture_conv`.
@@ -52,6 +53,7 @@ class DynamicResidualConv(nn.Module):
         token_channels: int = 0,
         activation: str = "sigmoid",
         init: str = "zero",
+        residual: bool = True,
         reduction: int = 16,
         anneal: dict[str, float] | None = ANNEAL,
         form: str = "kernel",
@@ -63,16 +65,18 @@ class DynamicResidualConv(nn.Module):
             raise ValueError(f"init must be one of {', '.join(INITS)}, got {init!r}")
         if num_experts < 1:
             raise ValueError(f"num_experts must be at least 1, got {num_experts}")
-        # the input-agnostic kernel is one more expert, the first, whose attention is always one
+        if init == "zero" and not residual:
+            raise ValueError("init must be 'random' without the residual kernel: all kernels would be zero, got 'zero'")
+        kernels = num_experts + residual  # the input-agnostic kernel is the first, and its attention always one
         self.experts = Experts(
-            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, False, num_experts + 1, form
+            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, False, kernels, form
         )
         if init == "zero":
             nn.init.zeros_(self.experts.weight[out_channels:])
         self.experts.shift = nn.Parameter(torch.zeros(out_channels)) if bias else None
         self.trunk = Trunk(in_channels + token_channels, token_channels or trunk_width(in_channels, reduction))
         self.kernel = nn.Linear(self.trunk.hidden, num_experts, bias=False)
-        self.activation = activation
+        self.activation, self.residual = activation, residual
         self.anneal, self.temperature = check_anneal(anneal), 1.0
 
     def forward(self, x: Tensor, guide: Tensor | None = None, token: Tensor | None = None) -> Tensor:
@@ -80,14 +84,20 @@ class DynamicResidualConv(nn.Module):
         pooled = x.mean((2, 3))  # [B, C_in]
         pooled = pooled if token is None else torch.cat([pooled, token], 1)
         attention = ACTIVATIONS[self.activation](self.kernel(self.trunk(pooled)) / self.temperature)  # [B, K]
-        attention = torch.cat([torch.ones_like(attention[:, :1]), attention], 1)
+        if self.residual:
+            attention = torch.cat([torch.ones_like(attention[:, :1]), attention], 1)
         return self.experts(x, attention, guide)  # (Eq. 2)
 
     @torch.no_grad()
     def start_from(self, weight: Tensor, bias: Tensor | None) -> None:
-        """Start as this static convolution: it becomes the input-agnostic kernel."""
-        self.experts.weight.zero_()
-        self.experts.weight[: len(weight)] = weight
+        """Start as this static convolution: it becomes the input-agnostic kernel, or every kernel without that one."""
+        if self.residual:
+            self.experts.weight.zero_()
+            self.experts.weight[: len(weight)] = weight
+        else:
+            nn.init.zeros_(self.kernel.weight)
+            total = ACTIVATIONS[self.activation](torch.zeros(1, self.kernel.out_features)).sum().item()
+            self.experts.start_from(weight, None, 1 / total)
         if self.experts.shift is not None and bias is not None:
             self.experts.shift.copy_(bias)
 

@@ -1,0 +1,190 @@
+"""Recipes for `cfg=`: the stock trainer takes them, and keeps to our arguments in them, also after a resume."""
+
+import pytest
+import torch
+import yaml
+from conftest import ROOT
+from ultralytics import YOLO
+from ultralytics.cfg import get_cfg
+from ultralytics.nn import tasks
+
+from yolo_dyn import YoloDynError, layers
+from yolo_dyn.integration.recipes import factor_at
+
+RECIPES = sorted((ROOT / "datasets" / "recipes").glob("*.yaml"))
+SMALL = {"nc": 2, "backbone": [[-1, 1, "Conv", [8, 3, 2]]], "head": [[-1, 1, "Classify", ["nc"]]]}
+DMF = {
+    "nc": 2,
+    "backbone": [
+        [-1, 1, "DMFStem", [6]],
+        [0, 1, "GlobalTokens", [2, 16]],
+        [[0, 1], 1, "Former", [2]],
+        [[0, 2], 1, "DMFBlock", [6, 6]],
+    ],
+    "head": [[-1, 1, "Classifier", ["nc"]]],
+}
+
+
+def train(folder, data, d=SMALL, stop_after=None, **arguments):
+    """Train a few epochs on the drawn images; return the learning rates of each batch, by epoch."""
+    file, rates = folder / "small-cls.yaml", {}
+    file.write_text(yaml.safe_dump(d))
+
+    def note(trainer):
+        rates.setdefault(trainer.epoch, []).append([group["lr"] for group in trainer.optimizer.param_groups])
+
+    def stop(trainer):
+        if trainer.epoch == stop_after:
+            raise KeyboardInterrupt
+
+    resume = arguments.pop("resume", False)
+    model = YOLO(folder / "run" / "weights" / "last.pt" if resume else file)
+    model.add_callback("on_train_batch_end", note)
+    model.add_callback("on_model_save", stop)
+    words = {"data": str(data), "imgsz": 32, "batch": 8, "nbs": 8, "workers": 0, "plots": False, "val": False}
+    words |= {"optimizer": "SGD", "lr0": 0.1, "warmup_epochs": 0, "project": str(folder), "name": "run"}
+    if stop_after is None:
+        model.train(**({"resume": True} if resume else {**words, **arguments}))
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            model.train(**words, **arguments)
+    return model, rates
+
+
+def flat(rates):
+    """The one learning rate that all groups and batches of each epoch have."""
+    assert all(len({rate for batch in batches for rate in batch}) == 1 for batches in rates.values()), rates
+    return {epoch: batches[0][0] for epoch, batches in rates.items()}
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda file: file.stem)
+def test_the_stock_trainer_takes_every_recipe(recipe):
+    """Unknown keys and wrong types raise."""
+    given = yaml.safe_load(recipe.read_text())
+    found = get_cfg(overrides=given)
+    assert all(getattr(found, key) == value for key, value in given.items())
+    ours = {("SGD", 300), ("SGD", 150), ("SGD", 100), ("SGD", 70), ("AdamW", 470)}
+    assert (found.optimizer, found.epochs) in ours
+
+
+@pytest.mark.parametrize(
+    ("recipe", "expected"),
+    [
+        ("a2d2c", {0: 0.0625, 29: 0.0625, 30: 0.00625, 59: 0.00625, 60: 0.000625, 90: 0.0000625, 99: 0.0000625}),
+        ("fmdconv-cifar", {0: 0.1, 29: 0.1, 30: 0.005, 60: 0.00025, 69: 0.00025}),
+        ("fmdconv-imagenet", {0: 0.1, 30: 0.1 / 30, 60: 0.1 / 900, 90: 0.1 / 27000, 99: 0.1 / 27000}),
+    ],
+)
+def test_the_steps_are_the_papers(recipe, expected):
+    given = yaml.safe_load((ROOT / "datasets" / "recipes" / f"{recipe}.yaml").read_text())
+    found = {epoch: given["lr0"] * factor_at(given["lr_steps"], epoch) for epoch in expected}
+    assert found == pytest.approx(expected, rel=1e-5)
+
+
+def test_steps_through_a_resumed_run(colours, tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("epochs: 6\nlr_steps: {2: 0.5, 4: 0.1}\n")
+    _, first = train(tmp_path, colours, stop_after=2, cfg=str(recipe))
+    last = tmp_path / "run" / "weights" / "last.pt"
+    assert torch.load(last, weights_only=False)["train_args"]["lr_steps"] == {2: 0.5, 4: 0.1}
+    _, second = train(tmp_path, colours, resume=True)
+    assert (list(first), list(second)) == ([0, 1, 2], [3, 4, 5])
+    assert flat(first | second) == pytest.approx({0: 0.1, 1: 0.1, 2: 0.05, 3: 0.05, 4: 0.005, 5: 0.005})
+    assert yaml.safe_load((tmp_path / "run" / "args.yaml").read_text())["lr_steps"] == {2: 0.5, 4: 0.1}
+    YOLO(last).val(data=str(colours), imgsz=32, workers=0, plots=False)
+
+
+def test_the_warm_up_is_the_stock_trainers(colours, tmp_path):
+    words = {"epochs": 2, "warmup_epochs": 1}
+    _, stock = train(tmp_path, colours, lrf=1.0, **words)  # the rate stays
+    _, ours = train(tmp_path, colours, lr_steps={2: 0.5}, **words)
+    assert len({rate for batch in stock[0] for rate in batch}) > 1
+    assert ours == stock
+
+
+def test_a_training_without_our_arguments_is_untouched(colours, tmp_path):
+    model, rates = train(tmp_path, colours, epochs=3, lrf=0.1)
+    assert flat(rates) == pytest.approx({0: 0.1, 1: 0.07, 2: 0.04})
+    assert not {"lr_steps", "drop_path"} & set(yaml.safe_load((tmp_path / "run" / "args.yaml").read_text()))
+    assert "engine.trainer" in model.trainer.lf.__module__
+
+
+def test_stochastic_depth_through_a_resumed_run(colours, tmp_path):
+    model, _ = train(tmp_path, colours, DMF, stop_after=0, epochs=2, drop_path=0.2)
+    for net in (model, train(tmp_path, colours, resume=True)[0]):
+        found = [m.drop_path for m in net.trainer.model.modules() if isinstance(m, layers.Former | layers.DMFBlock)]
+        assert found == [0, 0.2]
+
+
+def test_stochastic_depth_of_a_model_that_has_none(colours, tmp_path):
+    with pytest.raises(YoloDynError, match=r"drop_path=0.1: no layer of .*small-cls.yaml has stochastic depth"):
+        train(tmp_path, colours, epochs=1, drop_path=0.1)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        *(
+            (
+                {"lr_steps": steps},
+                r"lr_steps \(cfg=my.yaml\) must map epochs of at least 1 to factors above 0, .*, got ",
+            )
+            for steps in ({}, [30, 60], 30, "30", {-1: 0.1}, {0: 0.1}, {"30": 0.1}, {30.0: 0.1}, {30: "0.1"}, {30: 0})
+        ),
+        ({"lr_steps": {30: -0.1}}, r"got {30: -0.1}"),
+        ({"lr_steps": {30: True}}, r"got {30: True}"),
+        ({"lr_steps": {30: float("inf")}}, r"got {30: inf}"),
+        ({"lr_steps": {30: 0.1}, "cos_lr": True}, r"lr_steps \(cfg=my.yaml\) and cos_lr exclude each other: set lr_st"),
+        ({"drop_path": 1.0}, r"drop_path must lie in \[0, 1\), got 1.0 \(cfg=my.yaml\)"),
+        ({"drop_path": "a"}, r"drop_path must lie in \[0, 1\), got 'a' \(cfg=my.yaml\)"),
+    ],
+    ids=str,
+)
+def test_a_wrong_value_is_named_with_its_file(given, message):
+    with pytest.raises(YoloDynError, match=message):
+        get_cfg(overrides={**given, "cfg": "my.yaml"})
+
+
+def test_a_misspelt_argument_is_still_refused():
+    with pytest.raises(SyntaxError, match=r"lr_step.* is not a valid YOLO argument. Similar arguments are.*'lr_steps'"):
+        get_cfg(overrides={"lr_step": {30: 0.1}})
+    with pytest.raises(YoloDynError, match=r"lr_steps must map"):
+        get_cfg(overrides={"lr_steps": []})
+    assert get_cfg(overrides={"lr_steps": None}).lr_steps is None
+
+
+def test_the_stock_command_takes_a_recipe_and_a_width_in_an_empty_folder(colours, tmp_path, command):
+    recipe = ROOT / "datasets" / "recipes" / "fmdconv-cifar.yaml"
+    words = [f"cfg={recipe}", f"data={colours}", "epochs=1", "batch=8", "plots=False", "device=cpu"]
+    words += [f"project={tmp_path}", "name=run", "model=mobilenetv2-x0.5-odconv-cls.yaml"]
+    command("yolo", "classify", "train", *words, cwd=tmp_path)
+    assert yaml.safe_load((tmp_path / "run" / "args.yaml").read_text())["lr_steps"] == {30: 0.05, 60: 0.05}
+    model = YOLO(tmp_path / "run" / "weights" / "last.pt").model
+    assert model.yaml["defaults"] == {"TorchvisionBackbone": {"width": 0.5}}
+    assert model.model[0].layers[0][0].out_channels == 16  # half of 32
+    wrong = tmp_path / "wrong.yaml"
+    wrong.write_text("lr_steps: [30, 60]\n")
+    done = command("yolo", "classify", "train", f"cfg={wrong}", "model=x.yaml", cwd=tmp_path, ok=False)
+    assert f"yolo-dyn: error: lr_steps (cfg={wrong}) must map epochs" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("mobilenetv2-x0.75-cls.yaml", {"width": 0.75}),
+        ("resnet50-cifar-dcd-cls.yaml", {"stem": "cifar"}),
+        ("models_yaml/resnet18-cifar-cls.yaml", {"stem": "cifar"}),
+    ],
+)
+def test_what_a_name_says_about_a_backbone(name, options, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    d = tasks.yaml_model_load(name)
+    assert d["defaults"] == {"TorchvisionBackbone": options}
+    assert d["yaml_file"].endswith(name)
+
+
+def test_a_file_of_that_very_name_is_taken_as_it_is(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "resnet18-cifar-cls.yaml").write_text((ROOT / "models_yaml" / "resnet18-cls.yaml").read_text())
+    assert "defaults" not in tasks.yaml_model_load("resnet18-cifar-cls.yaml")

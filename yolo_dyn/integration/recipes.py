@@ -1,0 +1,67 @@
+"""Training arguments of our own, which a recipe file, the command line or `model.train` give like any other.
+
+They lie among the trainer's arguments: they are written to args.yaml and to checkpoints, resumed from them, and reach
+the processes of several GPUs. Ultralytics' own arguments are checked by its own code.
+"""
+
+import functools
+import math
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from yolo_dyn.errors import YoloDynError
+from yolo_dyn.layers.drop_path import check_drop_path, spread_drop_path
+
+ARGUMENTS = ("lr_steps", "drop_path")
+
+
+def check_dict_alignment(stock: Callable) -> Callable:
+    """Wrap the stock check of names: ours are checked here, and known to it."""
+
+    def check_dict_alignment(base: dict[str, Any], custom: dict[str, Any], *args: Any, **kwargs: Any) -> None:
+        if "lr0" in base:  # training arguments, not Ultralytics' settings
+            check_arguments(custom)
+            base = {**dict.fromkeys(ARGUMENTS), **base}
+        stock(base, custom, *args, **kwargs)
+
+    return check_dict_alignment
+
+
+def check_arguments(given: dict[str, Any]) -> None:
+    """Raise YoloDynError for a wrong value of one of our arguments; None leaves it out."""
+    file = given.get("cfg") or next((word[4:] for word in sys.argv[1:] if word.startswith("cfg=")), None)
+    where = f" (cfg={file})" if file else ""
+    steps, rate = given.get("lr_steps"), given.get("drop_path")
+    if steps is not None and not (isinstance(steps, dict) and steps and all(map(_is_step, steps.items()))):
+        raise YoloDynError(
+            f"lr_steps{where} must map epochs of at least 1 to factors above 0, {{30: 0.1, 60: 0.1}}, got {steps!r}"
+        )
+    if steps is not None and given.get("cos_lr"):
+        raise YoloDynError(f"lr_steps{where} and cos_lr exclude each other: set lr_steps=None or cos_lr=False")
+    if rate is not None:
+        try:
+            check_drop_path(rate)
+        except ValueError as error:
+            raise YoloDynError(f"{error}{where}") from error
+
+
+def _is_step(step: tuple[Any, Any]) -> bool:
+    epoch, factor = step
+    return type(epoch) is int and epoch >= 1 and type(factor) in (int, float) and 0 < factor < math.inf
+
+
+def factor_at(steps: dict[int, float], epoch: int) -> float:
+    """What the initial learning rate is multiplied by in an epoch, counted from 0: all factors up to this epoch."""
+    return math.prod(factor for start, factor in steps.items() if start <= epoch)
+
+
+def on_train_epoch_start(trainer: Any) -> None:
+    """Callback of Ultralytics' trainer, before it sets the learning rates; a resumed run goes on where its epoch is."""
+    steps = getattr(trainer.args, "lr_steps", None)
+    if steps:
+        trainer.lf = functools.partial(factor_at, steps)  # the warm-up rises to it
+        trainer.scheduler.lr_lambdas = [trainer.lf] * len(trainer.scheduler.lr_lambdas)
+    rate = getattr(trainer.args, "drop_path", None)
+    if rate is not None and not spread_drop_path(trainer.model, rate):
+        raise YoloDynError(f"drop_path={rate}: no layer of {trainer.args.model} has stochastic depth")

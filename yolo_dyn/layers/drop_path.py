@@ -1,0 +1,40 @@
+"""Stochastic depth of "Deep Networks with Stochastic Depth" (Huang et al., 2016): residual branches are left out."""
+
+import torch
+from torch import Tensor, nn
+
+
+def drop_path(branch: Tensor, rate: float, training: bool) -> Tensor:
+    """Leave out the branch of each sample with probability `rate` in training; what stays is scaled by 1 / (1 - rate).
+
+    Args:
+        branch: ``[B, ...]``, before it is added to its shortcut.
+        rate: probability, at least 0 and below 1.
+        training: at evaluation the branch is returned as it is.
+
+    Returns:
+        ``[B, ...]``.
+    """
+    if not training or rate == 0:
+        return branch
+    kept = torch.rand(len(branch), *[1] * (branch.dim() - 1), device=branch.device) >= rate
+    return branch * (kept / (1 - rate)).to(branch.dtype)
+
+
+def check_drop_path(rate: float) -> float:
+    """Return the rate. Raises ValueError where it is no probability below 1."""
+    if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate < 1:
+        raise ValueError(f"drop_path must lie in [0, 1), got {rate!r}")
+    return float(rate)
+
+
+def spread_drop_path(model: nn.Module, rate: float) -> int:
+    """Set the rates of a model's layers that have one, linearly from 0 in the first to `rate` in the last.
+
+    Returns:
+        How many layers there are.
+    """
+    layers = [layer for layer in model.modules() if hasattr(layer, "drop_path")]
+    for i, layer in enumerate(layers):
+        layer.drop_path = rate * i / max(len(layers) - 1, 1)  # type: ignore[assignment]
+    return len(layers)
