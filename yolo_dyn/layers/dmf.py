@@ -178,6 +178,8 @@ class DMFBlock(Foldable):
         ValueError: where the groups do not divide the channels, or `drop_path` is no probability below 1.
     """
 
+    token, drop_path = True, 0.0  # of checkpoints from before these were arguments
+
     def __init__(
         self,
         in_channels: list[int],
@@ -226,6 +228,8 @@ class DMFHead(Foldable):
         channels: C_out.
         token, dynamic, **options: as in `DMFBlock`.
     """
+
+    token = True  # of checkpoints from before it was an argument
 
     def __init__(
         self,

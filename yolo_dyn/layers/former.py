@@ -97,6 +97,8 @@ class Former(nn.Module):
         ValueError: where the heads do not divide the channels, or `drop_path` is no probability below 1.
     """
 
+    drop_path = 0.0  # of checkpoints from before it was an argument
+
     def __init__(
         self, in_channels: list[int], heads: int = 2, token_heads: int = 8, ratio: int = 2, *, drop_path: float = 0.0
     ):

@@ -38,6 +38,8 @@ class DynamicResidualConv(nn.Module):
         ValueError: for an argument outside its range; the message names it.
     """
 
+    residual = True  # of checkpoints from before it was an argument
+
     def __init__(
         self,
         in_channels: int,
