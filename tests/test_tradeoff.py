@@ -14,11 +14,12 @@ from ultralytics import YOLO
 
 from yolo_dyn import YoloDynError, cli
 from yolo_dyn.study import fmdconv_paper, tradeoff_picture
-from yolo_dyn.study.fmdconv_paper import TABLES, Published, images_by_columns, overlap, rounded
+from yolo_dyn.study.fmdconv_paper import Published, images_by_columns, overlap, rounded, tables
 from yolo_dyn.study.runs import AP, TOP1, run_names, training_images
 from yolo_dyn.study.tradeoff import tradeoff
 from yolo_dyn.study.tradeoff_scores import Row, ies, rcs, seconds_per_epoch
 
+TABLES = tables()
 SCORED = [pytest.param(table, row, id=f"{table.name[:7]} {row.model}") for table in TABLES for row in table.rows]
 WRONG = {("Table 2", "channel attention"), ("Table 6", "FMDConv, K=4")}  # their IES
 FAST = {"epochs": 3, "workers": 0, "plots": False, "device": "cpu", "exist_ok": True, "verbose": False}
@@ -75,8 +76,8 @@ def test_the_papers_scores_follow_from_the_columns_beside_them(table, row):
 
 def test_the_rows_that_do_not_follow_are_named():
     assert fmdconv_paper.errata() == [
-        "Table 2: CIFAR-10, ResNet-18, channel attention: IES 65.65, by its columns 65.54 to 65.56",
-        "Table 6: ImageNet, ResNet-50, FMDConv, K=4: IES 1099.25, by its columns 1312.87 to 1313.05",
+        "Table 2: One attention of ODConv at a time, on CIFAR-10, channel attention: IES 65.65, by its columns 65.54 to 65.56",
+        "Table 6: Dynamic convolutions in ResNet-50, on ImageNet, FMDConv, K=4: IES 1099.25, by its columns 1312.87 to 1313.05",
     ]
 
 
@@ -110,7 +111,7 @@ def test_tradeoff_paper_prints_every_row_and_the_errors(capsys):
     assert sum(line.count(" =") for line in text.splitlines() if "N =" not in line) == 48
     assert [line.split()[0] for line in text.splitlines() if " !" in line] == ["channel", "FMDConv,"]
     assert "2 of 50 scores do not follow" in text
-    assert "Table 6: ImageNet, ResNet-50; N = 1,281,167 (by the column RCS 1,281,076 to 1,281,258)" in text
+    assert "Table 6: Dynamic convolutions in ResNet-50, on ImageNet; N = 1,281,167 (by the column RCS 1,281,076 to 1,281,258)" in text
 
 
 # seconds of an epoch -------------------------------------------------------------------------------------------------
