@@ -49,8 +49,9 @@ def test_one_seed_is_no_test_and_seeds_that_do_not_pair_are_refused():
     assert str(test) == "+0.100 (one seed: no test)"
     with pytest.raises(YoloDynError, match=r"the seeds do not pair: \[0, 1\] and \[0, 2\]"):
         compare_seeds({0: 0.4, 1: 0.5}, {0: 0.4, 2: 0.5})
-    with pytest.raises(YoloDynError, match="there is nothing to test"):
-        compare_seeds({0: 0.25, 1: 0.5}, {0: 0.5, 1: 0.75})
+    test = compare_seeds({0: 0.25, 1: 0.5}, {0: 0.5, 1: 0.75})
+    assert (test.p, test.low, test.deviation) == (None, None, 0)
+    assert str(test) == "+0.250 (in all seeds: no test)"
     assert shared({0: 1, 1: 2, 2: 3}, {1: 5, 2: 6, 3: 7}) == ({1: 2, 2: 3}, {1: 5, 2: 6})
 
 

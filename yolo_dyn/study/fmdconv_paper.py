@@ -53,6 +53,7 @@ class Table:
     """A table of the paper."""
 
     name: str
+    title: str
     images: int  # N
     rows: tuple[Published, ...]
 
@@ -67,7 +68,7 @@ def tables() -> tuple[Table, ...]:
             for arm in study.arms.values()
         )
         if any(row.ies or row.rcs for row in rows):
-            found.append(Table(f"{study.paper.rpartition(', ')[2]}: {study.title}", IMAGES[study.data], rows))
+            found.append(Table(study.paper.rpartition(", ")[2], study.title, IMAGES[study.data], rows))
     return tuple(found)
 
 
@@ -108,7 +109,7 @@ def tradeoff_paper() -> str:
     lines, count = [], 0
     for table in tables():
         low, high = images_by_columns(table)
-        lines.append(f"{table.name}; N = {table.images:,} (by the column RCS {low:,.0f} to {high:,.0f})")
+        lines.append(f"{table.name}: {table.title}; N = {table.images:,} (by the column RCS {low:,.0f} to {high:,.0f})")
         heads = "".join(f"{name:>10}{'by its columns':>23}  " for name in ("IES", "RCS"))
         lines.append(f"{'':<24}{'top-1, %':>9}{'seconds':>9}{heads}".rstrip())
         for row in table.rows:

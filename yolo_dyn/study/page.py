@@ -138,7 +138,7 @@ def statements(found: Found) -> list[str]:
 def _verdict(test: Comparison, study: Study) -> str:
     where = "Under noise" if study.sigmas else "Here"
     if test.low is None or test.high is None:
-        return "One seed proves nothing."
+        return "One seed proves nothing." if len(test.seeds) < 2 else "All seeds agree: there is nothing to test."
     if test.low > 0:
         return f"{where} it does, in this study."
     if test.high < 0:

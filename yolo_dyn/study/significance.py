@@ -20,19 +20,19 @@ class Comparison:
 
     seeds: list[int]
     difference: float  # mean over the seeds
-    deviation: float | None  # of the differences over the seeds; None for one seed, like all that follows
-    low: float | None  # 95 % interval of the mean difference
+    deviation: float | None  # of the differences over the seeds; None for one seed
+    low: float | None  # 95 % interval of the mean difference; None where there is no test, like all that follows
     high: float | None
     p: float | None  # two-sided
 
     def __str__(self) -> str:
         if self.p is None:
-            return f"{self.difference:+.3f} (one seed: no test)"
+            return f"{self.difference:+.3f} ({'one seed' if len(self.seeds) < 2 else 'in all seeds'}: no test)"
         return f"{self.difference:+.3f} [{self.low:+.3f}, {self.high:+.3f}], p = {self.p:.3f}, {len(self.seeds)} seeds"
 
 
 def compare_seeds(first: Scores, other: Scores) -> Comparison:
-    """Compare two arms by a paired t-test over seeds.
+    """Compare two arms by a paired t-test over seeds; there is none for one seed, and where all differences are equal.
 
     Args:
         first: score of each seed of the arm to compare with.
@@ -47,11 +47,9 @@ def compare_seeds(first: Scores, other: Scores) -> Comparison:
         raise YoloDynError(f"the seeds do not pair: {sorted(first)} and {sorted(other)}")
     seeds = sorted(first)
     a, b = (np.array([scores[seed] for seed in seeds]) for scores in (first, other))
-    if len(seeds) < 2:
-        return Comparison(seeds, float((b - a).mean()), None, None, None, None)
-    deviation = float((b - a).std(ddof=1))
-    if deviation == 0:
-        raise YoloDynError(f"the differences of the seeds {seeds} are all {b[0] - a[0]:g}: there is nothing to test")
+    deviation = float((b - a).std(ddof=1)) if len(seeds) > 1 else None
+    if not deviation:
+        return Comparison(seeds, float((b - a).mean()), deviation, None, None, None)
     test = stats.ttest_rel(b, a)
     low, high = test.confidence_interval(0.95)
     return Comparison(seeds, float((b - a).mean()), deviation, float(low), float(high), float(test.pvalue))
