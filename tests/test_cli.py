@@ -51,6 +51,14 @@ def test_bad_input_is_one_line(words, message, capsys, tmp_path, monkeypatch):
     assert len(error.splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("text", "value"), [("1e-3", 1e-3), ("2.5E4", 25000.0), (".5e-1", 0.05), ("1e", "1e"), ("SGD", "SGD"), ("3", 3)]
+)
+def test_the_stock_trainers_arguments_are_read_as_its_command_reads_them(text, value):
+    found = cli.parse(cli.COMMANDS["repeat"].load(), ["model=a.yaml", "data=b.yaml", f"lr0={text}"], "")["lr0"]
+    assert (found, type(found)) == (value, type(value))
+
+
 def test_insert_reads_the_layers_arguments(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert cli.main(["insert", "model=yolov8n-seg.yaml", "layer=SGDM", "ratio=0.2", "strip_size=11", "guide=none"]) == 0

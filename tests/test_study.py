@@ -104,6 +104,14 @@ def test_repeat_refuses_a_run_of_other_arguments(runs, tiny):
         repeat(["a.yaml", "b.yaml"], str(tiny), name="x")
 
 
+@pytest.mark.parametrize("key", ["seed", "exist_ok", "resume"])
+def test_repeat_refuses_what_it_sets_itself(key, tmp_path):
+    """A seed among the arguments would train every run with it, whatever seed its name says."""
+    with pytest.raises(YoloDynError, match=f"{key}=5 cannot be given to repeat: "):
+        repeat(["yolov8n-cls.yaml"], "data", project=str(tmp_path), **{key: 5})
+    assert not list(tmp_path.iterdir())
+
+
 def made_up_runs(folder: Path, arms: dict[str, dict[int, float]]) -> Path:
     for arm, scores in arms.items():
         for seed, score in scores.items():

@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import re
 import sys
 import typing
 from collections.abc import Callable
@@ -140,7 +141,7 @@ def _read(key: str, text: str, hint: Any) -> Any:
     if hint is Any:
         import yaml
 
-        return yaml.safe_load(text)
+        return float(text) if EXPONENT.fullmatch(text) else yaml.safe_load(text)
     for kind, lists in LISTS.items():
         if hint in lists:
             return [_number(key, part, kind) for part in text.split(",") if part]
@@ -151,6 +152,7 @@ def _read(key: str, text: str, hint: Any) -> Any:
     return _number(key, text, hint) if hint in (int, float) else text
 
 
+EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")  # 1e-3 is a number to `yolo`, but a string to YAML 1.1
 LISTS = {kind: (list[kind], list[kind] | None) for kind in (str, int, float)}  # type: ignore[valid-type]
 
 

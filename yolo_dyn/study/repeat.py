@@ -9,6 +9,8 @@ import yaml
 from yolo_dyn.errors import YoloDynError
 from yolo_dyn.integration import integrate
 
+OWN = {"seed": "seeds= has them", "exist_ok": "a run that is there is kept", "resume": "an interrupted run is resumed"}
+
 
 def repeat(
     model: list[str],
@@ -21,8 +23,8 @@ def repeat(
     """Train models with several seeds by the stock trainer; resume what was interrupted, skip what is done.
 
     Args:
-        model: model YAMLs or checkpoints.
-        data: an Ultralytics data YAML.
+        model: model YAMLs or checkpoints, of any task.
+        data: an Ultralytics data YAML; a folder by class for classifiers.
         seeds: 0, 1, 2 where nothing is given.
         project: folder of the runs, which are called ``<name>-seed<n>``.
         name: of the runs of a single model; that of its YAML where it is empty.
@@ -32,8 +34,11 @@ def repeat(
         The best checkpoint of each run.
 
     Raises:
-        YoloDynError: where a run of that name has other arguments.
+        YoloDynError: where a run of that name has other arguments, or one is given that is set here.
     """
+    for key in OWN:
+        if key in train:
+            raise YoloDynError(f"{key}={train[key]} cannot be given to repeat: {OWN[key]}")
     if name and len(model) > 1:
         raise YoloDynError(f"name={name} is for a single model, got {len(model)}")
     found = []
