@@ -141,6 +141,12 @@ def test_options_go_into_every_row_of_a_layer(tmp_path):
     assert model_file(study.arms["stock"], "stock", tmp_path) == "yolov8n.yaml"
 
 
+def test_options_keep_what_a_models_name_says_of_its_width(tmp_path):
+    study = read_study("a2d2c-table6")
+    assert counts(study, "a2d2c", tmp_path)["params"] == pytest.approx(4.049, abs=0.001)
+    assert counts(study, "x0.5", tmp_path)["params"] == pytest.approx(1.969, abs=0.001)  # torchvision's own
+
+
 def test_counts_stand_beside_the_papers(tmp_path, capsys):
     file = written(tmp_path)
     assert cli.main(["study", str(file), "counts=True", f"project={tmp_path}"]) == 0

@@ -10,6 +10,7 @@ from torch import nn
 
 from yolo_dyn import registry
 from yolo_dyn.errors import YoloDynError, nearest
+from yolo_dyn.files import variant
 from yolo_dyn.stock import load_model, stock_yaml
 from yolo_dyn.study.columns import COLUMNS, COUNTED
 from yolo_dyn.study.definition import Arm, Study
@@ -29,10 +30,13 @@ def model_file(arm: Arm, name: str, folder: Path) -> str:
     """
     if not arm.options:
         return arm.model
-    content = yaml.safe_load(stock_yaml(arm.model).read_text(encoding="utf-8"))
+    source, options = stock_yaml(arm.model), dict(arm.options)
+    content = yaml.safe_load(source.read_text(encoding="utf-8"))
+    if source.name != Path(arm.model).name and (said := variant(Path(arm.model).name)[1]):  # the width, the stem
+        options["TorchvisionBackbone"] = {**said, **options.get("TorchvisionBackbone", {})}
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{Path(arm.model).stem}-{name}.yaml"
-    text = yaml.safe_dump(with_options(content, arm.options, arm.model), sort_keys=False, default_flow_style=None)
+    text = yaml.safe_dump(with_options(content, options, arm.model), sort_keys=False, default_flow_style=None)
     if not file.is_file() or file.read_text(encoding="utf-8") != text:
         file.write_text(text, encoding="utf-8")
     return str(file)
