@@ -55,8 +55,7 @@ def test_bad_input(tmp_path):
 def test_fingerprints_are_printed_beside_the_papers(capsys):
     fingerprints()
     lines = capsys.readouterr().out.splitlines()[1:]
-    assert len(lines) == 46
+    assert len(lines) == 35
     assert all(line.endswith("=") for line in lines[:17])
     assert all(re.search(r"  =   multiply-adds: \d+ M, \d+\.\d M \(\+0\.\d %\)$", line) for line in lines[17:20])
-    assert all(line.endswith(("=", ")")) for line in lines[20:35])
-    assert all(re.search(r"(=|-0\.\d)$", line) for line in lines[35:])
+    assert all(line.endswith(("=", ")")) for line in lines[20:])

@@ -239,6 +239,10 @@ def test_damaged_and_foreign_results_are_named(three_seeds):
     with pytest.raises(YoloDynError, match="is no result of a study"):
         Found.read(study, folder)
     (folder / "someone-seed0.json").unlink()
+    (folder / "timing.json").write_text("{")
+    with pytest.raises(YoloDynError, match=r"timing.json is damaged .*: delete it, and seconds=True measures it again"):
+        Found.read(study, folder)
+    (folder / "timing.json").unlink()
     with pytest.raises(YoloDynError, match=r"page=.* cannot be written"):
         write_page(study, folder, folder)
 
@@ -334,6 +338,9 @@ def test_a_study_from_training_to_its_page(tested, tmp_path, capsys, monkeypatch
     assert "- transformer: no dynamic convolution." in page
     assert "stock (seeds 1); narrow (seeds 1)" in page
     assert "narrow less stock" in page
+    again = re.search(r"`yolo-dyn (results [^`]*)`", page)[1].split()
+    assert cli.main(again) == 0  # a study of one's own is found again by what the page names
+    assert (results.parent / "page.md").read_text() == page
 
     assert cli.main([*words, "arms=stock", "seeds=0", "mosaic=0.5"]) == 2
     assert "stock-seed0.json is of `yolo train" in capsys.readouterr().err

@@ -5,7 +5,7 @@ how they were rounded.
 """
 
 import typing
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -61,6 +61,7 @@ class Study:
     questions: list[dict[str, str]] = field(default_factory=list)  # {ask, arm, to}
     panels: dict[str, dict[str, Any]] = field(default_factory=dict)  # title -> {arms, seeds} of the picture
     name: str = ""  # the file's, without suffix
+    source: str = ""  # what it was asked for by: its name, or the path of a file of one's own
 
     @property
     def metric(self) -> str:
@@ -102,7 +103,7 @@ def read_study(name: str) -> Study:
         content, printed = yaml.safe_load(text), yaml.load(text, _Printed)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise YoloDynError(f"{file} is no YAML: {' '.join(str(error).split())}") from error
-    return _study(content, printed, str(file))
+    return replace(_study(content, printed, str(file)), source=name)
 
 
 class _Printed(yaml.SafeLoader):
@@ -136,7 +137,7 @@ def _check(found: Any, kind: type, where: str) -> None:
     if not isinstance(found, dict):
         raise YoloDynError(f"{where}: a mapping is needed, got {found!r}")
     hints = typing.get_type_hints(kind)
-    known = [key for key in hints if key != "name"]
+    known = [key for key in hints if key not in ("name", "source")]
     for key, value in found.items():
         if key not in known:
             raise YoloDynError(f"{where}: unknown key {key!r}{nearest(str(key), known)} (keys: {', '.join(known)})")

@@ -12,7 +12,6 @@ from torch import nn
 from yolo_dyn import conversion as c
 from yolo_dyn.conversion import convert
 from yolo_dyn.stock import load_model
-from yolo_dyn.study.dmf_paper import ablations
 from yolo_dyn.study.flops import MultiplyAdds
 
 
@@ -176,4 +175,3 @@ def fingerprints() -> None:
             line += f"   multiply-adds: {mark.multiply_adds:g} M, {counted:.1f} M"
             line += f" ({100 * (counted / mark.multiply_adds - 1):+.1f} %)"
         print(line)
-    print(ablations())

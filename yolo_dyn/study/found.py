@@ -53,13 +53,11 @@ class Found:
             if run in records[record["arm"]]:
                 raise YoloDynError(f"{file} is of an arm, a seed and a machine that another file is of: delete one")
             records[record["arm"]][run] = record
-        timed = source / TIMING
-        timing = json.loads(timed.read_text(encoding="utf-8")) if timed.is_file() else {}
-        return cls(study, {arm: runs for arm, runs in records.items() if runs}, timing)
+        return cls(study, {arm: runs for arm, runs in records.items() if runs}, _timing(source / TIMING))
 
     def require(self, source: Path) -> "Found":
         if not self.records and not self.timing:
-            raise MissingFileError(f"no result in {source}: `yolo-dyn study {self.study.name}` makes them")
+            raise MissingFileError(f"no result in {source}: `yolo-dyn study {self.study.source}` makes them")
         return self
 
     @property
@@ -105,6 +103,18 @@ def machine(environment: dict[str, Any]) -> str:
     on = "" if device == "cpu" else f", device {device}"
     versions = f"ultralytics {environment['ultralytics']}, torch {environment['torch']}"
     return f"{environment['processor']}{kind}, {environment['cores']} cores{on}, {versions}"
+
+
+def _timing(file: Path) -> dict[str, Any]:
+    if not file.is_file():
+        return {}
+    try:
+        timing = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise YoloDynError(f"{file} is damaged ({error}): delete it, and seconds=True measures it again") from error
+    if not isinstance(timing, dict):
+        raise YoloDynError(f"{file} must hold a mapping, got {timing!r}")
+    return timing
 
 
 def conditions(record: Record) -> dict[str, dict[str, Any]]:

@@ -38,7 +38,7 @@ def write_page(study: Study, source: Path, page: Path) -> str:
 
 
 def _again(study: Study, source: Path, page: Path) -> str:
-    words = {"study": study.name, "source": str(source), "page": str(page)}
+    words = {"study": study.source, "source": str(source), "page": str(page)}
     return " ".join(f"{key}={shlex.quote(word)}" for key, word in words.items())
 
 
@@ -72,7 +72,7 @@ def _origin(study: Study, again: str) -> str:
     return (
         f"{paper}Made by `yolo-dyn results {again}` from the result files alone, one for each arm and seed; each holds"
         " the command that trains it, the hash of its weights, its machine and every score."
-        f" `yolo-dyn study {study.name} data=...` runs what is missing."
+        f" `yolo-dyn study {study.source} data=...` runs what is missing."
     )
 
 
@@ -120,11 +120,9 @@ def statements(found: Found) -> list[str]:
     lines = []
     for question in found.study.questions:
         ask, arm, to = question["ask"], question["arm"], question["to"]
-        measured = (
-            {CLEAN: "clean", MEAN: "under noise (mPC)"}
-            if found.study.sigmas
-            else {found.study.metric: found.study.metric}
-        )
+        metric = found.study.metric
+        noisy = {CLEAN: "clean", MEAN: "under noise (mPC)"}
+        measured = noisy if found.study.sigmas else {metric: COLUMNS[metric].title}
         tests = {label: found.compared(arm, to, column) for column, label in measured.items()}
         last = list(tests.values())[-1]
         if last is None:
@@ -164,7 +162,7 @@ def _setting(found: Found) -> str:
         lines.append("mPC: mean AP over the sigmas of Gaussian noise; rPC = mPC / AP.")
     for timed in ("image", "epoch"):
         if timed in found.timing:
-            lines.append(f"Time: {found.timing[timed]['what']} (`yolo-dyn study {study.name} seconds=True`).")
+            lines.append(f"Time: {found.timing[timed]['what']} (`yolo-dyn study {study.source} seconds=True`).")
     return " ".join([*lines, f"Trained on {'; '.join(found.machines)}."])
 
 
