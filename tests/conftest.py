@@ -25,6 +25,9 @@ def nano(name: str) -> str:
     return name.replace("-", "n-", 1)
 
 
+BUNDLED = {*DETECTORS, *map(nano, DETECTORS), *CLASSIFIERS}
+
+
 class Scheduler(LoadScopeScheduling):
     """Which tests are run in one process, since they share fixtures: those of a file.
 
@@ -35,7 +38,8 @@ class Scheduler(LoadScopeScheduling):
     def _split_scope(self, nodeid: str) -> str:
         file, _, test = nodeid.partition("::")
         model = re.search(r"\[([\w-]+\.yaml)", test)
-        return "test_acceptance_" if "test_acceptance_" in file else f"{file} {model[1]}" if model else file
+        apart = model and model[1] in BUNDLED
+        return "test_acceptance_" if "test_acceptance_" in file else f"{file} {model[1]}" if apart else file
 
 
 @pytest.hookimpl(optionalhook=True)

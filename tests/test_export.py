@@ -6,7 +6,9 @@ import importlib.util
 import itertools
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -24,10 +26,15 @@ from yolo_dyn.errors import YoloDynError
 from yolo_dyn.exporting import free_batch
 from yolo_dyn.layers import A2D2C
 
-TOUCHED = ("yolov8n-sgdm.yaml", "yolov8n-sgdm-odconv.yaml")  # by `make test`; the others by `make accept`
+SGDM, ODCONV = "yolov8n-sgdm.yaml", "yolov8n-sgdm-odconv.yaml"
 BATCHES = {"one": {}, "eight": {"batch": 8, "simplify": False}, "free": {"dynamic": True}}
 SHAPES = {"one": [(1, 640, 640)], "eight": [(8, 640, 640)], "free": [(1, 640, 640), (3, 320, 256), (8, 320, 256)]}
-MODELS = [pytest.param(n, marks=[] if n in TOUCHED else pytest.mark.accept) for n in map(nano, DETECTORS)]
+EXPORTED = list(map(nano, DETECTORS))
+
+
+def cases(cases: Iterable[tuple[str, Any]], *touched: tuple[str, Any]) -> list:
+    """Cases of a test; `make test` runs those that are touched, `make accept` all."""
+    return [pytest.param(*case, marks=[] if case in touched else pytest.mark.accept) for case in cases]
 
 
 def lively(name: str) -> YOLO:
@@ -101,8 +108,10 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.mark.parametrize("batch", BATCHES)
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    ("name", "batch"),
+    cases(itertools.product(EXPORTED, BATCHES), *itertools.product([SGDM], BATCHES), (ODCONV, "free")),
+)
 def test_onnx_agrees_with_torch(name, batch, here):
     model = lively(name)
     session = onnxruntime.InferenceSession(model.export(format="onnx", imgsz=640, **BATCHES[batch]))
@@ -112,8 +121,7 @@ def test_onnx_agrees_with_torch(name, batch, here):
         agree(session.run(None, {"images": x.numpy()})[0], expected)
 
 
-@pytest.mark.parametrize("free", [False, True])
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(("name", "free"), cases(itertools.product(EXPORTED, [False, True]), (SGDM, True)))
 def test_the_newer_exporter_of_torch_agrees_too(name, free, here):
     model = lively(name)
     network = copy.deepcopy(model.model).fuse(verbose=False).eval()
@@ -134,31 +142,21 @@ def test_the_newer_exporter_of_torch_agrees_too(name, free, here):
         agree(found, expected)
 
 
-@pytest.mark.parametrize("arguments", [{}, {"dynamic": True}], ids=["one", "free"])
-@pytest.mark.parametrize("name", TOUCHED)
-def test_torchscript_agrees_with_torch(name, arguments, here):
+@pytest.mark.parametrize(
+    ("name", "free"), cases(itertools.product([SGDM, ODCONV], [False, True]), (SGDM, False), (SGDM, True))
+)
+def test_torchscript_agrees_with_torch(name, free, here):
     model = lively(name)
-    session = open_session(model.export(format="torchscript", imgsz=320, **arguments), 2)
-    for size in (1, 3) if arguments else (1,):
+    session = open_session(model.export(format="torchscript", imgsz=320, **({"dynamic": True} if free else {})), 2)
+    for size in (1, 3) if free else (1,):
         agree(session(images(size, 320, 320).numpy()), by_torch(model, images(size, 320, 320)))
 
 
-@pytest.mark.parametrize("target", ["openvino", "ncnn"])
+OTHER = (SGDM, ODCONV, *(f"yolov8n-{name}.yaml" for name in ("cbam", "sgdm-dcd", "sgdm-a2d2c", "sgdm-a2d2cplus")))
+
+
 @pytest.mark.parametrize(
-    "name",
-    [
-        TOUCHED[0],
-        *(
-            pytest.param(n, marks=pytest.mark.accept)
-            for n in (
-                TOUCHED[1],
-                "yolov8n-cbam.yaml",
-                "yolov8n-sgdm-dcd.yaml",
-                "yolov8n-sgdm-a2d2c.yaml",
-                "yolov8n-sgdm-a2d2cplus.yaml",
-            )
-        ),
-    ],
+    ("name", "target"), cases(itertools.product(OTHER, ["openvino", "ncnn"]), (SGDM, "openvino"), (SGDM, "ncnn"))
 )
 def test_other_runtimes_agree_with_torch(name, target, here):
     model = lively(name)
@@ -168,21 +166,21 @@ def test_other_runtimes_agree_with_torch(name, target, here):
 
 
 def test_openvino_takes_any_batch(here):
-    model = lively(TOUCHED[0])
+    model = lively(SGDM)
     session = open_session(model.export(format="openvino", imgsz=320, dynamic=True), 2)
     for x in (images(1, 320, 320), images(3, 320, 256)):
         agree(session(x.numpy()), by_torch(model, x), 0.1, 1e-3)
 
 
 def test_half_precision_agrees_roughly(here):
-    model = lively(TOUCHED[0])
+    model = lively(SGDM)
     x = images(1, 320, 320)
     session = open_session(model.export(format="onnx", imgsz=320, quantize=16), 2)
     agree(session(x.numpy()), by_torch(model, x), boxes=4, scores=0.05)  # of 320 px; ten bits of mantissa
 
 
 def test_suppression_inside_the_graph(here):
-    model = lively(TOUCHED[0])
+    model = lively(SGDM)
     x = images(1, 320, 320)
     found = open_session(model.export(format="onnx", imgsz=320, nms=True, conf=0.5, max_det=50), 2)(x.numpy())
     assert found.shape == (1, 50, 6)
@@ -195,7 +193,7 @@ def test_suppression_inside_the_graph(here):
     assert np.isclose(kept[:, 4].max(), raw[4:].max(), atol=1e-4)
 
 
-@pytest.mark.parametrize("name", TOUCHED)
+@pytest.mark.parametrize("name", [SGDM, pytest.param(ODCONV, marks=pytest.mark.accept)])
 def test_eight_bits_run_and_stay_near(name, here, tiny):
     model = lively(name)
     session = open_session(model.export(format="onnx", imgsz=160, quantize=8, data=str(tiny)), 2)
@@ -206,7 +204,7 @@ def test_eight_bits_run_and_stay_near(name, here, tiny):
 
 
 def test_exporting_changes_nothing_in_memory(here):
-    model = lively(TOUCHED[0])
+    model = lively(SGDM)
     x = images(2, 64, 64)
 
     def state() -> tuple[list[torch.Tensor], list[str], list[torch.Tensor]]:
@@ -226,7 +224,7 @@ def test_exporting_changes_nothing_in_memory(here):
 
 
 def test_a_half_written_export_leaves_the_good_file(here, monkeypatch):
-    good = Path(lively(TOUCHED[0]).export(format="onnx", imgsz=64))
+    good = Path(lively(SGDM).export(format="onnx", imgsz=64))
     content = good.read_bytes()
 
     def stops(model, images, file, **_):
@@ -235,13 +233,13 @@ def test_a_half_written_export_leaves_the_good_file(here, monkeypatch):
 
     monkeypatch.setattr("ultralytics.utils.export.engine.torch2onnx", stops)
     with pytest.raises(RuntimeError, match="the disk is full"):
-        lively(TOUCHED[0]).export(format="onnx", imgsz=64)
+        lively(SGDM).export(format="onnx", imgsz=64)
     assert good.read_bytes() == content
     assert [file.name for file in here.iterdir()] == [good.name]
 
 
 def test_an_export_replaces_the_one_before_it_and_the_log_names_it(here, log):
-    model = lively(TOUCHED[0])
+    model = lively(SGDM)
     for _ in range(2):
         folder = Path(model.export(format="openvino", imgsz=64))
     assert [file.name for file in here.iterdir()] == [folder.name] == ["yolov8n-sgdm_openvino_model"]
@@ -262,7 +260,7 @@ def test_a_missing_runtime_names_the_extra(here, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "openvino" else find(name))
     monkeypatch.setattr("ultralytics.utils.AUTOINSTALL", False)
     with pytest.raises(YoloDynError, match=r"format=openvino needs openvino: pip install 'yolo-dyn\[export\]'"):
-        YOLO(TOUCHED[0]).export(format="openvino", imgsz=64)
+        YOLO(SGDM).export(format="openvino", imgsz=64)
     monkeypatch.setitem(sys.modules, "ncnn", None)
     (here / "a_ncnn_model").mkdir()
     with pytest.raises(YoloDynError, match=r"ncnn is not installed: pip install 'yolo-dyn\[export\]'"):
@@ -283,14 +281,14 @@ def test_stock_models_are_exported_by_the_stock_exporter_alone(here):
     model.add_callback("on_export_end", lambda exporter: seen.append(vars(exporter)))
     model.export(format="onnx", imgsz=64)
     assert "export_onnx" not in seen[0]
-    ours = YOLO(TOUCHED[0])
+    ours = YOLO(SGDM)
     ours.add_callback("on_export_end", lambda exporter: seen.append(vars(exporter)))
     ours.export(format="onnx", imgsz=64)
     assert "export_onnx" in seen[1]
 
 
 def test_a_trace_of_ones_own_can_free_the_batch(here):
-    network = copy.deepcopy(lively(TOUCHED[0]).model).fuse(verbose=False).eval()
+    network = copy.deepcopy(lively(SGDM).model).fuse(verbose=False).eval()
     free_batch(network)
     assert {module.form for module in network.modules() if hasattr(module, "form")} == {"unfold"}
 
@@ -299,7 +297,7 @@ def test_the_script_of_the_manual_runs_without_this_package_and_torch(here):
     manual = (ROOT / "docs/EDGE.md").read_text(encoding="utf-8")
     script = manual.split("```python\n")[1].split("```")[0]
     assert len(script.splitlines()) < 40
-    model = lively(TOUCHED[0])
+    model = lively(SGDM)
     file = model.export(format="onnx", imgsz=[256, 320])
     image = np.random.default_rng(0).integers(0, 256, (200, 300, 3), np.uint8)
     cv2.imwrite("image.png", image)

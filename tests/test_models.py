@@ -15,10 +15,11 @@ from yolo_dyn import YoloDynError, layers, registry
 from yolo_dyn.layers.blocks import ConvNormAct
 
 STATIC = "yolov8-wide.yaml"  # a control of the study, without any of our layers
-BACKBONES = ("yolov8-dmf", "yolov8-efficientvit", "yolov8-fasternet", "yolov8-convnextv2")
-TOUCHED = ("yolov8-dmf-xxs.yaml", "yolov8-fasternet-t0-sgdm.yaml")  # by `make test`; the others by `make accept`
-BUNDLED = [
-    pytest.param(name, marks=pytest.mark.accept if name.startswith(BACKBONES) and name not in TOUCHED else [])
+HEAVY = ("yolov8-dmf", "yolov8-efficientvit", "yolov8-fasternet", "yolov8-convnextv2")
+ALIKE = ("yolov5-", "yolov6-", "yolo11-", "yolo12-", "yolov8-sgdm-average", "yolov8-sgdm-unguided")  # other necks
+TOUCHED = ("yolov8-dmf-xxs.yaml", "yolov8-fasternet-t0-sgdm.yaml", "yolov5-sgdm.yaml")
+BUNDLED = [  # `make test` trains each layer once, `make accept` all
+    pytest.param(name, marks=pytest.mark.accept if name.startswith((*HEAVY, *ALIKE)) and name not in TOUCHED else [])
     for name in DETECTORS
     if name != STATIC
 ]

@@ -237,6 +237,7 @@ def test_the_code_of_a_corruption_is_part_of_a_cell(folder, without_pictures, mo
     assert "1 finished cells here are of other corruption" in capsys.readouterr().out
 
 
+@pytest.mark.accept
 def test_a_ray_cluster_gives_the_same_numbers(folder, without_pictures):
     ray = pytest.importorskip("ray")
     with pytest.raises(YoloDynError, match="found no Ray cluster"):

@@ -1,12 +1,12 @@
 """The networks of a study's arms: their YAML, with the options that an arm gives a layer; built, and counted."""
 
 import copy
+import functools
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
-from torch import nn
 
 from yolo_dyn import registry
 from yolo_dyn.errors import YoloDynError, nearest
@@ -71,31 +71,35 @@ def counts(study: Study, name: str, folder: Path) -> dict[str, float]:
     found = _module_counts(study, arm) if study.module else {}
     if set(wanted) <= set(found):
         return found
-    model = _built(study, model_file(arm, name, folder))
-    adds = _multiply_adds(model, study) if set(wanted) & {"gflops", "madds", "gmadds"} else 0
-    params = sum(p.numel() for p in model.parameters())
+    file = model_file(arm, name, folder)
+    imgsz = study.imgsz if set(wanted) & {"gflops", "madds", "gmadds"} else 0
+    params, adds = _numbers(file, stock_yaml(file).read_bytes(), study.task, study.classes, imgsz, study.besides)
     return found | {"params": params / 1e6, "gflops": 2 * adds / 1e9, "madds": adds / 1e6, "gmadds": adds / 1e9}
 
 
-def _built(study: Study, file: str) -> nn.Module:
-    """The network of a YAML, without the summary that Ultralytics logs of each."""
+@functools.lru_cache(maxsize=256)  # a page asks for what the arms before it asked for
+def _numbers(file: str, content: bytes, task: str, classes: int, imgsz: int, besides: bool) -> tuple[int, int]:
+    """Parameters of a YAML's network, and its multiply-adds for an image of `imgsz`, 0 where that is 0.
+
+    `content` is the file's, so that a changed file is counted anew.
+    """
     from ultralytics.utils import LOGGER
 
     level = LOGGER.level
-    LOGGER.setLevel("WARNING")
+    LOGGER.setLevel("WARNING")  # without the summary that is logged of each network
     try:
         # counting needs no storage; but a detector's head asks for the values of its strides
-        with torch.device("cpu" if study.task == "detect" else "meta"):
-            return load_model(file, study.classes)
+        with torch.device("cpu" if task == "detect" else "meta"):
+            model = load_model(file, classes)
     finally:
         LOGGER.setLevel(level)
-
-
-def _multiply_adds(model: nn.Module, study: Study) -> int:
-    image = torch.zeros(1, 3, study.imgsz, study.imgsz, device=next(model.parameters()).device)
-    with torch.no_grad(), MultiplyAdds(study.besides) as counter:
+    params = sum(p.numel() for p in model.parameters())
+    if not imgsz:
+        return params, 0
+    image = torch.zeros(1, 3, imgsz, imgsz, device=next(model.parameters()).device)
+    with torch.no_grad(), MultiplyAdds(besides) as counter:
         model.eval()(image)
-    return counter.total
+    return params, counter.total
 
 
 def _module_counts(study: Study, arm: Arm) -> dict[str, float]:
