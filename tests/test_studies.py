@@ -22,6 +22,7 @@ from yolo_dyn.study.found import Found, conditions
 from yolo_dyn.study.networks import counts, model_file, with_options
 from yolo_dyn.study.page import counted, differences, write_page
 from yolo_dyn.study.picture import panels
+from yolo_dyn.study.runs import read_run
 
 FAST = ["imgsz=64", "epochs=1", "batch=4", "workers=0", "plots=False", "device=cpu"]
 SMALL = {
@@ -358,6 +359,31 @@ def test_lanes_and_timing(tested, tmp_path, capsys):
     assert timing["image"]["ratio"]["stock"] == 1
     assert timing["image"]["ms"]["narrow"] > 0
     assert "in turn with stock" in (results.parent / "page.md").read_text()
+
+
+@pytest.mark.accept
+def test_a_ray_cluster_takes_arms_and_seeds(tested, tmp_path, monkeypatch, capsys):
+    """Its workers start elsewhere, and paths are relative; what is trained there is trained here."""
+    ray = pytest.importorskip("ray")
+    words = ["study", written(tmp_path, split="test", sigmas=[0]).name, "data=set/data.yaml", *FAST[:-1]]
+    assert cli.main([*words, "executor=ray"]) == 2
+    assert "executor=ray found no Ray cluster" in capsys.readouterr().err
+    monkeypatch.chdir("/")
+    ray.init(num_cpus=2, num_gpus=0, include_dashboard=False, log_to_driver=False)
+    monkeypatch.chdir(tmp_path)
+    try:
+        assert cli.main([*words, "executor=ray", "device=0"]) == 2
+        assert "device=0: the Ray cluster has no GPU" in capsys.readouterr().err
+        assert cli.main([*words, "executor=ray", "arms=narrow,stock", "device=cpu"]) == 0
+    finally:
+        ray.shutdown()
+    results = tmp_path / "runs" / "study" / "small" / "results"
+    hashes = {file.stem: json.loads(file.read_text())["weights"] for file in results.glob("*-seed*.json")}
+    assert len(set(hashes.values())) == len(hashes) == 4
+    assert cli.main([*words, "arms=stock", "seeds=0", "device=cpu", "project=here"]) == 0
+    there, here = (read_run(folder / "stock-seed0") for folder in (results.parent, tmp_path / "here"))
+    for column in (name for name in there if "loss" in name):
+        assert there[column] == pytest.approx(here[column], rel=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,12 @@
 """Ways to run the jobs of a study: here, one after another; in lanes, one process a device; on a Ray cluster."""
 
 import multiprocessing
+import os
 import queue
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from dataclasses import replace
+from pathlib import Path
 
 from yolo_dyn.errors import YoloDynError
 from yolo_dyn.robustness.executors import connected_ray, end_with_parent, in_any_order
@@ -68,12 +70,21 @@ def _in_lanes(jobs: list[Job], lanes: list[str]) -> Iterator[tuple[Job, Record]]
 
 
 def _on_ray(jobs: list[Job], device: str) -> Iterator[tuple[Job, Record]]:
+    """On a GPU each where the cluster has any and the device is not the CPU; Ray says which, so the job must not."""
     if not jobs:
         return
     ray = connected_ray()
-    gpus = 0 if device in ("", "cpu") else 1
-    remote = ray.remote(num_cpus=1, num_gpus=gpus)(Job.run)
-    absolute = [replace(job, device=device, project=job.project.absolute()) for job in jobs]
-    of = {remote.remote(job): job for job in absolute}
+    gpus = ray.cluster_resources().get("GPU", 0)
+    if device not in ("", "cpu") and not gpus:
+        raise YoloDynError(f"device={device}: the Ray cluster has no GPU")
+    device = "cpu" if device == "cpu" else ""
+    remote = ray.remote(num_cpus=1, num_gpus=int(gpus > 0 and not device))(_in_folder)
+    of = {remote.remote(replace(job, device=device), Path.cwd()): job for job in jobs}
     for reference, record in in_any_order(ray, list(of)):
         yield of[reference], record
+
+
+def _in_folder(job: Job, folder: Path) -> Record:
+    """A worker of Ray starts in a folder of its own; paths are as seen from this one."""
+    os.chdir(folder)
+    return job.run()
