@@ -52,7 +52,8 @@ def test_bad_input_is_one_line(words, message, capsys, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("text", "value"), [("1e-3", 1e-3), ("2.5E4", 25000.0), (".5e-1", 0.05), ("1e", "1e"), ("SGD", "SGD"), ("3", 3)]
+    ("text", "value"),
+    [("1e-3", 1e-3), ("2.5E4", 25000.0), (".5e-1", 0.05), ("1e", "1e"), ("SGD", "SGD"), ("3", 3), ("None", None)],
 )
 def test_the_stock_trainers_arguments_are_read_as_its_command_reads_them(text, value):
     found = cli.parse(cli.COMMANDS["repeat"].load(), ["model=a.yaml", "data=b.yaml", f"lr0={text}"], "")["lr0"]

@@ -1,15 +1,18 @@
 """Recipes for `cfg=`: the stock trainer takes them, and keeps to our arguments in them, also after a resume."""
 
+import math
+
 import pytest
 import torch
 import yaml
 from conftest import ROOT
+from torch.nn.modules.module import register_module_forward_pre_hook
 from ultralytics import YOLO
 from ultralytics.cfg import get_cfg
 from ultralytics.nn import tasks
 
 from yolo_dyn import YoloDynError, layers
-from yolo_dyn.integration.recipes import factor_at
+from yolo_dyn.integration.recipes import ARGUMENTS, factor_at, rescaled
 
 RECIPES = sorted((ROOT / "datasets" / "recipes").glob("*.yaml"))
 SMALL = {"nc": 2, "backbone": [[-1, 1, "Conv", [8, 3, 2]]], "head": [[-1, 1, "Classify", ["nc"]]]}
@@ -44,10 +47,10 @@ def train(folder, data, d=SMALL, stop_after=None, **arguments):
     words = {"data": str(data), "imgsz": 32, "batch": 8, "nbs": 8, "workers": 0, "plots": False, "val": False}
     words |= {"optimizer": "SGD", "lr0": 0.1, "warmup_epochs": 0, "project": str(folder), "name": "run"}
     if stop_after is None:
-        model.train(**({"resume": True} if resume else {**words, **arguments}))
+        model.train(**({"resume": True} if resume else words | arguments))
     else:
         with pytest.raises(KeyboardInterrupt):
-            model.train(**words, **arguments)
+            model.train(**(words | arguments))
     return model, rates
 
 
@@ -105,8 +108,10 @@ def test_the_warm_up_is_the_stock_trainers(colours, tmp_path):
 def test_a_training_without_our_arguments_is_untouched(colours, tmp_path):
     model, rates = train(tmp_path, colours, epochs=3, lrf=0.1)
     assert flat(rates) == pytest.approx({0: 0.1, 1: 0.07, 2: 0.04})
-    assert not {"lr_steps", "drop_path"} & set(yaml.safe_load((tmp_path / "run" / "args.yaml").read_text()))
+    assert not set(ARGUMENTS) & set(yaml.safe_load((tmp_path / "run" / "args.yaml").read_text()))
     assert "engine.trainer" in model.trainer.lf.__module__
+    assert model.trainer.ema.decay(2000) == pytest.approx(0.9999 * (1 - math.exp(-1)))
+    assert model.trainer.preprocess_batch.__name__ == "preprocess_batch"
 
 
 def test_stochastic_depth_through_a_resumed_run(colours, tmp_path):
@@ -119,6 +124,52 @@ def test_stochastic_depth_through_a_resumed_run(colours, tmp_path):
 def test_stochastic_depth_of_a_model_that_has_none(colours, tmp_path):
     with pytest.raises(YoloDynError, match=r"drop_path=0.1: no layer of .*small-cls.yaml has stochastic depth"):
         train(tmp_path, colours, epochs=1, drop_path=0.1)
+
+
+@pytest.mark.parametrize("decay", [0.9995, 0.9])
+def test_the_average_of_the_weights_through_a_resumed_run(decay, colours, tmp_path):
+    """It rises to the limit as the stock one does to its own."""
+    model, _ = train(tmp_path, colours, stop_after=0, epochs=3, ema_decay=decay)
+    for net in (model, train(tmp_path, colours, resume=True)[0]):
+        ema = net.trainer.ema
+        assert [ema.decay(n) for n in (2000, 10**9)] == pytest.approx([decay * (1 - math.exp(-1)), decay])
+    assert ema.updates == 3 * 2  # 16 images in batches of 8
+
+
+def test_sizes_of_batches(colours, tmp_path):
+    """Of training alone, also after a resume: a validation sees imgsz."""
+    seen = set()
+
+    def note(module, x):
+        if getattr(module, "i", None) == 0:
+            seen.add((module.training, *x[0].shape[2:]))
+
+    handle = register_module_forward_pre_hook(note)
+    try:
+        first = {"stop_after": 1, "epochs": 4, "batch": 2, "image_sizes": [64, 96], "val": True}
+        for words in (first, {"resume": True}):
+            train(tmp_path, colours, **words)
+            assert seen >= {(True, 64, 64), (True, 96, 96), (False, 32, 32)}
+            assert not {(False, 64, 64), (False, 96, 96)} & seen
+            seen.clear()
+    finally:
+        handle.remove()
+    assert yaml.safe_load((tmp_path / "run" / "args.yaml").read_text())["image_sizes"] == [64, 96]
+
+
+def test_a_rescaled_batch_is_what_the_stock_trainer_prepared():
+    images = torch.rand(2, 3, 32, 32)
+    assert torch.equal(rescaled(dict, [32], {"img": images, "cls": 1})["img"], images)
+    smooth = torch.linspace(0, 1, 32).expand(2, 3, 32, 32)
+    smaller = rescaled(dict, [16], {"img": smooth})["img"]
+    assert smaller.shape == (2, 3, 16, 16)
+    assert torch.allclose(smaller[..., 1:-1], smooth.reshape(2, 3, 32, 16, 2).mean(-1)[:, :, ::2, 1:-1], atol=1e-6)
+
+
+def test_sizes_for_a_detector_are_refused(tiny, tmp_path):
+    words = {"data": str(tiny), "imgsz": 64, "epochs": 1, "workers": 0, "plots": False, "project": str(tmp_path)}
+    with pytest.raises(YoloDynError, match=r"image_sizes=\[32, 64\] is for classifiers: detectors have .* multi_scale"):
+        YOLO("yolov8n.yaml").train(**words, image_sizes=[32, 64])
 
 
 @pytest.mark.parametrize(
@@ -136,6 +187,12 @@ def test_stochastic_depth_of_a_model_that_has_none(colours, tmp_path):
         ({"lr_steps": {30: float("inf")}}, r"got {30: inf}"),
         ({"lr_steps": {30: 0.1}, "cos_lr": True}, r"lr_steps \(cfg=my.yaml\) and cos_lr exclude each other: set lr_st"),
         ({"drop_path": 1.0}, r"drop_path must lie in \[0, 1\), got 1.0 \(cfg=my.yaml\)"),
+        ({"ema_decay": 1.0}, r"ema_decay \(cfg=my.yaml\) must lie between 0 and 1, got 1.0"),
+        ({"ema_decay": "a"}, r"must lie between 0 and 1, got 'a'"),
+        *(
+            ({"image_sizes": sizes}, r"image_sizes \(cfg=my.yaml\) must list pixels of at least 32, .*, got ")
+            for sizes in ([], 224, "224", [16], [224.0], [True], {224: 1})
+        ),
         ({"drop_path": "a"}, r"drop_path must lie in \[0, 1\), got 'a' \(cfg=my.yaml\)"),
     ],
     ids=str,

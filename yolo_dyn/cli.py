@@ -141,6 +141,8 @@ def _read(key: str, text: str, hint: Any) -> Any:
     if hint is Any:
         import yaml
 
+        if text == "None":  # to `yolo` too; in lower case it is an option of our layers
+            return None
         return float(text) if EXPONENT.fullmatch(text) else yaml.safe_load(text)
     for kind, lists in LISTS.items():
         if hint in lists:

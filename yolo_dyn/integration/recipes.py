@@ -6,14 +6,17 @@ the processes of several GPUs. Ultralytics' own arguments are checked by its own
 
 import functools
 import math
+import random
 import sys
 from collections.abc import Callable
 from typing import Any
 
+from torch.nn import functional as F
+
 from yolo_dyn.errors import YoloDynError
 from yolo_dyn.layers.drop_path import check_drop_path, spread_drop_path
 
-ARGUMENTS = ("lr_steps", "drop_path")
+ARGUMENTS = ("lr_steps", "drop_path", "ema_decay", "image_sizes")
 
 
 def check_dict_alignment(stock: Callable) -> Callable:
@@ -44,6 +47,15 @@ def check_arguments(given: dict[str, Any]) -> None:
             check_drop_path(rate)
         except ValueError as error:
             raise YoloDynError(f"{error}{where}") from error
+    decay, sizes = given.get("ema_decay"), given.get("image_sizes")
+    if decay is not None and not (type(decay) is float and 0 < decay < 1):
+        raise YoloDynError(f"ema_decay{where} must lie between 0 and 1, got {decay!r}")
+    if sizes is not None and not (isinstance(sizes, list) and sizes and all(map(_is_size, sizes))):
+        raise YoloDynError(f"image_sizes{where} must list pixels of at least 32, [160, 192, 224], got {sizes!r}")
+
+
+def _is_size(size: Any) -> bool:
+    return type(size) is int and size >= 32
 
 
 def _is_step(step: tuple[Any, Any]) -> bool:
@@ -56,6 +68,18 @@ def factor_at(steps: dict[int, float], epoch: int) -> float:
     return math.prod(factor for start, factor in steps.items() if start <= epoch)
 
 
+def rescaled(stock: Callable, sizes: list[int], batch: dict[str, Any]) -> dict[str, Any]:
+    """The stock preparation of a batch of images, ``[B, C, H, W]``; then all of them at one of the sizes, at random."""
+    batch, size = stock(batch), random.choice(sizes)
+    batch["img"] = F.interpolate(batch["img"], (size, size), mode="bilinear", antialias=True)
+    return batch
+
+
+def averaged_to(stock: Callable[[float], float], decay: float, updates: float) -> float:
+    """The stock decay of the average of the weights after so many updates, which rises to another limit."""
+    return decay * stock(updates) / stock(math.inf)
+
+
 def on_train_epoch_start(trainer: Any) -> None:
     """Callback of Ultralytics' trainer, before it sets the learning rates; a resumed run goes on where its epoch is."""
     steps = getattr(trainer.args, "lr_steps", None)
@@ -65,3 +89,15 @@ def on_train_epoch_start(trainer: Any) -> None:
     rate = getattr(trainer.args, "drop_path", None)
     if rate is not None and not spread_drop_path(trainer.model, rate):
         raise YoloDynError(f"drop_path={rate}: no layer of {trainer.args.model} has stochastic depth")
+    if trainer.epoch == trainer.start_epoch:
+        _wrap_once(trainer)
+
+
+def _wrap_once(trainer: Any) -> None:
+    decay, sizes = (getattr(trainer.args, name, None) for name in ("ema_decay", "image_sizes"))
+    if decay is not None and trainer.ema:
+        trainer.ema.decay = functools.partial(averaged_to, trainer.ema.decay, decay)
+    if sizes is not None:
+        if trainer.args.task != "classify":
+            raise YoloDynError(f"image_sizes={sizes} is for classifiers: detectors have Ultralytics' multi_scale")
+        trainer.preprocess_batch = functools.partial(rescaled, trainer.preprocess_batch, sizes)
