@@ -79,7 +79,7 @@ def tiny(tmp_path_factory) -> Path:
     """The data YAML of 16 + 4 images of the embedded data set."""
     import cv2
 
-    from yolo_dyn import shapes
+    from yolo_dyn.data import shapes
 
     folder = tmp_path_factory.mktemp("tiny")
     for split, count in (("train", 16), ("val", 4)):
@@ -152,7 +152,7 @@ def random_detector() -> Callable[..., Any]:
     import torch
     from ultralytics.nn.tasks import DetectionModel
 
-    from yolo_dyn import shapes
+    from yolo_dyn.data import shapes
     from yolo_dyn.integration import integrate
 
     integrate()
@@ -186,9 +186,9 @@ def detectors(random_detector, tmp_path_factory) -> Path:
     import torch
     from ultralytics import YOLO
 
-    from yolo_dyn import shapes
+    from yolo_dyn.data import shapes
+    from yolo_dyn.data.images import evaluation_set
     from yolo_dyn.robustness.evaluate import Corrupter, Settings, detect
-    from yolo_dyn.robustness.images import evaluation_set
 
     folder = tmp_path_factory.mktemp("detectors")
     images, labels = folder / "images" / "val", folder / "labels" / "val"

@@ -7,9 +7,9 @@ import pytest
 from scipy.optimize import linear_sum_assignment
 from ultralytics import YOLO
 
+from yolo_dyn.data.images import evaluation_set
 from yolo_dyn.deploy.deployment import deploy
 from yolo_dyn.robustness.evaluate import Corrupter, Settings, detect
-from yolo_dyn.robustness.images import evaluation_set
 
 pytestmark = pytest.mark.accept
 

@@ -15,11 +15,11 @@ from ultralytics import YOLO
 from ultralytics.utils import ops
 from ultralytics.utils.metrics import compute_ap
 
+from yolo_dyn.data.images import evaluation_set
+from yolo_dyn.data.truth import ground_truth
 from yolo_dyn.robustness.corruptions import find
 from yolo_dyn.robustness.evaluate import Corrupter, Settings, detect
-from yolo_dyn.robustness.images import evaluation_set
 from yolo_dyn.robustness.scores import evaluate
-from yolo_dyn.robustness.truth import ground_truth
 
 pytestmark = pytest.mark.accept
 

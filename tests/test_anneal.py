@@ -6,7 +6,7 @@ import pytest
 import torch
 from ultralytics import YOLO
 
-from yolo_dyn.anneal import annealed, temperature_at
+from yolo_dyn.integration.annealing import annealed, temperature_at
 from yolo_dyn.layers import A2D2C, DynamicConv, DynamicResidualConv, FMDConv
 
 ROWS = """

@@ -15,9 +15,9 @@ from ultralytics.nn.tasks import ClassificationModel, DetectionModel
 from yolo_dyn import YoloDynError, layers
 from yolo_dyn.backbones.timm_backbone import TimmBackbone
 from yolo_dyn.backbones.torchvision_backbone import TorchvisionBackbone
+from yolo_dyn.bench.fingerprints import FINGERPRINTS
 from yolo_dyn.study.definition import read_study
-from yolo_dyn.study.fingerprints import FINGERPRINTS
-from yolo_dyn.study.profile import profile
+from yolo_dyn.study.info import profile
 
 
 def detector(*rows: list, channels: int = 3) -> DetectionModel:

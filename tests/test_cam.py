@@ -13,15 +13,16 @@ import torch
 from torch import nn
 from ultralytics import YOLO
 
-from yolo_dyn import YoloDynError, cli, shapes
+from yolo_dyn import YoloDynError, cli
+from yolo_dyn.data import shapes
+from yolo_dyn.data.images import evaluation_set, read_image, unlabelled
+from yolo_dyn.explain.cam import cam
+from yolo_dyn.explain.explained import Network, Wanted, score_of
+from yolo_dyn.explain.heat import _traced, heat
+from yolo_dyn.explain.views import View, centre_crop, letterboxed
 from yolo_dyn.robustness import corrupt
 from yolo_dyn.robustness.corruptions import find
 from yolo_dyn.robustness.evaluate import Corrupter, Settings, detect
-from yolo_dyn.robustness.images import evaluation_set, read_image, unlabelled
-from yolo_dyn.study.explained import Network, Wanted, score_of
-from yolo_dyn.study.gradcam import cam
-from yolo_dyn.study.heat import _traced, heat
-from yolo_dyn.study.views import View, centre_crop, letterboxed
 
 SIDE = 128
 CELL = 8  # pixels of a cell of the hand-made networks' map

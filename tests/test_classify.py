@@ -13,8 +13,8 @@ from torch import nn
 from ultralytics import YOLO
 
 from yolo_dyn import YoloDynError, registry
+from yolo_dyn.explain.cam import cam
 from yolo_dyn.layers.blocks import ConvNormAct
-from yolo_dyn.study.gradcam import cam
 from yolo_dyn.study.run import study
 
 TOUCHED = ("dmf-xxs-cls.yaml", "mobilenetv2-odconv-cls.yaml")  # by `make test`

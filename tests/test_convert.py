@@ -8,8 +8,8 @@ import torchvision.models as networks
 from torch import nn
 
 from yolo_dyn import YoloDynError, convert, layers, registry
+from yolo_dyn.bench.fingerprints import FINGERPRINTS
 from yolo_dyn.conversion import all_but_stem, block_convolutions, depthwise_3x3, first_3x3, initial, kernel_size
-from yolo_dyn.study.fingerprints import FINGERPRINTS
 
 EXACT = sorted(kind.__name__ for kind in registry.CONVOLUTIONS if hasattr(kind, "start_from"))
 

@@ -11,11 +11,11 @@ from torch.nn import functional as F
 from ultralytics.nn.tasks import ClassificationModel, DetectionModel
 
 from yolo_dyn import YoloDynError, layers, registry
+from yolo_dyn.bench.fingerprints import FINGERPRINTS, multiply_adds
 from yolo_dyn.layers.blocks import AsLinear
 from yolo_dyn.layers.dmf import GRN, MapNorm
 from yolo_dyn.layers.drop_path import drop_path, spread_drop_path
 from yolo_dyn.study.definition import read_study
-from yolo_dyn.study.fingerprints import FINGERPRINTS, multiply_adds
 
 
 def prepared(layer: nn.Module) -> nn.Module:

@@ -14,10 +14,10 @@ from ultralytics.data import YOLODataset
 from ultralytics.utils import nms
 
 from yolo_dyn import YoloDynError
+from yolo_dyn.data.images import evaluation_set
 from yolo_dyn.robustness import corrupt
 from yolo_dyn.robustness.corruptions import find
 from yolo_dyn.robustness.evaluate import CorruptedImages, Corrupter, Settings, detect
-from yolo_dyn.robustness.images import evaluation_set
 from yolo_dyn.robustness.models import check_model
 from yolo_dyn.robustness.scores import evaluate
 

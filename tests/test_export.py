@@ -23,7 +23,7 @@ from ultralytics import YOLO
 
 from yolo_dyn.deploy.runtimes import open_session
 from yolo_dyn.errors import YoloDynError
-from yolo_dyn.exporting import free_batch
+from yolo_dyn.integration.exporting import free_batch
 from yolo_dyn.layers import A2D2C
 
 SGDM, ODCONV = "yolov8n-sgdm.yaml", "yolov8n-sgdm-odconv.yaml"

@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from yolo_dyn.stock import load_model
-from yolo_dyn.study.flops import MultiplyAdds, counted_by_row
+from yolo_dyn.bench.flops import MultiplyAdds, counted_by_row
+from yolo_dyn.integration.api import load_model
 
 IMAGE = torch.zeros(2, 4, 6, 5)
 CASES = {

@@ -12,9 +12,9 @@ from ultralytics.nn import tasks
 
 from yolo_dyn import YoloDynError, registry
 from yolo_dyn.cli import main
-from yolo_dyn.insertion import insert, insert_rows
+from yolo_dyn.integration.api import detection_heads
+from yolo_dyn.integration.insertion import insert, insert_rows
 from yolo_dyn.layers import SGDM
-from yolo_dyn.stock import detection_heads
 
 STOCK = {file.stem: file for file in sorted((Path(ultralytics.__file__).parent / "cfg" / "models").rglob("*.yaml"))}
 CONTENT = {name: yaml.safe_load(file.read_text()) for name, file in STOCK.items()}

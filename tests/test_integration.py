@@ -14,8 +14,10 @@ from ultralytics.nn import tasks
 from ultralytics.utils.torch_utils import get_flops
 
 import yolo_dyn
-from yolo_dyn import YoloDynError, files, integration, registry, stock
+from yolo_dyn import YoloDynError, integration, registry
+from yolo_dyn.integration import api
 from yolo_dyn.layers import SGDM, RDConv
+from yolo_dyn.output import files
 
 sys.modules["integration_layers"] = LAYERS = types.ModuleType("integration_layers")
 
@@ -193,7 +195,7 @@ def sgdm_model() -> tasks.DetectionModel:
 
 def test_every_layer_gets_a_gradient_through_the_whole_model():
     model = YOLO("yolov8n-sgdm.yaml").model.train()
-    model.args = stock.train_args()
+    model.args = api.train_args()
     batch = {
         "img": torch.rand(2, 3, 128, 128),
         "batch_idx": torch.tensor([0, 1]),
@@ -268,7 +270,7 @@ def test_weights_of_a_stock_model_transfer_with_the_head(log):
 
 def test_gflops_of_the_stock_summary_count_functional_convolutions():
     plain, model = YOLO("yolov8n.yaml").model, YOLO("yolov8n-sgdm.yaml").model
-    from yolo_dyn.study.profile import profile
+    from yolo_dyn.study.info import profile
 
     exact = [sum(row.flops for row in profile(m)) / 1e9 for m in (plain, model)]
     summary = [get_flops(m, 640) for m in (plain, model)]
@@ -290,9 +292,9 @@ def test_gflops_of_the_stock_summary_count_functional_convolutions():
     ],
 )
 def test_increments_over_the_stock_models_are_the_papers(name, params, gflops):
-    from yolo_dyn.study.profile import profile
+    from yolo_dyn.study.info import profile
 
-    plain, model = (profile(stock.load_model(f"{name}{suffix}.yaml")) for suffix in ("", "-sgdm"))
+    plain, model = (profile(api.load_model(f"{name}{suffix}.yaml")) for suffix in ("", "-sgdm"))
     extra = sum(row.params for row in model) - sum(row.params for row in plain)
     flops = sum(row.flops for row in model) - sum(row.flops for row in plain)
     assert params[0] <= extra <= params[1]
@@ -300,12 +302,12 @@ def test_increments_over_the_stock_models_are_the_papers(name, params, gflops):
 
 
 def test_a_model_of_other_classes():
-    assert stock.load_model("yolov8n-sgdm.yaml", nc=20).model[-1].nc == 20
+    assert api.load_model("yolov8n-sgdm.yaml", nc=20).model[-1].nc == 20
 
 
 @pytest.mark.parametrize("name", ["yolov5n", "yolov6n", "yolov8n", "yolo11n", "yolo12n", "yolo26n"])
 def test_bundled_models_build_and_run(name):
-    model = stock.load_model(f"{name}-sgdm.yaml").eval()
+    model = api.load_model(f"{name}-sgdm.yaml").eval()
     assert sum(isinstance(m, SGDM) for m in model.model) == 3
     model.fuse(verbose=False)
     assert model(torch.rand(1, 3, 64, 96)) is not None

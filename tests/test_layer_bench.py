@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from yolo_dyn import YoloDynError
-from yolo_dyn.deploy import layer_bench
-from yolo_dyn.study.fingerprints import fingerprints
+from yolo_dyn.bench import layers as layer_bench
+from yolo_dyn.bench.fingerprints import fingerprints
 
 
 @pytest.fixture(autouse=True)

@@ -11,8 +11,8 @@ from ultralytics.data.build import build_yolo_dataset
 from ultralytics.utils.torch_utils import init_seeds
 
 from yolo_dyn import YoloDynError, cli
+from yolo_dyn.integration.api import dataset
 from yolo_dyn.robustness.training import gaussian_noise
-from yolo_dyn.stock import dataset
 
 STILL = {"mosaic": 0, "hsv_h": 0, "hsv_s": 0, "hsv_v": 0, "translate": 0, "scale": 0, "fliplr": 0, "erasing": 0}
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from yolo_dyn import YoloDynError, cli, layers
-from yolo_dyn.study.points import look, points
+from yolo_dyn.explain.points import look, points
 
 MODEL = "yolov8n-sgdm-a2d2c.yaml"
 

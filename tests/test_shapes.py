@@ -10,7 +10,8 @@ import pytest
 import yaml
 from conftest import ROOT
 
-from yolo_dyn import YoloDynError, shapes
+from yolo_dyn import YoloDynError
+from yolo_dyn.data import shapes
 
 SHA256 = "ef20642bcc8bf2808d58fe0c32d655d4da1aa90d46e30b8ce2bd6183bd2be7ae"
 
@@ -31,7 +32,7 @@ def test_every_byte_is_the_same_everywhere(folder):
 
 def test_an_image_depends_on_its_split_and_number_alone():
     script = (
-        "import sys; from yolo_dyn import shapes; sys.stdout.buffer.write(shapes.draw_image('val', 7)[0].tobytes())"
+        "import sys; from yolo_dyn.data import shapes; sys.stdout.buffer.write(shapes.draw_image('val', 7)[0].tobytes())"
     )
     elsewhere = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True).stdout
     assert shapes.draw_image("val", 7)[0].tobytes() == elsewhere

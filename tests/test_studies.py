@@ -15,6 +15,7 @@ from conftest import ROOT
 from scipy import stats
 
 from yolo_dyn import YoloDynError, cli
+from yolo_dyn.runs.read import read_run
 from yolo_dyn.study import measure
 from yolo_dyn.study.columns import agrees, half_a_unit
 from yolo_dyn.study.definition import read_study, studies
@@ -22,7 +23,6 @@ from yolo_dyn.study.found import Found, conditions
 from yolo_dyn.study.networks import counts, model_file, with_options
 from yolo_dyn.study.page import counted, differences, write_page
 from yolo_dyn.study.picture import panels
-from yolo_dyn.study.runs import read_run
 
 FAST = ["imgsz=64", "epochs=1", "batch=4", "workers=0", "plots=False", "device=cpu"]
 SMALL = {

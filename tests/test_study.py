@@ -11,10 +11,10 @@ from scipy import stats
 from ultralytics import YOLO
 
 from yolo_dyn import YoloDynError, cli
-from yolo_dyn.study.curves import curves, panels, title
-from yolo_dyn.study.repeat import finished, repeat
-from yolo_dyn.study.runs import read_run
-from yolo_dyn.study.significance import compare_seeds, seeds, shared
+from yolo_dyn.runs.curves import curves, panels, title
+from yolo_dyn.runs.read import read_run
+from yolo_dyn.runs.repeat import finished, repeat
+from yolo_dyn.runs.seeds import compare_seeds, seeds, shared
 
 # Student (1908), the sleep data: hours of sleep gained by ten patients under two drugs.
 DEXTRO = [0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0]

@@ -7,7 +7,7 @@ import pytest
 from ultralytics.nn.modules import conv
 
 from yolo_dyn import cli, layers
-from yolo_dyn.stock import load_model
+from yolo_dyn.integration.api import load_model
 from yolo_dyn.study.columns import agrees
 from yolo_dyn.study.definition import Study, read_study, studies
 from yolo_dyn.study.measure import recipe, write_record

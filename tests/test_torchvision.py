@@ -16,11 +16,12 @@ from torchvision.ops import FrozenBatchNorm2d
 from ultralytics import YOLO
 from ultralytics.nn.tasks import ClassificationModel
 
-from yolo_dyn import YoloDynError, layers, shapes
-from yolo_dyn.anneal import annealed, set_temperatures
+from yolo_dyn import YoloDynError, layers
 from yolo_dyn.backbones import dmf_maps
 from yolo_dyn.backbones.detectors import mask_rcnn, retinanet
 from yolo_dyn.backbones.freezing import parts
+from yolo_dyn.data import shapes
+from yolo_dyn.integration.annealing import annealed, set_temperatures
 from yolo_dyn.layers.attention import PooledNorm
 
 A2D2C = {"dynamic": "A2D2C", "where": "first_3x3"}

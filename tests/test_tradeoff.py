@@ -13,11 +13,12 @@ import yaml
 from ultralytics import YOLO
 
 from yolo_dyn import YoloDynError, cli
-from yolo_dyn.study import fmdconv_paper, tradeoff_picture
-from yolo_dyn.study.fmdconv_paper import Published, images_by_columns, overlap, rounded, tables
-from yolo_dyn.study.runs import AP, TOP1, run_names, training_images
-from yolo_dyn.study.tradeoff import tradeoff
-from yolo_dyn.study.tradeoff_scores import Row, ies, rcs, seconds_per_epoch
+from yolo_dyn.runs.read import AP, TOP1, run_names, training_images
+from yolo_dyn.runs.tradeoff import picture as tradeoff_picture
+from yolo_dyn.runs.tradeoff.scores import Row, ies, rcs, seconds_per_epoch
+from yolo_dyn.runs.tradeoff.tradeoff import tradeoff
+from yolo_dyn.study import tradeoff_paper
+from yolo_dyn.study.tradeoff_paper import Published, images_by_columns, overlap, rounded, tables
 
 TABLES = tables()
 SCORED = [pytest.param(table, row, id=f"{table.name} {row.model}") for table in TABLES for row in table.rows]
@@ -75,7 +76,7 @@ def test_the_papers_scores_follow_from_the_columns_beside_them(table, row):
 
 
 def test_the_rows_that_do_not_follow_are_named():
-    assert fmdconv_paper.errata() == [
+    assert tradeoff_paper.errata() == [
         "Table 2, channel attention: IES 65.65, by its columns 65.54 to 65.56",
         "Table 6, FMDConv, K=4: IES 1099.25, by its columns 1312.87 to 1313.05",
     ]

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from yolo_dyn import YoloDynError
-from yolo_dyn.robustness.truth import ground_truth
-from yolo_dyn.stock import dataset
+from yolo_dyn.data.truth import ground_truth
+from yolo_dyn.integration.api import dataset
 
 NAMES = {0: "cat", 1: "dog"}
 XML = """<annotation><size><width>100</width><height>50</height></size>

@@ -10,8 +10,8 @@ TYPE_CHECKING = False  # type checkers take it for typing's own, whose import wo
 if TYPE_CHECKING:
     from yolo_dyn.conversion import convert as convert
     from yolo_dyn.errors import YoloDynError as YoloDynError
-    from yolo_dyn.insertion import insert as insert
     from yolo_dyn.integration import integrate as integrate
+    from yolo_dyn.integration.insertion import insert as insert
     from yolo_dyn.registry import register as register
 
 __version__ = "0.1.0"
@@ -19,7 +19,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "YoloDynError": "yolo_dyn.errors",
     "convert": "yolo_dyn.conversion",
-    "insert": "yolo_dyn.insertion",
+    "insert": "yolo_dyn.integration.insertion",
     "integrate": "yolo_dyn.integration",
     "register": "yolo_dyn.registry",
 }

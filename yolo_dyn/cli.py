@@ -26,17 +26,15 @@ class Command:
 
 
 COMMANDS = {
-    "insert": Command("yolo_dyn.insertion", "insert", "yolo-dyn insert model=yolov8.yaml layer=SGDM ratio=0.2"),
-    "info": Command("yolo_dyn.study.profile", "info", "yolo-dyn info model=yolov8n-sgdm.yaml"),
-    "bench": Command(
-        "yolo_dyn.deploy.latency", "bench", "yolo-dyn bench model=yolov8n.yaml,yolov8n-sgdm.yaml imgsz=640"
+    "insert": Command(
+        "yolo_dyn.integration.insertion", "insert", "yolo-dyn insert model=yolov8.yaml layer=SGDM ratio=0.2"
     ),
-    "bench layers": Command("yolo_dyn.deploy.layer_bench", "bench_layers", "yolo-dyn bench layers layers=ODConv,DCD"),
-    "bench forms": Command("yolo_dyn.deploy.layer_bench", "bench_forms", "yolo-dyn bench forms"),
-    "bench noise": Command(
-        "yolo_dyn.robustness.noise_bench", "bench_noise", "yolo-dyn bench noise model=best.pt data=VOC.yaml"
-    ),
-    "fingerprints": Command("yolo_dyn.study.fingerprints", "fingerprints", "yolo-dyn fingerprints"),
+    "info": Command("yolo_dyn.study.info", "info", "yolo-dyn info model=yolov8n-sgdm.yaml"),
+    "bench": Command("yolo_dyn.bench.models", "bench", "yolo-dyn bench model=yolov8n.yaml,yolov8n-sgdm.yaml imgsz=640"),
+    "bench layers": Command("yolo_dyn.bench.layers", "bench_layers", "yolo-dyn bench layers layers=ODConv,DCD"),
+    "bench forms": Command("yolo_dyn.bench.layers", "bench_forms", "yolo-dyn bench forms"),
+    "bench noise": Command("yolo_dyn.bench.noise", "bench_noise", "yolo-dyn bench noise model=best.pt data=VOC.yaml"),
+    "fingerprints": Command("yolo_dyn.bench.fingerprints", "fingerprints", "yolo-dyn fingerprints"),
     "robustness": Command(
         "yolo_dyn.robustness.sweep",
         "robustness",
@@ -45,8 +43,8 @@ COMMANDS = {
     "compare": Command(
         "yolo_dyn.robustness.compare", "compare", "yolo-dyn compare model=a.pt,b.pt source=images/ sigma=0,25,50"
     ),
-    "cam": Command("yolo_dyn.study.gradcam", "cam", "yolo-dyn cam model=a.pt,b.pt source=images/ sigma=25"),
-    "points": Command("yolo_dyn.study.points", "points", "yolo-dyn points model=best.pt source=image.jpg"),
+    "cam": Command("yolo_dyn.explain.cam", "cam", "yolo-dyn cam model=a.pt,b.pt source=images/ sigma=25"),
+    "points": Command("yolo_dyn.explain.points", "points", "yolo-dyn points model=best.pt source=image.jpg"),
     "deploy": Command(
         "yolo_dyn.deploy.deployment",
         "deploy",
@@ -54,14 +52,14 @@ COMMANDS = {
     ),
     "noise-recipe": Command("yolo_dyn.robustness.training", "noise_recipe", "yolo-dyn noise-recipe sigma=50 p=0.5"),
     "repeat": Command(
-        "yolo_dyn.study.repeat",
+        "yolo_dyn.runs.repeat",
         "repeat",
         "yolo-dyn repeat model=yolov8n.yaml,yolov8n-sgdm.yaml data=VOC.yaml seeds=0,1,2",
     ),
-    "seeds": Command("yolo_dyn.study.significance", "seeds", "yolo-dyn seeds source=runs/repeat base=yolov8n"),
-    "curves": Command("yolo_dyn.study.curves", "curves", "yolo-dyn curves runs/a runs/b", "runs"),
-    "tradeoff": Command("yolo_dyn.study.tradeoff", "tradeoff", "yolo-dyn tradeoff runs/a runs/b", "runs"),
-    "tradeoff paper": Command("yolo_dyn.study.fmdconv_paper", "tradeoff_paper", "yolo-dyn tradeoff paper"),
+    "seeds": Command("yolo_dyn.runs.seeds", "seeds", "yolo-dyn seeds source=runs/repeat base=yolov8n"),
+    "curves": Command("yolo_dyn.runs.curves", "curves", "yolo-dyn curves runs/a runs/b", "runs"),
+    "tradeoff": Command("yolo_dyn.runs.tradeoff.tradeoff", "tradeoff", "yolo-dyn tradeoff runs/a runs/b", "runs"),
+    "tradeoff paper": Command("yolo_dyn.study.tradeoff_paper", "tradeoff_paper", "yolo-dyn tradeoff paper"),
     "study": Command("yolo_dyn.study.run", "study", "yolo-dyn study sgdm-table2 data=VOC.yaml seeds=0,1,2", "study"),
     "results": Command(
         "yolo_dyn.study.run", "results", "yolo-dyn results bccd source=docs/results page=docs/RESULTS.md", "study"

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from yolo_dyn.errors import YoloDynError
 from yolo_dyn.integration import integrate
-from yolo_dyn.stock import dataset
+from yolo_dyn.integration.api import dataset
 
 MODEL, BASELINE, DATA, IMGSZ = "yolov8n-sgdm.yaml", "yolov8n.yaml", "shapes.yaml", 192
 SIGMAS = [0.0, 10.0, 20.0, 30.0]

@@ -8,9 +8,9 @@ from typing import Any
 import yaml
 from torch import Tensor, nn
 
-from yolo_dyn.files import bundled_folder
+from yolo_dyn.integration.rows import Row
 from yolo_dyn.layers import DMFBlock, Former
-from yolo_dyn.rows import Row
+from yolo_dyn.output.files import bundled_folder
 
 _SUFFIX = "-cls.yaml"
 

@@ -8,7 +8,7 @@ from torchvision import models
 from yolo_dyn.backbones import dmf_maps
 from yolo_dyn.backbones.torchvision_backbone import TorchvisionBackbone
 from yolo_dyn.errors import YoloDynError, nearest
-from yolo_dyn.stock import load_model
+from yolo_dyn.integration.api import load_model
 
 RESNETS = ("resnet", "resnext", "wide_resnet")
 

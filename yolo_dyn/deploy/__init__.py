@@ -1,1 +1,1 @@
-"""What it takes to run a model elsewhere: latency."""
+"""What it takes to run a model elsewhere: exported files, their agreement, scores and latency."""

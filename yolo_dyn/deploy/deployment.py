@@ -12,17 +12,17 @@ from typing import Any
 
 import numpy as np
 
-from yolo_dyn.deploy.latency import in_turn, summary
+from yolo_dyn.bench.timing import in_turn, summary
+from yolo_dyn.data.images import EvaluationSet, data_name, evaluation_set
 from yolo_dyn.deploy.report import Deployment, Row, write
 from yolo_dyn.deploy.runtimes import Session, open_session
 from yolo_dyn.errors import MissingFileError, YoloDynError, nearest
-from yolo_dyn.files import hash_file, written_whole
+from yolo_dyn.integration.api import chosen_threads, train_args
+from yolo_dyn.output.files import hash_file, writable, written_whole
 from yolo_dyn.robustness.evaluate import CorruptedImages, Corrupter, Settings
-from yolo_dyn.robustness.images import EvaluationSet, evaluation_set
-from yolo_dyn.robustness.plan import Plan, chosen_threads, labels, strengths
-from yolo_dyn.robustness.results import Sweep, data_name
-from yolo_dyn.robustness.sweep import How, measure, writable
-from yolo_dyn.stock import train_args
+from yolo_dyn.robustness.plan import Plan, labels, strengths
+from yolo_dyn.robustness.results import Sweep
+from yolo_dyn.robustness.sweep import How, measure
 
 TORCH = "torch"  # the checkpoint itself, fused
 FORMATS: dict[str, dict[str, Any]] = {  # name -> arguments of the stock export

@@ -6,9 +6,10 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from yolo_dyn.looks import COLOURS, MARKERS, SAVED
-from yolo_dyn.pages import embedded, render
-from yolo_dyn.robustness.results import Sweep, environment
+from yolo_dyn.output.environment import environment
+from yolo_dyn.output.pages import embedded, render
+from yolo_dyn.output.style import COLOURS, MARKERS, SAVED
+from yolo_dyn.robustness.results import Sweep
 
 HEADS = {  # of the table, with how many digits follow the point
     "file_mib": ("MiB", 1),

@@ -97,7 +97,7 @@ def _torchscript(file: Path, threads: int) -> Session:
 def _torch(file: Path, threads: int) -> Session:
     import torch
 
-    from yolo_dyn.stock import load_model
+    from yolo_dyn.integration.api import load_model
 
     torch.set_num_threads(threads)
     model = load_model(str(file)).float().fuse(verbose=False).eval().to(memory_format=torch.channels_last)  # type: ignore[operator]

@@ -1,8 +1,10 @@
 """The only place that touches Ultralytics' internals: it teaches an untouched Ultralytics our layers.
 
-A few of its functions are wrapped where they are defined: `parser` wraps what builds models from YAML, `checkpoints`
-what finds and loads files, `counting` what fuses and counts, `recipes` what checks training arguments. `precision` sets
-that of an opened OpenVINO file.
+A few of its functions are wrapped where they are defined: `parser` wraps what builds models from YAML, whose rows
+`rows` reads; `checkpoints` what finds and loads files, `counting` what fuses and counts, `recipes` what checks
+training arguments. `annealing`, `recipes` and `exporting` are callbacks of trainers and exporters, `insertion` writes
+YAMLs with more rows, `precision` sets that of an opened OpenVINO file. `api` asks Ultralytics through its public
+interface alone, for all others.
 """
 
 import functools
@@ -12,8 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from yolo_dyn import anneal, exporting
-from yolo_dyn.integration import checkpoints, counting, parser, recipes
+from yolo_dyn.integration import annealing, checkpoints, counting, exporting, parser, recipes
 from yolo_dyn.integration.counting import image_channels
 from yolo_dyn.integration.versions import VALIDATED, excepthook, is_validated
 
@@ -63,6 +64,6 @@ def _add_callbacks() -> None:
     """Trainers and exporters start with a copy of these: from the command, Python, or processes of several GPUs."""
     from ultralytics.utils.callbacks.base import default_callbacks
 
-    for callback in (anneal.on_train_epoch_start, recipes.on_train_epoch_start, exporting.on_export_start):
+    for callback in (annealing.on_train_epoch_start, recipes.on_train_epoch_start, exporting.on_export_start):
         if callback not in default_callbacks[callback.__name__]:
             default_callbacks[callback.__name__].append(callback)

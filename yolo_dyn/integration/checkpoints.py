@@ -11,9 +11,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from yolo_dyn import anneal, files, layers, registry
+from yolo_dyn import layers, registry
 from yolo_dyn.errors import MissingFileError, nearest
+from yolo_dyn.integration import annealing
 from yolo_dyn.integration.versions import require_validated
+from yolo_dyn.output import files
 
 
 def check_file(stock: Callable) -> Callable:
@@ -105,7 +107,7 @@ def load(stock: Callable) -> Callable:
         if registry.in_model(self) or registry.in_model(source):
             require_validated()
             weights = _aligned(source, self)
-            anneal.copy_temperatures(weights, self)
+            annealing.copy_temperatures(weights, self)
         return stock(self, weights, *args, **kwargs)
 
     return load

@@ -18,8 +18,8 @@ from torch import nn
 
 from yolo_dyn import registry
 from yolo_dyn.errors import YoloDynError, nearest
+from yolo_dyn.integration.rows import Channels, Row, StockRow, checked_defaults
 from yolo_dyn.integration.versions import require_validated
-from yolo_dyn.rows import Channels, Row, StockRow, checked_defaults
 
 
 def parse_model(stock: Callable) -> Callable:

@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from yolo_dyn.files import written_whole
+from yolo_dyn.data.images import EvaluationSet
+from yolo_dyn.output.files import written_whole
 from yolo_dyn.robustness import scores
 from yolo_dyn.robustness.corruptions import find
 from yolo_dyn.robustness.evaluate import Corrupter, Settings, detect
-from yolo_dyn.robustness.images import EvaluationSet
 
 CLEAN = "clean"
 

@@ -4,14 +4,15 @@ from pathlib import Path
 
 import yaml
 
+from yolo_dyn.data.images import data_name, evaluation_set, source_files, source_name
 from yolo_dyn.errors import YoloDynError
+from yolo_dyn.integration.api import chosen_device, chosen_threads
+from yolo_dyn.output.files import writable
 from yolo_dyn.robustness.evaluate import Settings
-from yolo_dyn.robustness.images import evaluation_set, source_files, source_name
 from yolo_dyn.robustness.models import class_names
 from yolo_dyn.robustness.pictures import grid
-from yolo_dyn.robustness.plan import Plan, chosen_device, chosen_threads, labels, strengths
-from yolo_dyn.robustness.results import data_name
-from yolo_dyn.robustness.sweep import How, measure, writable
+from yolo_dyn.robustness.plan import Plan, labels, strengths
+from yolo_dyn.robustness.sweep import How, measure
 
 SIGMAS = [0.0, 25.0, 50.0]
 

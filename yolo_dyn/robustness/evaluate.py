@@ -19,9 +19,9 @@ from ultralytics.data import YOLODataset, build_dataloader
 from ultralytics.models.yolo.detect import DetectionValidator
 from ultralytics.utils import LOGGER, nms, ops
 
+from yolo_dyn.data.images import EvaluationSet, read_image
 from yolo_dyn.integration.precision import compute_in_float32
 from yolo_dyn.robustness.corruptions import Corruption, Image
-from yolo_dyn.robustness.images import EvaluationSet, read_image
 
 
 @dataclass(frozen=True)

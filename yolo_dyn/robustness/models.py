@@ -5,8 +5,8 @@ from pathlib import Path
 import torch
 from ultralytics.nn.autobackend import AutoBackend
 
+from yolo_dyn.data.images import EvaluationSet
 from yolo_dyn.errors import MissingFileError, YoloDynError
-from yolo_dyn.robustness.images import EvaluationSet
 
 
 def check_model(model: str, images: EvaluationSet, imgsz: int) -> None:

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from yolo_dyn.looks import BLUE, SAVED, VERMILLION, YELLOW, marked_line
+from yolo_dyn.data.images import EvaluationSet, read_image
+from yolo_dyn.output.style import BLUE, SAVED, VERMILLION, YELLOW, marked_line
 from yolo_dyn.robustness import cells as store
 from yolo_dyn.robustness.cells import CLEAN, Cell
 from yolo_dyn.robustness.corruptions import find
-from yolo_dyn.robustness.images import EvaluationSet, read_image
 from yolo_dyn.robustness.results import Sweep, condition
 
 MATCH = 0.5  # least intersection over union of a hit

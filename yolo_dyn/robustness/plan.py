@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from yolo_dyn.data.images import EvaluationSet
 from yolo_dyn.errors import YoloDynError
-from yolo_dyn.files import hash_file
+from yolo_dyn.output.files import hash_file
 from yolo_dyn.robustness.cells import CLEAN, Cell
 from yolo_dyn.robustness.corruptions import SEVERITIES, find
 from yolo_dyn.robustness.evaluate import Settings
-from yolo_dyn.robustness.images import EvaluationSet
 
 SIGMAS = [0.0, 10.0, 20.0, 30.0, 40.0, 50.0]
 VERSIONS = ("yolo-dyn", "ultralytics", "torch", "opencv-python")  # that numbers depend on
@@ -96,15 +96,3 @@ def labels(model: list[str] | str) -> dict[str, str]:
     if len(set(labels)) < len(labels):
         raise YoloDynError(f"a model is given twice: {', '.join(files)}")
     return dict(zip(labels, files, strict=True))
-
-
-def chosen_device(device: str) -> str:
-    """The device asked for; else the first GPU where there is one, else the CPU."""
-    return str(device) or ("0" if torch.cuda.is_available() else "cpu")
-
-
-def chosen_threads(threads: int) -> int:
-    """Torch's threads asked for; else as Ultralytics sets them."""
-    from ultralytics.utils import NUM_THREADS
-
-    return threads or NUM_THREADS

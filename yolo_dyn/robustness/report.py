@@ -3,10 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-from yolo_dyn.pages import embedded, render
+from yolo_dyn.output.environment import environment
+from yolo_dyn.output.pages import embedded, render
 from yolo_dyn.robustness import scores
 from yolo_dyn.robustness.pictures import curves, grid
-from yolo_dyn.robustness.results import Sweep, condition, environment
+from yolo_dyn.robustness.results import Sweep, condition
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 

@@ -2,23 +2,20 @@
 
 import csv
 import json
-import os
-import platform
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from yolo_dyn.data.images import EvaluationSet, data_name
+from yolo_dyn.output.environment import environment
 from yolo_dyn.robustness import cells as store
 from yolo_dyn.robustness import scores
 from yolo_dyn.robustness.cells import CLEAN, Cell
-from yolo_dyn.robustness.images import EvaluationSet
 
 COLUMNS = ("model", "weights", "corruption", "sigma", "severity", "strength", "seed", "images", "skipped", "detections")
 MEAN = "mPC"  # stands in the corruption's place where a figure is the mean over all of them
-PACKAGES = ("yolo-dyn", "ultralytics", "torch", "numpy", "opencv-python", "pycocotools", "albumentations")
 
 
 @dataclass(frozen=True, repr=False)
@@ -121,12 +118,6 @@ def _resampled(folder: Path, cell: Cell) -> np.ndarray:
     return store.load_arrays(folder / "cells", cell)["resampled"]
 
 
-def data_name(data: str) -> str:
-    """Name of a data set: that of its YAML, or of the folder of one that is called data.yaml."""
-    path = Path(data).absolute()
-    return path.parent.name if path.stem == "data" else path.stem
-
-
 def summary(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """P, mPC and rPC of each model. A cell that was not run is absent, never 0."""
     rows = []
@@ -173,40 +164,6 @@ def _difference(
     intervals = scores.paired_interval(first, second)
     values = {name: float(np.mean([b[name] - a[name] for a, b in pairs])) for name in scores.RESAMPLED}
     return {name: {"value": values[name], "low": low, "high": high} for name, (low, high) in intervals.items()}
-
-
-def environment() -> dict[str, Any]:
-    """Machine and versions."""
-    return {
-        "python": platform.python_version(),
-        "system": platform.system(),
-        "processor": _processor(),
-        "processor_kind": _processor_kind(),
-        "cores": os.cpu_count(),
-        **{package: version(package) for package in PACKAGES},
-    }
-
-
-def _processor() -> str:
-    return _cpuinfo().get("model name") or platform.processor() or platform.machine()
-
-
-def _processor_kind() -> str:
-    """What decides which kernels torch runs, and so the last bits of a training: a maker sells several by one name."""
-    import torch
-
-    cpu = _cpuinfo()
-    known = [f"{key.removeprefix('cpu ')} {cpu[key]}" for key in ("cpu family", "model") if key in cpu]
-    return ", ".join([*known, torch.backends.cpu.get_cpu_capability()])
-
-
-def _cpuinfo() -> dict[str, str]:
-    """What Linux says of the first core; empty elsewhere."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if not cpuinfo.is_file():
-        return {}
-    first = cpuinfo.read_text().split("\n\n")[0].splitlines()
-    return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in first)}
 
 
 def condition(record: dict[str, Any]) -> str:

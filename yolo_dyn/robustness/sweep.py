@@ -1,21 +1,22 @@
 """`yolo-dyn robustness`: every model under every corruption and strength, on the very same pixels."""
 
-import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from yolo_dyn.data.images import EvaluationSet, data_name, evaluation_set
 from yolo_dyn.errors import YoloDynError
+from yolo_dyn.integration.api import chosen_device, chosen_threads
+from yolo_dyn.output.files import writable
 from yolo_dyn.robustness import cells as store
 from yolo_dyn.robustness.cells import Cell, Task
 from yolo_dyn.robustness.evaluate import Settings
 from yolo_dyn.robustness.executors import Executor, here
 from yolo_dyn.robustness.executors import executor as find_executor
-from yolo_dyn.robustness.images import EvaluationSet, evaluation_set
 from yolo_dyn.robustness.models import check_model
-from yolo_dyn.robustness.plan import Plan, chosen_device, chosen_threads, labels, strengths
+from yolo_dyn.robustness.plan import Plan, labels, strengths
 from yolo_dyn.robustness.report import write
-from yolo_dyn.robustness.results import Sweep, data_name
+from yolo_dyn.robustness.results import Sweep
 
 
 def robustness(
@@ -137,18 +138,6 @@ def _run(tasks: list[Task], wanted: int, how: How, folder: Path) -> None:
 def _missing(folder: Path, cell: Cell, hashes: bool) -> bool:
     record = store.load(folder / "cells", cell)
     return record is None or (hashes and not record["pixels"])
-
-
-def writable(folder: Path, inside: str = "cells") -> Path:
-    """The folder for the results, made with the one inside and tried before anything long begins."""
-    try:
-        (folder / inside).mkdir(parents=True, exist_ok=True)
-        trial = folder / inside / f".writable.{os.getpid()}"
-        trial.touch()
-        trial.unlink()
-    except OSError as error:
-        raise YoloDynError(f"the folder {folder} cannot be written to: {error.strerror}") from error
-    return folder
 
 
 def _command() -> str:

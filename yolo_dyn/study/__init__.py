@@ -1,1 +1,1 @@
-"""Studies of models: what they cost, what they gain."""
+"""Studies as data: each is a YAML of arms, and a table of a paper; the runner, and the page of its results."""

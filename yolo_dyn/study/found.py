@@ -11,10 +11,10 @@ from yolo_dyn.errors import MissingFileError, YoloDynError
 from yolo_dyn.robustness.cells import CLEAN
 from yolo_dyn.robustness.results import MEAN
 from yolo_dyn.robustness.scores import mean_performance
+from yolo_dyn.runs.seeds import Comparison, compare_seeds, shared
+from yolo_dyn.runs.tradeoff.scores import ies, rcs
 from yolo_dyn.study.definition import Study
 from yolo_dyn.study.measure import Record, read_record
-from yolo_dyn.study.significance import Comparison, compare_seeds, shared
-from yolo_dyn.study.tradeoff_scores import ies, rcs
 
 TIMING = "timing.json"
 

@@ -8,17 +8,18 @@ from typing import Any
 
 import torch
 
+from yolo_dyn.data.images import data_name
 from yolo_dyn.errors import YoloDynError
-from yolo_dyn.files import bundled_folder, hash_file, written_whole
-from yolo_dyn.robustness.results import data_name, environment
+from yolo_dyn.integration.api import load_model
+from yolo_dyn.output.environment import environment
+from yolo_dyn.output.files import bundled_folder, hash_file, written_whole
 from yolo_dyn.robustness.scores import SCORES
 from yolo_dyn.robustness.sweep import robustness
 from yolo_dyn.robustness.training import noise_recipe
-from yolo_dyn.stock import load_model
+from yolo_dyn.runs.read import AP, TOP1, TOP5, read_arguments, read_run, training_images
+from yolo_dyn.runs.repeat import train_once
 from yolo_dyn.study.definition import Study
 from yolo_dyn.study.networks import model_file
-from yolo_dyn.study.repeat import train_once
-from yolo_dyn.study.runs import AP, TOP1, TOP5, read_arguments, read_run, training_images
 
 CELL = ("corruption", "sigma", "seed", "images", "skipped", "detections")
 KEPT = (*CELL, *SCORES, "per_class", "intervals", "ultralytics")  # of a cell

@@ -9,12 +9,12 @@ import torch
 import yaml
 
 from yolo_dyn import registry
+from yolo_dyn.bench.flops import MultiplyAdds
 from yolo_dyn.errors import YoloDynError, nearest
-from yolo_dyn.files import variant, written_whole
-from yolo_dyn.stock import load_model, stock_yaml
+from yolo_dyn.integration.api import load_model, stock_yaml
+from yolo_dyn.output.files import variant, written_whole
 from yolo_dyn.study.columns import COLUMNS, COUNTED
 from yolo_dyn.study.definition import Arm, Study
-from yolo_dyn.study.flops import MultiplyAdds
 
 
 def model_file(arm: Arm, name: str, folder: Path) -> str:

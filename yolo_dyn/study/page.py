@@ -9,12 +9,12 @@ import numpy as np
 from yolo_dyn.errors import YoloDynError
 from yolo_dyn.robustness.cells import CLEAN
 from yolo_dyn.robustness.results import MEAN
+from yolo_dyn.runs.seeds import Comparison
 from yolo_dyn.study.columns import COLUMNS, COUNTED, SCORED, agrees
 from yolo_dyn.study.definition import Study
 from yolo_dyn.study.found import Found, RunScores
 from yolo_dyn.study.networks import counts
 from yolo_dyn.study.picture import draw
-from yolo_dyn.study.significance import Comparison
 
 DOES_NOT_FOLLOW = "does not follow from what the paper describes"
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from yolo_dyn.looks import BLUE, SAVED, VERMILLION, marked_line
+from yolo_dyn.output.style import BLUE, SAVED, VERMILLION, marked_line
 from yolo_dyn.robustness.cells import CLEAN
 from yolo_dyn.robustness.results import MEAN
 from yolo_dyn.study.columns import COLUMNS

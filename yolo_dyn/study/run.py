@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any
 
+from yolo_dyn.data.images import evaluation_set
 from yolo_dyn.errors import MissingFileError, YoloDynError, nearest
-from yolo_dyn.robustness.images import evaluation_set
-from yolo_dyn.robustness.sweep import writable
-from yolo_dyn.stock import stock_yaml
+from yolo_dyn.integration.api import stock_yaml
+from yolo_dyn.output.files import writable
 from yolo_dyn.study.definition import Study, read_study, studies
 from yolo_dyn.study.lanes import run_jobs
 from yolo_dyn.study.measure import Job, read_record, recipe, write_record

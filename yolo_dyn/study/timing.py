@@ -8,16 +8,16 @@ from typing import Any
 
 import torch
 
-from yolo_dyn.deploy.latency import in_turn, inference_step, summary
-from yolo_dyn.robustness.results import environment
-from yolo_dyn.stock import load_model
+from yolo_dyn.bench.timing import in_turn, inference_step, summary
+from yolo_dyn.integration.api import load_model
+from yolo_dyn.output.environment import environment
+from yolo_dyn.runs.read import read_run
+from yolo_dyn.runs.tradeoff.scores import seconds_per_epoch
 from yolo_dyn.study.columns import COLUMNS, TIMED
 from yolo_dyn.study.definition import Study
 from yolo_dyn.study.found import TIMING
 from yolo_dyn.study.measure import Job, write_record
 from yolo_dyn.study.networks import model_file
-from yolo_dyn.study.runs import read_run
-from yolo_dyn.study.tradeoff_scores import seconds_per_epoch
 
 ROUNDS, EPOCH_ROUNDS = 40, 2
 

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from yolo_dyn import registry
-from yolo_dyn.deploy.latency import in_turn
+from yolo_dyn.bench.timing import in_turn
 from yolo_dyn.errors import YoloDynError, nearest
 from yolo_dyn.layers.functional import FORMS, conv_per_sample, mix_kernels, mixture_conv
 

@@ -4,10 +4,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from yolo_dyn.errors import YoloDynError
-from yolo_dyn.study.runs import read_arguments, run_names
-from yolo_dyn.study.tradeoff_picture import draw
-from yolo_dyn.study.tradeoff_report import report, write
-from yolo_dyn.study.tradeoff_scores import check_same_kind, counted_images, read_row
+from yolo_dyn.runs.read import read_arguments, run_names
+from yolo_dyn.runs.tradeoff.picture import draw
+from yolo_dyn.runs.tradeoff.report import report, write
+from yolo_dyn.runs.tradeoff.scores import check_same_kind, counted_images, read_row
 
 
 def tradeoff(runs: list[str], images: int = 0, out: str = "tradeoff.png") -> str:

@@ -34,7 +34,7 @@ import torch
 from torch import nn
 
 from yolo_dyn.errors import YoloDynError
-from yolo_dyn.study.explained import Network, Wanted, score_of
+from yolo_dyn.explain.explained import Network, Wanted, score_of
 
 
 @dataclass(frozen=True)

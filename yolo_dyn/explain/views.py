@@ -6,10 +6,10 @@ import cv2
 import numpy as np
 import torch
 
+from yolo_dyn.data.images import EvaluationSet
+from yolo_dyn.integration.api import train_args
 from yolo_dyn.robustness.corruptions import Image
 from yolo_dyn.robustness.evaluate import CorruptedImages, Corrupter
-from yolo_dyn.robustness.images import EvaluationSet
-from yolo_dyn.stock import train_args
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from typing import Any
 import cv2
 import numpy as np
 
+from yolo_dyn.data.truth import Truth, coco_dataset, ground_truth
 from yolo_dyn.errors import MissingFileError, YoloDynError, nearest
 from yolo_dyn.integration import integrate
-from yolo_dyn.robustness.truth import Truth, coco_dataset, ground_truth
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def evaluation_set(data: str, split: str = "val", only: list[str] | None = None)
 
 
 def _description(data: str) -> dict[str, Any]:
-    from yolo_dyn.stock import dataset
+    from yolo_dyn.integration.api import dataset
 
     integrate()
     try:
@@ -233,3 +233,9 @@ def _fingerprint(truth: Truth, digests: dict[Path, str]) -> str:
 def _some(skipped: dict[str, str]) -> str:
     first = [f"{file}: {reason}" for file, reason in list(skipped.items())[:3]]
     return "; ".join(first) + (f"; and {len(skipped) - 3} more" if len(skipped) > 3 else "")
+
+
+def data_name(data: str) -> str:
+    """Name of a data set: that of its YAML, or of the folder of one that is called data.yaml."""
+    path = Path(data).absolute()
+    return path.parent.name if path.stem == "data" else path.stem

@@ -10,11 +10,11 @@ from typing import Any
 import cv2
 import numpy as np
 
-from yolo_dyn.deploy.latency import in_turn
+from yolo_dyn.bench.timing import in_turn
+from yolo_dyn.data.images import EvaluationSet, evaluation_set
+from yolo_dyn.integration.api import chosen_device, chosen_threads
 from yolo_dyn.robustness.corruptions import find
 from yolo_dyn.robustness.evaluate import Corrupter, Settings, detect
-from yolo_dyn.robustness.images import EvaluationSet, evaluation_set
-from yolo_dyn.robustness.plan import chosen_device, chosen_threads
 
 
 def bench_noise(

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from yolo_dyn.errors import YoloDynError
-from yolo_dyn.study.runs import AP, TOP1, read_run, training_images
+from yolo_dyn.runs.read import AP, TOP1, read_run, training_images
 
 METRICS = {TOP1: "top-1", AP: "AP"}
 

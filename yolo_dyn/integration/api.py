@@ -4,11 +4,12 @@ import inspect
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
-from yolo_dyn import files
 from yolo_dyn.errors import MissingFileError, YoloDynError
 from yolo_dyn.integration import integrate
+from yolo_dyn.output import files
 
 
 def detection_heads() -> list[str]:
@@ -67,3 +68,15 @@ def train_args() -> Any:
     from ultralytics.cfg import get_cfg
 
     return get_cfg()
+
+
+def chosen_device(device: str) -> str:
+    """The device asked for; else the first GPU where there is one, else the CPU."""
+    return str(device) or ("0" if torch.cuda.is_available() else "cpu")
+
+
+def chosen_threads(threads: int) -> int:
+    """Torch's threads asked for; else as Ultralytics sets them."""
+    from ultralytics.utils import NUM_THREADS
+
+    return threads or NUM_THREADS

@@ -2,8 +2,6 @@
 
 import json
 import platform
-import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,9 +9,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from yolo_dyn.bench.timing import in_turn, inference_step, summary
 from yolo_dyn.errors import YoloDynError
 from yolo_dyn.integration import image_channels
-from yolo_dyn.stock import load_model, train_args
+from yolo_dyn.integration.api import load_model, train_args
 
 
 def bench(
@@ -67,13 +66,6 @@ def bench(
     return report
 
 
-def summary(name: str, series: list[float], first: list[float]) -> dict[str, Any]:
-    """Median, 95th percentile and the median ratio, round by round, to the first model; milliseconds."""
-    ratio = statistics.median(t / reference for t, reference in zip(series, first, strict=True))
-    p95 = sorted(series)[min(len(series) - 1, round(0.95 * len(series)))]
-    return {"model": name, "median_ms": statistics.median(series), "p95_ms": p95, "ratio": ratio, "ms": series}
-
-
 def _show(report: dict[str, Any], rounds: int) -> None:
     where = f"{report['device']} ({report['machine']}, {report['threads']} threads)"
     print(f"{report['what']}, batch {report['batch']}, {report['imgsz']} px, {where}, {rounds} rounds in turn\n")
@@ -82,35 +74,6 @@ def _show(report: dict[str, Any], rounds: int) -> None:
         print(f"{m['model']:<32}{m['median_ms']:>12.2f}{m['p95_ms']:>12.2f}{m['ratio']:>10.3f}")
     first = report["models"][0]["model"]
     print(f"\nratio: median over the rounds of a model's time to that of {first} in the same round")
-
-
-def in_turn(
-    steps: list[Callable[[], Any]], rounds: int, warmup: int, synchronize: Callable[[], None]
-) -> list[list[float]]:
-    """Run the steps in turn; milliseconds of each, ``[step][round]``."""
-    times: list[list[float]] = [[] for _ in steps]
-    for turn in range(warmup + rounds):
-        for step, series in zip(steps, times, strict=True):
-            synchronize()
-            start = time.perf_counter()
-            step()
-            synchronize()
-            if turn >= warmup:
-                series.append((time.perf_counter() - start) * 1e3)
-    return times
-
-
-def inference_step(model: nn.Module, imgsz: int, batch: int, device: str) -> Callable[[], Any]:
-    """A call that runs a model once on random images, as the stock predictor would run it."""
-    layout = torch.channels_last if device == "cpu" else torch.contiguous_format
-    model = model.fuse(verbose=False).eval().to(device).to(memory_format=layout)  # type: ignore[operator]
-    images = torch.rand(batch, image_channels(model), imgsz, imgsz, device=device).to(memory_format=layout)
-
-    def step() -> None:
-        with torch.inference_mode():
-            model(images)
-
-    return step
 
 
 def _training_step(model: nn.Module, imgsz: int, batch: int, device: str) -> Callable[[], Any]:

@@ -11,7 +11,7 @@ from typing import Any
 from yolo_dyn.errors import YoloDynError
 
 FOLDERS = ("models_yaml", "datasets")
-_PACKAGE = Path(__file__).resolve().parent
+_PACKAGE = Path(__file__).resolve().parent.parent
 _SCALED = re.compile(r"(yolo(?:e-)?v?\d+)[nslmx]")
 
 
@@ -65,6 +65,18 @@ def find_yaml(name: str | Path) -> Path | None:
         folders = FOLDERS if path.parent == Path() else (str(path.parent),)
         candidates += [bundled_folder(folder) / file.name for folder in folders for file in tuple(candidates)]
     return next((file for file in candidates if file.is_file()), None)
+
+
+def writable(folder: Path, inside: str = "cells") -> Path:
+    """The folder for the results, made with the one inside and tried before anything long begins."""
+    try:
+        (folder / inside).mkdir(parents=True, exist_ok=True)
+        trial = folder / inside / f".writable.{os.getpid()}"
+        trial.touch()
+        trial.unlink()
+    except OSError as error:
+        raise YoloDynError(f"the folder {folder} cannot be written to: {error.strerror}") from error
+    return folder
 
 
 @contextmanager

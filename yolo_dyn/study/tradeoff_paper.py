@@ -8,9 +8,9 @@ import functools
 from dataclasses import dataclass
 from decimal import Decimal
 
+from yolo_dyn.runs.tradeoff.scores import ies, rcs
 from yolo_dyn.study.columns import half_a_unit
 from yolo_dyn.study.definition import read_study, studies
-from yolo_dyn.study.tradeoff_scores import ies, rcs
 
 # N, by data: both splits of CIFAR, the train split of ImageNet
 IMAGES = {"cifar10": 60_000, "cifar100": 60_000, "imagenet": 1_281_167}

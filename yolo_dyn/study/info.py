@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from yolo_dyn import registry
+from yolo_dyn.bench.flops import counted_by_row
 from yolo_dyn.errors import YoloDynError
 from yolo_dyn.integration import image_channels
-from yolo_dyn.stock import load_model
-from yolo_dyn.study.flops import counted_by_row
+from yolo_dyn.integration.api import load_model
 from yolo_dyn.study.paper import figures
 
 

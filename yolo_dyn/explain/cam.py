@@ -6,17 +6,18 @@ from typing import Any
 
 import numpy as np
 
+from yolo_dyn.data.images import EvaluationSet, read_image, source_name, unlabelled
 from yolo_dyn.errors import YoloDynError
-from yolo_dyn.looks import SAVED
+from yolo_dyn.explain.explained import Network, Wanted
+from yolo_dyn.explain.heat import Heat, heat
+from yolo_dyn.explain.views import centre_crop, letterboxed
+from yolo_dyn.integration.api import chosen_device
+from yolo_dyn.output.files import writable
+from yolo_dyn.output.style import SAVED
 from yolo_dyn.robustness.cells import CLEAN
 from yolo_dyn.robustness.corruptions import Image, find
 from yolo_dyn.robustness.evaluate import Corrupter
-from yolo_dyn.robustness.images import EvaluationSet, read_image, source_name, unlabelled
-from yolo_dyn.robustness.plan import chosen_device, labels, strengths
-from yolo_dyn.robustness.sweep import writable
-from yolo_dyn.study.explained import Network, Wanted
-from yolo_dyn.study.heat import Heat, heat
-from yolo_dyn.study.views import centre_crop, letterboxed
+from yolo_dyn.robustness.plan import labels, strengths
 
 SIGMAS = [0.0, 25.0]
 COLOURS = "inferno"  # evenly spaced for the eye, with any colour vision, and brighter where it is hotter

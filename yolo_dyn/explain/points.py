@@ -8,14 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from yolo_dyn.data.images import read_image, unlabelled
 from yolo_dyn.errors import YoloDynError, nearest
+from yolo_dyn.explain.explained import SIZES, Network
+from yolo_dyn.explain.views import centre_crop, letterboxed
+from yolo_dyn.integration.api import load_model
 from yolo_dyn.layers import A2D2C
-from yolo_dyn.looks import SAVED, VERMILLION
+from yolo_dyn.output.style import SAVED, VERMILLION
 from yolo_dyn.robustness.evaluate import Corrupter
-from yolo_dyn.robustness.images import read_image, unlabelled
-from yolo_dyn.stock import load_model
-from yolo_dyn.study.explained import SIZES, Network
-from yolo_dyn.study.views import centre_crop, letterboxed
 
 PANEL = 2.2  # inches, width and height
 WHOLE = (0, 1, 1, 0)  # every panel runs from 0 to 1, left to right and top to bottom

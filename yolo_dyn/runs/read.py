@@ -164,8 +164,8 @@ def _classified(data: str) -> int:
 
 
 def _annotated(data: str) -> int:
-    from yolo_dyn.robustness.images import image_files
-    from yolo_dyn.stock import dataset
+    from yolo_dyn.data.images import image_files
+    from yolo_dyn.integration.api import dataset
 
     try:
         return len(image_files(dataset(data, download=False)["train"]))

@@ -10,8 +10,8 @@ from ultralytics.utils import nms
 
 from yolo_dyn.errors import YoloDynError, nearest
 from yolo_dyn.integration import image_channels
+from yolo_dyn.integration.api import detection_heads, load_model
 from yolo_dyn.robustness.evaluate import Settings
-from yolo_dyn.stock import detection_heads, load_model
 
 SIZES = {"detect": 640, "classify": 224}  # of the square, by task, where none is asked for
 

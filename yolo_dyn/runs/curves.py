@@ -4,8 +4,8 @@ import math
 from pathlib import Path
 
 from yolo_dyn.errors import YoloDynError
-from yolo_dyn.looks import SAVED, line
-from yolo_dyn.study.runs import read_run
+from yolo_dyn.output.style import SAVED, line
+from yolo_dyn.runs.read import read_run
 
 HEADS = {"(B)": "boxes", "(M)": "masks", "(P)": "keypoints"}
 LOSSES = {"dfl": "distribution focal", "cls": "class", "kobj": "keypoint objectness", "seg": "mask"}

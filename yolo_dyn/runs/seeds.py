@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from yolo_dyn.errors import MissingFileError, YoloDynError
-from yolo_dyn.study.runs import best_value, metric_column, read_run
+from yolo_dyn.runs.read import best_value, metric_column, read_run
 
 RUN = re.compile(r"(?P<arm>.+)-seed(?P<seed>\d+)")
 Scores = dict[Any, float]  # by seed

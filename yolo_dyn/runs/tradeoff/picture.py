@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from yolo_dyn.errors import YoloDynError
-from yolo_dyn.looks import COLOURS, SAVED
-from yolo_dyn.study.tradeoff_scores import Row
+from yolo_dyn.output.style import COLOURS, SAVED
+from yolo_dyn.runs.tradeoff.scores import Row
 
 AXES = {"top-1": "top-1 accuracy", "AP": "AP (IoU 0.50 to 0.95)"}
 LARGEST = 900  # area of the largest bubble in square points

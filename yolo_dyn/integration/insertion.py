@@ -7,9 +7,9 @@ import yaml
 
 from yolo_dyn import registry
 from yolo_dyn.errors import MissingFileError, YoloDynError, nearest
-from yolo_dyn.files import written_whole
-from yolo_dyn.rows import Row
-from yolo_dyn.stock import detection_heads, stock_yaml
+from yolo_dyn.integration.api import detection_heads, stock_yaml
+from yolo_dyn.integration.rows import Row
+from yolo_dyn.output.files import written_whole
 
 
 def insert(model: str, layer: str, out: str | None = None, exist_ok: bool = False, **arguments: Any) -> Path:

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from yolo_dyn import conversion as c
+from yolo_dyn.bench.flops import MultiplyAdds
 from yolo_dyn.conversion import convert
-from yolo_dyn.stock import load_model
-from yolo_dyn.study.flops import MultiplyAdds
+from yolo_dyn.integration.api import load_model
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from yolo_dyn.errors import YoloDynError
-from yolo_dyn.files import written_whole
-from yolo_dyn.study.tradeoff_scores import Row
+from yolo_dyn.output.files import written_whole
+from yolo_dyn.runs.tradeoff.scores import Row
 
 SETTINGS = ("data", "fraction", "imgsz", "batch", "device", "workers", "cache", "amp", "compile", "val")  # tell on time
 NOTES = """IES = seconds / {metric}: lower is better. RCS = {metric} x N / seconds: higher is better (FMDConv, Eq. 3-4).

@@ -1,0 +1,100 @@
+"""The house: imports between its files and rooms run one way, and only one room touches Ultralytics' internals."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+from conftest import ROOT
+
+PACKAGE = ROOT / "yolo_dyn"
+ENTRY = ("__init__", "startup", "cli", "demo")  # they stand at the door: what is imported there is imported late
+ORDER = (  # from the cellar up
+    ("errors", "layers", "output"),
+    ("registry",),
+    ("conversion",),
+    ("integration",),
+    ("backbones", "data"),
+    ("runs", "robustness"),
+    ("bench", "explain"),
+    ("deploy", "study"),
+)
+
+
+def modules() -> dict[str, Path]:
+    """Dotted names of all files, below the package."""
+    found = {}
+    for file in sorted(PACKAGE.rglob("*.py")):
+        parts = file.relative_to(PACKAGE).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)] = file
+    return found
+
+
+MODULES = modules()
+
+
+def imported(file: Path) -> Iterator[str]:
+    """Modules of the package that a file imports, wherever in it."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "yolo_dyn":
+            base = node.module.split(".")[1:]
+            for alias in node.names:
+                inner = ".".join([*base, alias.name])
+                yield inner if inner in MODULES else ".".join(base) or "__init__"
+        elif isinstance(node, ast.Import):
+            yield from (alias.name.removeprefix("yolo_dyn.") for alias in node.names if "yolo_dyn." in alias.name)
+
+
+def arrows() -> dict[str, set[str]]:
+    return {name: {other for other in imported(file) if other != name} for name, file in MODULES.items()}
+
+
+def room(name: str) -> str:
+    return name.split(".")[0]
+
+
+def circle(graph: dict[str, set[str]]) -> list[str]:
+    """The names on one circle of a graph; nothing where there is none."""
+    done: set[str] = set()
+
+    def walk(name: str, path: list[str]) -> list[str]:
+        if name in path:
+            return path[path.index(name) :]
+        if name not in done:
+            done.add(name)
+            for other in sorted(graph.get(name, ())):
+                if found := walk(other, [*path, name]):
+                    return found
+        return []
+
+    return next((found for name in sorted(graph) if (found := walk(name, []))), [])
+
+
+def test_files_import_in_no_circle():
+    graph = {name: others for name, others in arrows().items() if name not in ENTRY}
+    assert not circle(graph)
+
+
+def test_rooms_import_from_below_alone():
+    floors = {name: floor for floor, names in enumerate(ORDER) for name in names}
+    assert {room(name) for name in MODULES} == {*floors, *ENTRY}
+    assert len(floors) + len(ENTRY) <= 18
+    between: dict[str, set[str]] = {}
+    for name, others in arrows().items():
+        if room(name) not in ENTRY:
+            between.setdefault(room(name), set()).update({room(other) for other in others} - {room(name), "__init__"})
+    up = [(a, b) for a, others in between.items() for b in others if floors[b] > floors[a]]
+    assert not up
+    assert not circle(between)
+
+
+def test_a_circle_is_found():
+    assert circle({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c"]
+
+
+def test_layers_need_torch_alone():
+    allowed = {"torch", "yolo_dyn", "math", "inspect", "typing", "collections", "abc", "functools", "dataclasses"}
+    for file in (PACKAGE / "layers").glob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
+            assert {n.split(".")[0] for n in names} <= allowed, file

@@ -1,0 +1,1 @@
+"""What a network looks at: Grad-CAM++ of detectors and classifiers, the points that A2D2C samples."""

@@ -1,0 +1,1 @@
+"""What finished trainings tell: their files, repeated seeds, curves, accuracy against time."""
