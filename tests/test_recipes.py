@@ -1,6 +1,7 @@
 """Recipes for `cfg=`: the stock trainer takes them, and keeps to our arguments in them, also after a resume."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,9 +11,10 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from ultralytics import YOLO
 from ultralytics.cfg import get_cfg
 from ultralytics.nn import tasks
+from ultralytics.utils.torch_utils import ModelEMA
 
 from yolo_dyn import YoloDynError, layers
-from yolo_dyn.integration.recipes import ARGUMENTS, factor_at, rescaled
+from yolo_dyn.integration.recipes import ARGUMENTS, factor_at, on_train_epoch_start, rescaled
 
 RECIPES = sorted((ROOT / "datasets" / "recipes").glob("*.yaml"))
 SMALL = {"nc": 2, "backbone": [[-1, 1, "Conv", [8, 3, 2]]], "head": [[-1, 1, "Classify", ["nc"]]]}
@@ -134,6 +136,20 @@ def test_the_average_of_the_weights_through_a_resumed_run(decay, colours, tmp_pa
         ema = net.trainer.ema
         assert [ema.decay(n) for n in (2000, 10**9)] == pytest.approx([decay * (1 - math.exp(-1)), decay])
     assert ema.updates == 3 * 2  # 16 images in batches of 8
+
+
+def test_an_epoch_that_starts_anew_is_wrapped_once(monkeypatch):
+    """The stock trainer does so when memory runs out, and with a new average of the weights when numbers are lost."""
+    monkeypatch.setattr("yolo_dyn.integration.recipes.random.choice", max)
+    args = SimpleNamespace(task="classify", ema_decay=0.5, image_sizes=[32, 64])
+    trainer = SimpleNamespace(args=args, ema=ModelEMA(torch.nn.Linear(1, 1)), preprocess_batch=lambda batch: batch)
+    for _ in range(3):
+        on_train_epoch_start(trainer)
+    assert trainer.preprocess_batch.args[0].__name__ == trainer.ema.decay.args[0].__name__ == "<lambda>"
+    trainer.ema = ModelEMA(torch.nn.Linear(1, 1))
+    on_train_epoch_start(trainer)
+    assert trainer.ema.decay(10**9) == pytest.approx(0.5)
+    assert trainer.preprocess_batch({"img": torch.rand(1, 3, 40, 32)})["img"].shape == (1, 3, 64, 64)
 
 
 def test_sizes_of_batches(colours, tmp_path):

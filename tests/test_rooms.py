@@ -1,4 +1,4 @@
-"""The house: imports between its files and rooms run one way, and only one room touches Ultralytics' internals."""
+"""The house: imports between its files and rooms run one way, and layers need torch alone."""
 
 import ast
 from collections.abc import Iterator

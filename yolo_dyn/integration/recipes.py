@@ -89,15 +89,17 @@ def on_train_epoch_start(trainer: Any) -> None:
     rate = getattr(trainer.args, "drop_path", None)
     if rate is not None and not spread_drop_path(trainer.model, rate):
         raise YoloDynError(f"drop_path={rate}: no layer of {trainer.args.model} has stochastic depth")
-    if trainer.epoch == trainer.start_epoch:
-        _wrap_once(trainer)
-
-
-def _wrap_once(trainer: Any) -> None:
     decay, sizes = (getattr(trainer.args, name, None) for name in ("ema_decay", "image_sizes"))
     if decay is not None and trainer.ema:
-        trainer.ema.decay = functools.partial(averaged_to, trainer.ema.decay, decay)
+        _wrap_once(trainer.ema, "decay", averaged_to, decay)
     if sizes is not None:
         if trainer.args.task != "classify":
             raise YoloDynError(f"image_sizes={sizes} is for classifiers: detectors have Ultralytics' multi_scale")
-        trainer.preprocess_batch = functools.partial(rescaled, trainer.preprocess_batch, sizes)
+        _wrap_once(trainer, "preprocess_batch", rescaled, sizes)
+
+
+def _wrap_once(owner: Any, name: str, wrap: Callable, *args: Any) -> None:
+    """Wrap a function of a trainer, which starts epochs anew when memory runs out or numbers are lost."""
+    stock = getattr(owner, name)
+    if getattr(stock, "func", None) is not wrap:
+        setattr(owner, name, functools.partial(wrap, stock, *args))
