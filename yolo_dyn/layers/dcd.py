@@ -18,7 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.utils import _pair
 
-from yolo_dyn.layers.functional import Size, fold_batchnorm, fold_scale, init_kernels, pooled, scaled
+from yolo_dyn.layers.functional import Size, fold_batchnorm, fold_scale, init_kernels
+from yolo_dyn.layers.graph import pooled, scaled
 
 
 class DCD(nn.Module):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from yolo_dyn.layers.blocks import ConvNorm, ConvNormAct
 from yolo_dyn.layers.drop_path import check_drop_path, drop_path
 from yolo_dyn.layers.former import token_width
-from yolo_dyn.layers.functional import becomes_a_graph
+from yolo_dyn.layers.graph import becomes_a_graph
 from yolo_dyn.layers.residual import DynamicResidualConv
 
 

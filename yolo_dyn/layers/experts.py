@@ -16,8 +16,8 @@ from yolo_dyn.layers.functional import (
     mix_columns,
     mix_kernels,
     mix_responses,
-    scaled,
 )
+from yolo_dyn.layers.graph import scaled
 
 
 class Experts(nn.Module):

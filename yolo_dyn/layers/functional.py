@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.utils import _pair
 
+from yolo_dyn.layers.graph import becomes_a_graph
+
 FORMS = ("kernel", "response", "unfold")
 PER_SAMPLE_FORMS = ("kernel", "unfold")  # of a kernel that is there already
 Size = int | tuple[int, int]
@@ -252,38 +254,6 @@ def mix_columns(
     columns = columns.permute(0, 3, 4, 1, 2).flatten(3)  # [B, H', W', C_in*kH*kW]
     responses = F.linear(columns, weight.flatten(1), bias).unflatten(3, (attention.shape[1], -1))
     return torch.einsum("bk,bhwko->bohw", attention, responses)
-
-
-def pooled(x: Tensor, size: int) -> Tensor:
-    """Pool to ``size x size`` by averaging, ``[B, C, H, W]`` -> ``[B, C*size*size]``."""
-    if not becomes_a_graph():
-        return F.adaptive_avg_pool2d(x, size).flatten(1)
-    # the same windows as slices, which ONNX can have with a free height and width
-    means = [
-        x[:, :, rows, columns].mean((2, 3))
-        for rows in _windows(x.shape[2], size)
-        for columns in _windows(x.shape[3], size)
-    ]
-    return torch.stack(means, 2).flatten(1)
-
-
-def _windows(length: int, count: int) -> list[slice]:
-    return [slice(i * length // count, ((i + 1) * length + count - 1) // count) for i in range(count)]
-
-
-def becomes_a_graph() -> bool:
-    """Whether what runs is recorded for a file that other runtimes read."""
-    return torch.jit.is_tracing() or torch.compiler.is_exporting()
-
-
-def eager_inference() -> bool:
-    """Whether the code runs as it stands, with no gradient recorded and no graph traced."""
-    return not (torch.is_grad_enabled() or torch.jit.is_tracing() or torch.compiler.is_compiling())
-
-
-def scaled(x: Tensor, factor: Tensor) -> Tensor:
-    """``x * factor`` for an `x` that nobody else needs: in place at inference, where a new large tensor costs more."""
-    return x.mul_(factor) if eager_inference() else x * factor
 
 
 def fold_scale(bn: nn.BatchNorm1d | nn.BatchNorm2d) -> tuple[Tensor, Tensor]:

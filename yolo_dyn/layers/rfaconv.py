@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.utils import _pair
 
-from yolo_dyn.layers.functional import Size, eager_inference, fold_batchnorm, fold_scale, init_kernels, scaled
+from yolo_dyn.layers.functional import Size, fold_batchnorm, fold_scale, init_kernels
+from yolo_dyn.layers.graph import eager_inference, scaled
 
 
 class RFAConv(nn.Module):

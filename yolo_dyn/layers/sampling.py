@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.modules.utils import _pair
 
-from yolo_dyn.layers.functional import Size, becomes_a_graph, unfold
+from yolo_dyn.layers.functional import Size, unfold
+from yolo_dyn.layers.graph import becomes_a_graph
 
 GRID = 1 << 16  # positions are kept as integers in [0, 65536), for maps of any size and models of any precision
 
