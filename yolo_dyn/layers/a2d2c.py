@@ -36,7 +36,7 @@ import torch
 from torch import Tensor, nn
 
 from yolo_dyn.layers.attention import check_anneal
-from yolo_dyn.layers.experts import Experts
+from yolo_dyn.layers.experts import ExpertConv, Experts
 from yolo_dyn.layers.functional import Size, guided
 from yolo_dyn.layers.sampling import GRID, conv_size, mean_patches, mean_responses, patch_responses, scatter_points
 
@@ -48,7 +48,7 @@ WEIGHTINGS = ("none", "response")
 _CHOICES = {"sampling": SAMPLINGS, "evidence": EVIDENCES, "router": ROUTERS, "weighting": WEIGHTINGS}
 
 
-class A2D2C(nn.Module):
+class A2D2C(ExpertConv):
     """Mix the expert kernels by a softmax over what they see at a few sampled positions.
 
     Args:
@@ -96,10 +96,9 @@ class A2D2C(nn.Module):
         anneal: dict[str, float] | None = ANNEAL,
         form: str | None = None,
     ):
-        super().__init__()
         _check(num_points, sampling=sampling, evidence=evidence, router=router, weighting=weighting)
         geometry = (kernel_size, stride, padding, dilation, groups)
-        self.experts = Experts(in_channels, out_channels, *geometry, bias, num_experts, form or self.form)
+        super().__init__(Experts(in_channels, out_channels, *geometry, bias, num_experts, form or self.form))
         self.router = _router(router, out_channels if evidence == "response" else in_channels, num_experts)
         self.sampling, self.evidence, self.routing, self.weighting = sampling, evidence, router, weighting
         self.anneal, self.temperature = check_anneal(anneal), 1.0
@@ -175,14 +174,14 @@ class A2D2C(nn.Module):
         """
         if self.sampling in ("none", "uniform") and self.routing != "separate":
             raise ValueError(f"router must be separate to start from static weights with sampling {self.sampling!r}")
-        self.experts.start_from(weight, bias)
+        super().start_from(weight, bias)
 
     @torch.no_grad()
     def fuse(self, guide: Tensor | None = None, bn: nn.BatchNorm2d | None = None) -> None:
         """Fold a guide and a following BatchNorm, both constant at evaluation; the evidence stays what it was."""
         if self.evidence == "input" or bn is None:
-            return self.experts.fuse(guide, bn)
-        self.experts.fuse(guide)
+            return super().fuse(guide, bn)
+        super().fuse(guide)
         scale = self.experts.fuse_shift(bn)[None]
         self.scale = nn.Parameter(scale if self.scale is None else scale * self.scale, requires_grad=False)
 

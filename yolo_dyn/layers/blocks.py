@@ -1,12 +1,12 @@
 """The standard blocks around a convolution: with its norm, with norm and activation, in place of a linear layer."""
 
-import inspect
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from yolo_dyn.layers.functional import Size, fold_batchnorm, fold_scale, init_kernels
+from yolo_dyn.layers.protocol import Guidable, ends_in_norm, folds_norm
 
 
 class ConvNorm(nn.Conv2d):
@@ -104,12 +104,26 @@ class ConvNormAct(nn.Module):
         y = self.conv(x, **given)
         return self.act(y if self.bn is None else self.bn(y))
 
+    def guide_shape(self) -> tuple[int, int, int]:
+        """Of the convolution, see `protocol.Guidable`."""
+        assert isinstance(self.conv, Guidable)
+        return self.conv.guide_shape()
+
     @torch.no_grad()
     def fuse(self, guide: Tensor | None = None) -> None:
         """Fold a guide and the BatchNorm, which are constant at evaluation, into the convolution, once."""
-        if self.bn is not None and "bn" in inspect.signature(getattr(self.conv, "fuse", int)).parameters:
-            self.conv.fuse(guide, self.bn)  # type: ignore[operator]
+        if self.bn is not None and folds_norm(self.conv):
+            self.conv.fuse(guide, self.bn)
             self.bn = None
+
+
+def with_norm(
+    layer: type[nn.Module], in_channels: int, out_channels: int, kernel_size: int, **options: Any
+) -> nn.Module:
+    """A layer in the place of a convolution: as it is if it ends in BatchNorm and activation itself, else with both."""
+    if ends_in_norm(layer):
+        return layer(in_channels, out_channels, kernel_size, **options)
+    return ConvNormAct(layer, in_channels, out_channels, kernel_size, **options)
 
 
 def _same_padding(kernel_size: Size, dilation: Size) -> Size:

@@ -6,11 +6,11 @@ Reading: the bias is one for all experts, not mixed; so the count of ResNet-18 w
 import torch
 from torch import Tensor, nn
 
-from yolo_dyn.layers.experts import Experts
+from yolo_dyn.layers.experts import ExpertConv, Experts
 from yolo_dyn.layers.functional import Size
 
 
-class CondConv(nn.Module):
+class CondConv(ExpertConv):
     """Mix the expert kernels by a sigmoid routing of the pooled input.
 
     Args:
@@ -39,10 +39,8 @@ class CondConv(nn.Module):
         num_experts: int = 8,
         form: str = "kernel",
     ):
-        super().__init__()
-        self.experts = Experts(
-            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, False, num_experts, form
-        )
+        geometry = (kernel_size, stride, padding, dilation, groups)
+        super().__init__(Experts(in_channels, out_channels, *geometry, False, num_experts, form))
         self.experts.shift = nn.Parameter(torch.zeros(out_channels)) if bias else None
         self.routing = nn.Linear(in_channels, num_experts)
 
@@ -59,7 +57,3 @@ class CondConv(nn.Module):
         self.experts.start_from(weight, None, gain=2 / self.experts.num_experts)
         if self.experts.shift is not None and bias is not None:
             self.experts.shift.copy_(bias)
-
-    def fuse(self, guide: Tensor | None = None, bn: nn.BatchNorm2d | None = None) -> None:
-        """Fold a guide and a following BatchNorm, both constant at evaluation, into the experts."""
-        self.experts.fuse(guide, bn)

@@ -111,6 +111,9 @@ class DCD(nn.Module):
         if self.bias is not None and bias is not None:
             self.bias.copy_(bias)
 
+    def guide_shape(self) -> tuple[int, int, int]:
+        return 1, self.weight.shape[0], self.weight.shape[1]
+
     @torch.no_grad()
     def fuse(self, guide: Tensor | None = None, bn: nn.BatchNorm2d | None = None) -> None:
         """Fold the inner norms, and a guide and a following BatchNorm, which are constant at evaluation."""

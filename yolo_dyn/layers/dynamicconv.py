@@ -1,16 +1,16 @@
 """DynamicConv of "Dynamic Convolution: Attention over Convolution Kernels" (Chen et al., 2020)."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from yolo_dyn.layers.attention import KernelAttention, check_anneal
-from yolo_dyn.layers.experts import Experts
+from yolo_dyn.layers.experts import ExpertConv, Experts
 from yolo_dyn.layers.functional import Size
 
 ANNEAL = {"start": 31.0, "step": 3.0}
 
 
-class DynamicConv(nn.Module):
+class DynamicConv(ExpertConv):
     """Mix the expert kernels and their biases by a softmax attention with a temperature.
 
     Args:
@@ -43,12 +43,10 @@ class DynamicConv(nn.Module):
         anneal: dict[str, float] | None = ANNEAL,
         form: str = "kernel",
     ):
-        super().__init__()
         if reduction < 1:
             raise ValueError(f"reduction must be at least 1, got {reduction}")
-        self.experts = Experts(
-            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, num_experts, form
-        )
+        geometry = (kernel_size, stride, padding, dilation, groups)
+        super().__init__(Experts(in_channels, out_channels, *geometry, bias, num_experts, form))
         self.attention = KernelAttention(in_channels, num_experts, in_channels // reduction + 1)
         self.anneal, self.temperature = check_anneal(anneal), 1.0
 
@@ -56,11 +54,3 @@ class DynamicConv(nn.Module):
         """`guide`, ``[C_out, C_in/groups, k, k]``, multiplies the mixed kernel (SGDM Eq. 10)."""
         logits = self.attention(x.mean((2, 3)))  # [B, K]
         return self.experts(x, torch.softmax(logits / self.temperature, 1), guide)  # (Eq. 2, 3)
-
-    def start_from(self, weight: Tensor, bias: Tensor | None) -> None:
-        """Start as this static convolution: the attention sums to one."""
-        self.experts.start_from(weight, bias)
-
-    def fuse(self, guide: Tensor | None = None, bn: nn.BatchNorm2d | None = None) -> None:
-        """Fold a guide and a following BatchNorm, both constant at evaluation, into the experts."""
-        self.experts.fuse(guide, bn)

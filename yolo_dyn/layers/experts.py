@@ -153,3 +153,26 @@ class Experts(nn.Module):
     def extra_repr(self) -> str:
         k, out = self.num_experts, self.out_channels
         return f"{k} experts, {self.weight.shape[1] * self.groups}, {out}, {self.kernel_size}, stride={self.stride}"
+
+
+class ExpertConv(nn.Module):
+    """What the layers that mix expert kernels have in common: the bank, and what is done to it from outside.
+
+    How a layer attends to its experts, and when it does, is its own; see `protocol` for these methods.
+    """
+
+    def __init__(self, experts: Experts):
+        super().__init__()
+        self.experts = experts
+
+    def guide_shape(self) -> tuple[int, int, int]:
+        return 1, self.experts.out_channels, self.experts.weight.shape[1]
+
+    def start_from(self, weight: Tensor, bias: Tensor | None) -> None:
+        """Start as this static convolution: every expert is it, and the attention sums to one."""
+        self.experts.start_from(weight, bias)
+
+    @torch.no_grad()
+    def fuse(self, guide: Tensor | None = None, bn: nn.BatchNorm2d | None = None) -> None:
+        """Fold a guide and a following BatchNorm, both constant at evaluation, into the experts."""
+        self.experts.fuse(guide, bn)

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from yolo_dyn.layers.attention import KernelAttention, Trunk, check_anneal, start_at_a_half, trunk_width
-from yolo_dyn.layers.experts import Experts
+from yolo_dyn.layers.experts import ExpertConv, Experts
 from yolo_dyn.layers.functional import Size
 
 ATTENTIONS = ("input", "output", "kernel")
 ANNEAL = {"start": 40.0, "step": 3.0}  # Sec. 3.3.2
 
 
-class FMDConv(nn.Module):
+class FMDConv(ExpertConv):
     """Attend to input channels, output channels and, with a temperature that falls in training, to the experts.
 
     Args:
@@ -54,12 +54,10 @@ class FMDConv(nn.Module):
         anneal: dict[str, float] | None = ANNEAL,
         form: str = "kernel",
     ):
-        super().__init__()
         if not attentions or not set(attentions) <= set(ATTENTIONS):
             raise ValueError(f"attentions must be some of {', '.join(ATTENTIONS)}, got {attentions!r}")
-        self.experts = Experts(
-            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, num_experts, form
-        )
+        geometry = (kernel_size, stride, padding, dilation, groups)
+        super().__init__(Experts(in_channels, out_channels, *geometry, bias, num_experts, form))
         self.trunk = (
             Trunk(in_channels, trunk_width(in_channels, reduction)) if {"input", "output"} & set(attentions) else None
         )
@@ -96,4 +94,4 @@ class FMDConv(nn.Module):
         """Fold the trunk's norm, and a guide and a following BatchNorm, which are constant at evaluation."""
         if self.trunk is not None:
             self.trunk.fuse()
-        self.experts.fuse(guide, bn)
+        super().fuse(guide, bn)

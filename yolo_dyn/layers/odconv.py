@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from yolo_dyn.layers.attention import Trunk, check_anneal, start_at_a_half, trunk_width
-from yolo_dyn.layers.experts import Experts
+from yolo_dyn.layers.experts import ExpertConv, Experts
 from yolo_dyn.layers.functional import PER_SAMPLE_FORMS, Size
 
 ATTENTIONS = ("spatial", "channel", "filter", "kernel")
 
 
-class ODConv(nn.Module):
+class ODConv(ExpertConv):
     """Attend to all four dimensions of the kernel space: taps, input channels, filters and expert kernels.
 
     A 1x1 convolution has no spatial attention, a depthwise one no filter attention, a single expert no kernel
@@ -54,14 +54,12 @@ class ODConv(nn.Module):
         anneal: dict[str, float] | None = None,
         form: str = "kernel",
     ):
-        super().__init__()
         if not attentions or not set(attentions) <= set(ATTENTIONS):
             raise ValueError(f"attentions must be some of {', '.join(ATTENTIONS)}, got {attentions!r}")
         if form not in PER_SAMPLE_FORMS:  # a spatial attention cannot be mixed into responses
             raise ValueError(f"form must be one of {', '.join(PER_SAMPLE_FORMS)}, got {form!r}")
-        self.experts = Experts(
-            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, num_experts, form
-        )
+        geometry = (kernel_size, stride, padding, dilation, groups)
+        super().__init__(Experts(in_channels, out_channels, *geometry, bias, num_experts, form))
         taps = self.experts.kernel_size[0] * self.experts.kernel_size[1]
         depthwise = groups == in_channels == out_channels
         self.trunk = Trunk(in_channels, trunk_width(in_channels, reduction))
@@ -99,4 +97,4 @@ class ODConv(nn.Module):
     def fuse(self, guide: Tensor | None = None, bn: nn.BatchNorm2d | None = None) -> None:
         """Fold the trunk's norm, and a guide and a following BatchNorm, which are constant at evaluation."""
         self.trunk.fuse()
-        self.experts.fuse(guide, bn)
+        super().fuse(guide, bn)

@@ -51,6 +51,7 @@ class RDConv(nn.Module):
         ValueError: for an argument outside its range; the message names it.
     """
 
+    normed = True
     form = "kernel"  # of checkpoints from before these were arguments
     bypass = False
 
@@ -72,24 +73,17 @@ class RDConv(nn.Module):
         form: str = "kernel",
     ):
         super().__init__()
+        _check(out_channels, kernel_size, bias, ratio, num_experts, strip_size, form)
         span = dilation * (kernel_size - 1)
         padding = span // 2 if padding is None else padding
         intrinsic = min(max(1, round(ratio * out_channels)), out_channels - 1)
         strip_padding = strip_size // 2 + padding - span // 2  # gives the spatial weight the convolution's output size
-        for wrong, message in (
-            (bias, "bias must be False: every part of RDConv ends in a BatchNorm"),
-            (out_channels < 2, f"out_channels must be at least 2, got {out_channels}"),
-            (not 0 < ratio < 1, f"ratio must lie in (0, 1), got {ratio}"),
-            (kernel_size < 1 or kernel_size % 2 == 0, f"kernel_size must be odd, got {kernel_size}"),
-            (num_experts < 1, f"num_experts must be at least 1, got {num_experts}"),
-            (strip_size < 1 or strip_size % 2 == 0, f"strip_size must be odd, got {strip_size}"),
-            (strip_padding < 0, f"strip_size {strip_size} is too short for padding {padding}, dilation {dilation}"),
-            (form not in PER_SAMPLE_FORMS, f"form must be one of {', '.join(PER_SAMPLE_FORMS)}, got {form!r}"),
-            (bypass and 2 * padding != span, f"bypass needs padding {span // 2}, which keeps the size; got {padding}"),
-            (groups < 1 or intrinsic % groups, f"groups must divide the {intrinsic} intrinsic channels, got {groups}"),
-        ):
-            if wrong:
-                raise ValueError(message)
+        if strip_padding < 0:
+            raise ValueError(f"strip_size {strip_size} is too short for padding {padding}, dilation {dilation}")
+        if bypass and 2 * padding != span:
+            raise ValueError(f"bypass needs padding {span // 2}, which keeps the size; got {padding}")
+        if groups < 1 or intrinsic % groups:
+            raise ValueError(f"groups must divide the {intrinsic} intrinsic channels, got {groups}")
 
         self.out_channels, self.intrinsic, self.kernel_size = out_channels, intrinsic, kernel_size
         self.stride, self.padding, self.dilation, self.groups, self.form = stride, padding, dilation, groups, form
@@ -124,6 +118,9 @@ class RDConv(nn.Module):
         cheap = F.silu(self.cheap(x if self.bypass else y), inplace=True)
         return torch.cat([y, cheap], 1)[:, : self.out_channels]  # (Eq. 7)
 
+    def guide_shape(self) -> tuple[int, int, int]:
+        return len(self.weight) // self.intrinsic, self.intrinsic, self.weight.shape[1]
+
     @torch.no_grad()
     def fuse(self, guide: Tensor | None = None) -> None:
         """Fold the BatchNorms, and a guide that is constant at evaluation, into the kernels, once."""
@@ -132,3 +129,22 @@ class RDConv(nn.Module):
         if self.norm is not None:
             self.weight, self.bias = fold_batchnorm(guided(self.weight, guide), self.norm)
             self.norm = None
+
+
+def _check(
+    out_channels: int, kernel_size: int, bias: bool, ratio: float, num_experts: int, strip_size: int, form: str
+) -> None:
+    if bias:
+        raise ValueError("bias must be False: every part of RDConv ends in a BatchNorm")
+    if out_channels < 2:
+        raise ValueError(f"out_channels must be at least 2, got {out_channels}")
+    if not 0 < ratio < 1:
+        raise ValueError(f"ratio must lie in (0, 1), got {ratio}")
+    if kernel_size < 1 or kernel_size % 2 == 0:
+        raise ValueError(f"kernel_size must be odd, got {kernel_size}")
+    if num_experts < 1:
+        raise ValueError(f"num_experts must be at least 1, got {num_experts}")
+    if strip_size < 1 or strip_size % 2 == 0:
+        raise ValueError(f"strip_size must be odd, got {strip_size}")
+    if form not in PER_SAMPLE_FORMS:
+        raise ValueError(f"form must be one of {', '.join(PER_SAMPLE_FORMS)}, got {form!r}")

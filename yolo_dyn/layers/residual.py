@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from yolo_dyn.layers.attention import Trunk, check_anneal, trunk_width
-from yolo_dyn.layers.experts import Experts
+from yolo_dyn.layers.experts import ExpertConv, Experts
 from yolo_dyn.layers.functional import Size
 
 ANNEAL = {"start": 30.0, "step": 2.9}  # to 1 over 10 epochs
@@ -17,7 +17,7 @@ ACTIVATIONS = {"sigmoid": torch.sigmoid, "softmax": lambda z: torch.softmax(z, 1
 INITS = ("zero", "random")
 
 
-class DynamicResidualConv(nn.Module):
+class DynamicResidualConv(ExpertConv):
     """Add a mixture of expert kernels, which starts at zero, to an input-agnostic kernel.
 
     Args:
@@ -60,7 +60,6 @@ class DynamicResidualConv(nn.Module):
         anneal: dict[str, float] | None = ANNEAL,
         form: str = "kernel",
     ):
-        super().__init__()
         if activation not in ACTIVATIONS:
             raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, got {activation!r}")
         if init not in INITS:
@@ -70,9 +69,8 @@ class DynamicResidualConv(nn.Module):
         if init == "zero" and not residual:
             raise ValueError("init must be 'random' without the residual kernel: all kernels would be zero, got 'zero'")
         kernels = num_experts + residual  # the input-agnostic kernel is the first, and its attention always one
-        self.experts = Experts(
-            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, False, kernels, form
-        )
+        geometry = (kernel_size, stride, padding, dilation, groups)
+        super().__init__(Experts(in_channels, out_channels, *geometry, False, kernels, form))
         if init == "zero":
             nn.init.zeros_(self.experts.weight[out_channels:])
         self.experts.shift = nn.Parameter(torch.zeros(out_channels)) if bias else None
@@ -106,4 +104,4 @@ class DynamicResidualConv(nn.Module):
     def fuse(self, guide: Tensor | None = None, bn: nn.BatchNorm2d | None = None) -> None:
         """Fold what is constant at evaluation: a guide and the BatchNorms."""
         self.trunk.fuse()
-        self.experts.fuse(guide, bn)
+        super().fuse(guide, bn)

@@ -86,6 +86,9 @@ class RFAConv(nn.Module):
             y = F.conv2d(fields, weight[:, part].reshape(weight.shape[0], -1, 1, 1)) + y
         return y
 
+    def guide_shape(self) -> tuple[int, int, int]:
+        return 1, self.weight.shape[0], self.weight.shape[1]
+
     @torch.no_grad()
     def fuse(self, guide: Tensor | None = None, bn: nn.BatchNorm2d | None = None) -> None:
         """Fold the inner norm, and a guide and a following BatchNorm, which are constant at evaluation."""

@@ -12,7 +12,6 @@ Deviations and choices, where the paper is silent or contradicts itself:
 - Sec. 4.4 speaks of residual links, which neither Eq. 8 nor Fig. 2 has: ``residual=True`` adds them.
 """
 
-import inspect
 import math
 from typing import Any
 
@@ -20,8 +19,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from yolo_dyn.layers.blocks import ConvNorm, ConvNormAct
+from yolo_dyn.layers.blocks import ConvNorm, with_norm
 from yolo_dyn.layers.functional import SILU_GAIN
+from yolo_dyn.layers.protocol import Guidable, options_of
 from yolo_dyn.layers.rdconv import RDConv
 
 GUIDES = ("reshape", "conv", "average", "none")
@@ -37,14 +37,14 @@ class SGDM(nn.Module):
         static_size: k_s, length of the static strips; ``k_d * k_d`` (the default), so that a strip reshapes to the
             dynamic kernel. Any odd length with ``guide="none"``.
         strip_size: length of the strips in RDConv's spatial branch (Table 7).
-        razor_ratio: RDConv's razor ratio (Table 6).
+        razor_ratio: RDConv's razor ratio (Table 6), which is called `ratio` there.
         num_experts: number of the dynamic layer's expert kernels, K.
         guide: how the strips become the guide of the dynamic kernel: "reshape", "conv", "average", or "none" to switch
             it off. By default "reshape" where the strips have as many values as RDConv's bank, or as the kernel of
             another dynamic layer, and "conv" elsewhere.
         residual: add its own input to each of the three branches.
-        dynamic: class of the dynamic layer (Table 3); in a YAML its name. One that is no RDConv mixes all g channels
-            and is followed by BatchNorm and SiLU. Its guide is W_h + W_w, tap by tap, the same for all experts.
+        dynamic: class of the dynamic layer (Table 3); in a YAML its name. A convolution mixes all g channels and is
+            followed by BatchNorm and SiLU. Its guide is W_h + W_w, tap by tap, the same for all experts.
         **options: the dynamic layer's own.
 
     Shape:
@@ -74,41 +74,26 @@ class SGDM(nn.Module):
     ):
         super().__init__()
         static_size = kernel_size * kernel_size if static_size is None else static_size
+        _check_sizes(in_channels, out_channels, ratio, kernel_size, static_size, razor_ratio)
+        _check_guide(guide, dynamic, kernel_size, static_size)
         g = min(round(ratio * in_channels), in_channels // 3)
-        for wrong, message in (
-            (in_channels != out_channels, f"SGDM keeps the channels: got {in_channels} in and {out_channels} out"),
-            (not 0 < ratio <= 1 / 3, f"ratio must lie in (0, 1/3], got {ratio}"),
-            (g < 2, f"ratio {ratio} of {in_channels} channels leaves {g} for a branch, at least 2 are needed"),
-            (kernel_size < 1 or kernel_size % 2 == 0, f"kernel_size must be odd, got {kernel_size}"),
-            (not 0 < razor_ratio < 1, f"razor_ratio must lie in (0, 1), got {razor_ratio}"),
-            (static_size < 1 or static_size % 2 == 0, f"static_size must be odd, got {static_size}"),
-            (guide not in (None, *GUIDES), f"guide must be one of {', '.join(GUIDES)}, got {guide!r}"),
-            (guide != "none" and not _takes_guide(dynamic), f"{dynamic.__name__} takes no guide: set guide to 'none'"),
-            (
-                guide != "none" and static_size != kernel_size * kernel_size,
-                f"a strip of static_size {static_size} cannot be reshaped to the dynamic kernel of kernel_size "
-                f"{kernel_size}: static_size must be {kernel_size * kernel_size}, or guide 'none'",
-            ),
-        ):
-            if wrong:
-                raise ValueError(message)
-
+        if g < 2:
+            raise ValueError(f"ratio {ratio} of {in_channels} channels leaves {g} for a branch, at least 2 are needed")
         self.split = [g, g, g, in_channels - 3 * g]  # channels of X_rd, X_h, X_w, X_id
-        if "num_experts" in inspect.signature(dynamic).parameters:
-            options["num_experts"] = num_experts
-        if dynamic is RDConv:
-            self.dynamic: RDConv | ConvNormAct = RDConv(
-                g, g, kernel_size, ratio=razor_ratio, strip_size=strip_size, **options
-            )
-        else:
-            self.dynamic = ConvNormAct(dynamic, g, g, kernel_size, **options)
+        offered = {"num_experts": num_experts, "ratio": razor_ratio, "strip_size": strip_size}
+        options = {name: value for name, value in offered.items() if name in options_of(dynamic)} | options
+        self.dynamic: Any = with_norm(dynamic, g, g, kernel_size, **options)
         self.static_h = ConvNorm(g, g, (static_size, 1))
         self.static_w = ConvNorm(g, g, (1, static_size))
         self.kernel_size, self.residual = kernel_size, residual
+        self.guide = "none"
+        if guide != "none":
+            self._set_guide(guide, g, static_size)
 
-        channels = getattr(self.dynamic, "intrinsic", g)
-        self.kernel_channels = (channels, channels // options.get("groups", 1))  # [C_out, C_in/groups]
-        values = math.prod(self.kernel_channels) * (num_experts if dynamic is RDConv else 1)
+    def _set_guide(self, guide: str | None, g: int, static_size: int) -> None:
+        """Choose how strips of g channels become the guide, and scale it to unit variance."""
+        guides, *self.kernel_channels = self.dynamic.guide_shape()
+        values = guides * math.prod(self.kernel_channels)
         if guide == "reshape" and values != g * g:
             raise ValueError(
                 f"guide 'reshape' needs strips and dynamic kernels with as many values: {g} * {g} * {static_size} and "
@@ -117,7 +102,7 @@ class SGDM(nn.Module):
         self.guide = guide or ("reshape" if values == g * g else "conv")
         # strips start with variance SILU_GAIN^2 / (g k_s); the guide adds two, an average of n^2 of them divides by n
         self.guide_scale = math.sqrt(g * static_size / 2) / SILU_GAIN
-        self.guide_scale *= g / channels if self.guide == "average" else 1
+        self.guide_scale *= g / self.kernel_channels[0] if self.guide == "average" else 1
         if self.guide == "conv":  # orthogonal rows keep the variance
             self.guide_out = nn.Parameter(nn.init.orthogonal_(torch.empty(self.kernel_channels[0], g)))  # P
             self.guide_in = nn.Parameter(nn.init.orthogonal_(torch.empty(self.kernel_channels[1], g)))  # Q
@@ -163,9 +148,33 @@ class SGDM(nn.Module):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         if "guided" in self.__dict__:  # checkpoints from before dynamic kernels had groups
-            self.kernel_channels = (self.__dict__.pop("guided"),) * 2
+            self.kernel_channels = [self.__dict__.pop("guided")] * 2
 
 
-def _takes_guide(dynamic: type[nn.Module]) -> bool:
-    fuse = getattr(dynamic, "fuse", None)
-    return all("guide" in inspect.signature(f).parameters for f in (dynamic.forward, fuse) if f) and bool(fuse)
+def _check_sizes(
+    in_channels: int, out_channels: int, ratio: float, kernel_size: int, static_size: int, razor_ratio: float
+) -> None:
+    if in_channels != out_channels:
+        raise ValueError(f"SGDM keeps the channels: got {in_channels} in and {out_channels} out")
+    if not 0 < ratio <= 1 / 3:
+        raise ValueError(f"ratio must lie in (0, 1/3], got {ratio}")
+    if kernel_size < 1 or kernel_size % 2 == 0:
+        raise ValueError(f"kernel_size must be odd, got {kernel_size}")
+    if not 0 < razor_ratio < 1:
+        raise ValueError(f"razor_ratio must lie in (0, 1), got {razor_ratio}")
+    if static_size < 1 or static_size % 2 == 0:
+        raise ValueError(f"static_size must be odd, got {static_size}")
+
+
+def _check_guide(guide: str | None, dynamic: type[nn.Module], kernel_size: int, static_size: int) -> None:
+    if guide not in (None, *GUIDES):
+        raise ValueError(f"guide must be one of {', '.join(GUIDES)}, got {guide!r}")
+    if guide == "none":
+        return
+    if not issubclass(dynamic, Guidable):
+        raise ValueError(f"{dynamic.__name__} takes no guide: set guide to 'none'")
+    if static_size != kernel_size * kernel_size:
+        raise ValueError(
+            f"a strip of static_size {static_size} cannot be reshaped to the dynamic kernel of kernel_size "
+            f"{kernel_size}: static_size must be {kernel_size * kernel_size}, or guide 'none'"
+        )

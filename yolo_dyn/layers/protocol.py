@@ -1,0 +1,134 @@
+"""The layer contract: what the rest of the package may ask of a layer, beyond being an ``nn.Module``.
+
+A class becomes a layer by being registered (`yolo_dyn.register`) as one of three kinds:
+
+- "convolution": is built as ``layer(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias)``,
+  with its own options by keyword after these, and maps ``[B, C_in, H, W]`` to ``[B, C_out, H', W']`` like
+  ``nn.Conv2d``. A row of a model YAML adds BatchNorm and SiLU;
+- "module": is built as ``layer(in_channels, out_channels, *args, **options)``, by a row as it is;
+- "network": a part of whole networks, with fixed channels or several inputs; it declares its output channels.
+
+Everything else is optional. A layer takes part in one of the following by having the method, or the attributes, with
+this signature; there is nothing to inherit from. `yolo-dyn check layer=Name` tells what a layer keeps of all this.
+"""
+
+import inspect
+from collections.abc import Mapping
+from typing import Any, Protocol, TypeGuard, runtime_checkable
+
+from torch import Tensor, nn
+
+
+@runtime_checkable
+class Fusible(Protocol):
+    """Folds what is constant at evaluation, its own BatchNorms above all.
+
+    It is called once, when a model is fused for inference, for an outer layer before those inside it.
+    """
+
+    def fuse(self) -> None: ...
+
+
+@runtime_checkable
+class FusibleConvolution(Protocol):
+    """A convolution that folds what comes with it too: the guide of an SGDM, and the BatchNorm that follows it.
+
+    A convolution must take both arguments if it has the method at all.
+    """
+
+    def fuse(self, guide: Tensor | None = None, bn: nn.BatchNorm2d | None = None) -> None: ...
+
+
+@runtime_checkable
+class Guidable(Protocol):
+    """Lets SGDM guide it: ``forward(x, guide)`` and ``fuse(guide)`` multiply its kernels by the guide (SGDM Eq. 10)."""
+
+    def guide_shape(self) -> tuple[int, int, int]:
+        """How many guides it takes, one or as many as experts, and the channels of each: ``(K or 1, C_out, C_in)``."""
+        ...
+
+
+@runtime_checkable
+class StartsFromStatic(Protocol):
+    """Can start as a given static convolution, exact but for rounding (`yolo_dyn.convert(..., from_static=True)`)."""
+
+    def start_from(self, weight: Tensor, bias: Tensor | None) -> None:
+        """Take ``[C_out, C_in/groups, k, k]`` and ``[C_out]``."""
+        ...
+
+
+@runtime_checkable
+class DeclaresChannels(Protocol):
+    """Tells its output channels itself, so that it may take several inputs and yield several maps.
+
+    Its row builds ``layer(in_channels, *args, **options)``, with a list of channels if the row reads several rows; its
+    ``forward`` takes a list of maps then.
+    """
+
+    @staticmethod
+    def out_channels(in_channels: Any, args: list[Any]) -> int | list[int]: ...
+
+
+@runtime_checkable
+class RefusesExport(Protocol):
+    """Knows formats of `yolo export` that cannot take it."""
+
+    def cannot_export(self, target: str) -> str | None:
+        """The reason, or None if the format can take it."""
+        ...
+
+
+@runtime_checkable
+class HasForm(Protocol):
+    """Computes its mixture in one of several forms, see `functional.mixture_conv`; an export chooses among them."""
+
+    form: str
+
+
+@runtime_checkable
+class Annealed(Protocol):
+    """Divides logits by a temperature, which training lowers by a schedule ``{start, step}``; None for none."""
+
+    anneal: dict[str, float] | None
+    temperature: float
+
+
+@runtime_checkable
+class DropsPaths(Protocol):
+    """Leaves out a residual branch at random in training, with this probability (stochastic depth)."""
+
+    drop_path: float
+
+
+@runtime_checkable
+class RemembersOptions(Protocol):
+    """Its defaults have changed since earlier releases, whose checkpoints are to stay what they were."""
+
+    def unnamed_options(self) -> dict[str, Any]:
+        """The options, by their names in a YAML, that it was built with and that are not today's defaults."""
+        ...
+
+
+@runtime_checkable
+class HasNote(Protocol):
+    """Has something to say in the table of a model's rows, beside its arguments."""
+
+    def log_note(self) -> str: ...
+
+
+def options_of(layer: type[nn.Module]) -> Mapping[str, inspect.Parameter]:
+    """The arguments that a layer can be built with."""
+    return inspect.signature(layer).parameters
+
+
+def folds_norm(layer: nn.Module | type[nn.Module]) -> TypeGuard[FusibleConvolution]:
+    """Whether its `fuse` takes the BatchNorm that follows it; a module's folds its own alone."""
+    return isinstance(layer, Fusible) and "bn" in inspect.signature(layer.fuse).parameters
+
+
+def ends_in_norm(layer: type[nn.Module]) -> bool:
+    """Whether it brings BatchNorm and activation itself, which a class says by ``normed = True``.
+
+    SGDM then adds none; its `forward` and `fuse` take a guide, which may be None.
+    """
+    return getattr(layer, "normed", False)
