@@ -13,19 +13,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers import BUNDLED, photos_folder
 from xdist.scheduler import LoadScopeScheduling
-
-ROOT = Path(__file__).resolve().parent.parent
-DETECTORS = sorted(p.name for p in (ROOT / "models_yaml").glob("*.yaml") if not p.stem.endswith("-cls"))
-CLASSIFIERS = sorted(p.name for p in (ROOT / "models_yaml").glob("*-cls.yaml"))
-
-
-def nano(name: str) -> str:
-    """The name that builds a bundled detector at nano scale."""
-    return name.replace("-", "n-", 1)
-
-
-BUNDLED = {*DETECTORS, *map(nano, DETECTORS), *CLASSIFIERS}
 
 
 class Scheduler(LoadScopeScheduling):
@@ -56,10 +45,7 @@ os.environ.setdefault("YOLO_OFFLINE", "true")
 @pytest.fixture(scope="session")
 def photos() -> Path:
     """The folder of real photos: bccd, voc20 and coco-tiny, each with a data.yaml."""
-    folder = Path(os.environ.get("YOLO_DYN_DATA", ROOT.parent / "shared" / "data"))
-    if not folder.is_dir():
-        pytest.skip(f"no real photos at {folder}: set YOLO_DYN_DATA")
-    return folder
+    return photos_folder(os.environ.get("YOLO_DYN_DATA"))
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import venv
 from pathlib import Path
 
 import pytest
-from conftest import DETECTORS, ROOT, nano
+from helpers import DETECTORS, ROOT, nano
 
 pytestmark = pytest.mark.accept
 COMMON = ("workers=2", "device=cpu", "seed=0")
@@ -78,7 +78,7 @@ def _environment(folder: Path) -> Path:
     return folder / "bin"
 
 
-def test_a_wheel_in_an_empty_environment(photos, tmp_path):
+def test_a_wheel_in_an_empty_environment(tmp_path):
     """A non-editable wheel brings the hook, the model and the data YAMLs, and takes them away again."""
     build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path), str(ROOT)]
     subprocess.run(build, check=True)

@@ -7,7 +7,7 @@ import pytest
 import timm
 import torch
 import torchvision
-from conftest import ROOT
+from helpers import ROOT
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from ultralytics.nn.tasks import ClassificationModel, DetectionModel

@@ -4,7 +4,7 @@ import onnxruntime
 import pytest
 import reference_dmf as oracle
 import torch
-from conftest import ROOT
+from helpers import ROOT
 from test_layers import randomise
 from torch import nn
 from torch.nn import functional as F

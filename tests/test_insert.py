@@ -7,7 +7,7 @@ import pytest
 import torch
 import ultralytics
 import yaml
-from conftest import DETECTORS, ROOT
+from helpers import DETECTORS, ROOT
 from ultralytics.nn import tasks
 
 from yolo_dyn import YoloDynError, registry

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from conftest import DETECTORS, ROOT, nano
+from helpers import DETECTORS, ROOT, nano
 from test_layers import randomise
 from torch import nn
 from ultralytics import YOLO

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import yaml
-from conftest import ROOT
+from helpers import ROOT
 from torch.nn.modules.module import register_module_forward_pre_hook
 from ultralytics import YOLO
 from ultralytics.cfg import get_cfg

@@ -4,7 +4,7 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
-from conftest import ROOT
+from helpers import ROOT
 
 PACKAGE = ROOT / "yolo_dyn"
 ENTRY = ("__init__", "startup", "cli", "demo")  # they stand at the door: what is imported there is imported late

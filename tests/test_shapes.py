@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import yaml
-from conftest import ROOT
+from helpers import ROOT
 
 from yolo_dyn import YoloDynError
 from yolo_dyn.data import shapes

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT
+from helpers import ROOT
 
 BUILD = "from ultralytics import YOLO; print(type(YOLO('yolov8n-sgdm.yaml').model.model[22]).__name__)"
 STOCK_MODELS = """

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 import yaml
-from conftest import ROOT
+from helpers import ROOT
 from scipy import stats
 
 from yolo_dyn import YoloDynError, cli

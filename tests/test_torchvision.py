@@ -7,7 +7,7 @@ from urllib.error import URLError
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
+from helpers import ROOT
 from test_layers import randomise
 from torch import nn
 from torchvision import models

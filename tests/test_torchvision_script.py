@@ -6,7 +6,7 @@ import runpy
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
+from helpers import ROOT
 from torch import nn
 from torchvision import tv_tensors
 from torchvision.ops import masks_to_boxes
