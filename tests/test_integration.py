@@ -71,7 +71,7 @@ def _own_layers():
         yolo_dyn.register(kind)
     yield
     for kind in (PlainConv, WeightedSum):
-        del registry._LAYERS[kind.__name__]
+        registry.unregister(kind.__name__)
 
 
 def model_of(rows: list, **keys) -> tasks.DetectionModel:
@@ -172,7 +172,7 @@ def test_a_registered_name_that_ultralytics_has_is_refused():
         with pytest.raises(YoloDynError, match="'C2f' is taken by Ultralytics"):
             model_of([[-1, 1, "C2f", [64]]])
     finally:
-        del registry._LAYERS["C2f"]
+        registry.unregister("C2f")
 
 
 def test_the_table_shows_the_layer_and_not_its_host(log):

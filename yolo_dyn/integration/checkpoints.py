@@ -15,6 +15,7 @@ from yolo_dyn import layers, registry
 from yolo_dyn.errors import MissingFileError, nearest
 from yolo_dyn.integration import annealing
 from yolo_dyn.integration.versions import require_validated
+from yolo_dyn.layers.protocol import RemembersOptions
 from yolo_dyn.output import files
 
 
@@ -91,11 +92,10 @@ def name_earlier_defaults(model: nn.Module) -> None:
 
 
 def _unnamed_options(row: nn.Module) -> dict[str, Any]:
-    """What the layers of a row say of their options, see `layers.SGDM.unnamed_options`."""
+    """What the layers of a row say of their options."""
     options: dict[str, Any] = {}
     for module in row.modules():
-        say: Any = getattr(module, "unnamed_options", dict)
-        options |= say()
+        options |= module.unnamed_options() if isinstance(module, RemembersOptions) else {}
     return options
 
 

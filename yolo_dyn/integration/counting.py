@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from yolo_dyn import registry
+from yolo_dyn.layers.protocol import Fusible, folds_norm
 
 
 def fuse(stock: Callable) -> Callable:
@@ -16,14 +17,13 @@ def fuse(stock: Callable) -> Callable:
 
     def fuse(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
         for block in [module for module in self.modules() if isinstance(module, Conv) and hasattr(module, "bn")]:
-            if isinstance(block.conv, registry.CONVOLUTIONS):  # the stock folding would take it for an nn.Conv2d
-                block.conv.fuse(bn=block.bn)  # type: ignore[operator]
+            if registry.kind_of(type(block.conv)) == "convolution" and folds_norm(block.conv):
+                block.conv.fuse(bn=block.bn)  # the stock folding would take it for an nn.Conv2d
                 del block.bn
                 block.forward = block.forward_fuse  # type: ignore[method-assign]
         for layer in registry.in_model(self):  # an outer layer comes before the layers inside it, and folds them
-            fold = getattr(layer, "fuse", None)
-            if callable(fold):
-                fold()
+            if isinstance(layer, Fusible):
+                layer.fuse()
         return stock(self, *args, **kwargs)  # afterwards, since it logs the summary of the fused model
 
     return fuse

@@ -19,6 +19,7 @@ from torch import nn
 
 from yolo_dyn import registry
 from yolo_dyn.errors import YoloDynError
+from yolo_dyn.layers.protocol import HasForm, RefusesExport
 
 # Formats whose convolutions take a kernel that is computed in the graph: the first four are measured, TensorRT's
 # developers say so. LiteRT keeps the kernel of the first image (https://github.com/tensorflow/tensorflow/issues/31205),
@@ -38,8 +39,7 @@ def on_export_start(exporter: Any) -> None:
         return
     _require_packages(target)
     for layer in layers:
-        obstacle = getattr(layer, "cannot_export", None)
-        if callable(obstacle) and (reason := obstacle(target)):
+        if isinstance(layer, RefusesExport) and (reason := layer.cannot_export(target)):
             raise YoloDynError(f"{type(layer).__name__} cannot be exported to {target}: {reason}")
     if exporter.args.dynamic or target not in COMPUTED_KERNELS:
         free_batch(exporter.model)
@@ -62,8 +62,8 @@ def free_batch(model: nn.Module) -> None:
     into the graph. `torch.export` tells by itself which sizes are to be free and needs no preparation.
     """
     for module in model.modules():
-        if getattr(module, "form", None) == "kernel":
-            module.form = "unfold"  # type: ignore[assignment]
+        if isinstance(module, HasForm) and module.form == "kernel":
+            module.form = "unfold"
 
 
 def _whole(exporter: Any, stock: Callable[..., str | Path]) -> Callable[..., str]:

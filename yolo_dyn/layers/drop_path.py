@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from yolo_dyn.layers.protocol import DropsPaths
+
 
 def drop_path(branch: Tensor, rate: float, training: bool) -> Tensor:
     """Leave out the branch of each sample with probability `rate` in training; what stays is scaled by 1 / (1 - rate).
@@ -34,7 +36,7 @@ def spread_drop_path(model: nn.Module, rate: float) -> int:
     Returns:
         How many layers there are.
     """
-    layers = [layer for layer in model.modules() if hasattr(layer, "drop_path")]
+    layers = [m for m in model.modules() if isinstance(m, DropsPaths) and isinstance(m.drop_path, float)]  # no timm's
     for i, layer in enumerate(layers):
-        layer.drop_path = rate * i / max(len(layers) - 1, 1)  # type: ignore[assignment]
+        layer.drop_path = rate * i / max(len(layers) - 1, 1)
     return len(layers)
