@@ -65,12 +65,39 @@ def WeightedSum():  # noqa: N802
     return WeightedSum
 
 
+@layer_class
+def OwnConv():  # noqa: N802
+    class OwnConv(nn.Conv2d):
+        """A convolution of one's own, with an option of its own."""
+
+        def __init__(
+            self,
+            in_channels: int,
+            out_channels: int,
+            kernel_size: int,
+            stride: int = 1,
+            padding: int = 0,
+            dilation: int = 1,
+            groups: int = 1,
+            bias: bool = True,
+            factor: float = 1.0,
+        ):
+            super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias)
+            self.factor = factor
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.factor * super().forward(x)
+
+    return OwnConv
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _own_layers():
     for kind in (PlainConv, WeightedSum):
         yolo_dyn.register(kind)
+    yolo_dyn.register(OwnConv, kind="convolution")
     yield
-    for kind in (PlainConv, WeightedSum):
+    for kind in (PlainConv, WeightedSum, OwnConv):
         registry.unregister(kind.__name__)
 
 
@@ -163,6 +190,37 @@ def test_several_inputs_with_unequal_channels_are_refused():
 def test_a_bad_row_is_named(row, message):
     with pytest.raises(YoloDynError, match=f"small.yaml, row 2.*{message}"):
         model_of([row])
+
+
+def test_a_convolution_of_ones_own_is_one_like_ours():
+    rows = [
+        [-1, 2, "OwnConv", [64, 3, 2, {"factor": 2.0}]],
+        [-1, 2, "C2f", [64, True, {"dynamic": "OwnConv", "factor": 3.0}]],
+        [-1, 1, "SGDM", [64, {"dynamic": "OwnConv", "guide": "none", "factor": 4.0}]],
+    ]
+    model = model_of(rows)
+    first, second = model.model[2]
+    assert [type(m).__name__ for m in (first, first.conv, first.bn, first.act)] == [
+        "ConvNormAct",
+        "OwnConv",
+        "BatchNorm2d",
+        "SiLU",
+    ]
+    assert (first.conv.stride, second.conv.stride, first.conv.padding, first.conv.bias) == (
+        (2, 2),
+        (1, 1),
+        (1, 1),
+        None,
+    )
+    factors = [m.factor for m in model.modules() if isinstance(m, OwnConv)]
+    assert factors == [2.0] * 2 + [3.0] * 4 + [4.0]
+    x = torch.rand(1, 3, 64, 64)
+    expected = randomise(model)(x)[0]
+    assert torch.allclose(model.fuse(verbose=False)(x)[0], expected, rtol=1e-4, atol=1e-3)
+    network = yolo_dyn.convert(nn.Sequential(nn.Conv2d(4, 4, 3)), "OwnConv", lambda name, module: True, factor=5.0)
+    assert network[0].factor == 5.0
+    with pytest.raises(YoloDynError, match=r"row 2 \(OwnConv\): factor must be float, got 'big'"):
+        model_of([[-1, 1, "OwnConv", [64, 3, {"factor": "big"}]]])
 
 
 def test_a_registered_name_that_ultralytics_has_is_refused():

@@ -23,18 +23,21 @@ def convert(
         layer: a class with the arguments of ``nn.Conv2d``, or the name of a registered one.
         where: is given the name and the module of each ``nn.Conv2d`` and ``nn.Linear``; those it accepts are replaced.
         from_static: start every expert from the static weights, so that the network computes at first what it did.
-            That is exact but for the rounding where the layer has ``start_from``: all convolutions of this package but
+            That is exact but for the rounding if the layer has ``start_from``: all convolutions of this package but
             RDConv and RFAConv. Attentions that scale the kernel then start at zero logits.
-        **options: the layer's own; `bias` is that of the replaced module where it is not given.
+        **options: the layer's own; `bias` is that of the replaced module if it is not given.
 
     Returns:
         The model.
 
     Raises:
-        YoloDynError: where `where` accepts nothing, or a module cannot be replaced by this layer.
+        YoloDynError: if `where` accepts nothing, or a module cannot be replaced by this layer.
 
     Examples:
-        >>> convert(torchvision.models.resnet18(), "ODConv", block_convolutions, num_experts=1)
+        >>> from torchvision.models import resnet18
+        >>> network = convert(resnet18(), "ODConv", block_convolutions, num_experts=1)
+        >>> type(network.layer1[0].conv1).__name__
+        'ODConv'
     """
     kind = registry.require(layer) if isinstance(layer, str) else layer
     if from_static and not issubclass(kind, StartsFromStatic):

@@ -20,7 +20,7 @@ from yolo_dyn.output import files
 
 
 def check_file(stock: Callable) -> Callable:
-    """Wrap the stock search for files: where it finds none, the YAMLs that this package brings are asked."""
+    """Wrap the stock search for files: if it finds none, the YAMLs that this package brings are asked."""
 
     def check_file(file: str | Path, *args: Any, **kwargs: Any) -> Any:
         try:
@@ -74,7 +74,7 @@ def torch_safe_load(stock: Callable) -> Callable:
 
 
 def name_earlier_defaults(model: nn.Module) -> None:
-    """Write into a model's YAML what its layers were built with where a row names nothing and the default has changed.
+    """Write into a model's YAML what its layers were built with if a row names nothing and the default has changed.
 
     Training goes on from a checkpoint with a model built anew from its YAML: it must be the same model.
     """

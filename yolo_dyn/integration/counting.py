@@ -50,7 +50,7 @@ def get_flops(stock: Callable) -> Callable:
 
 
 def image_channels(model: nn.Module) -> int:
-    """Channels of the images a model takes; its first parameter tells where it was not built from a YAML."""
+    """Channels of the images a model takes; its first parameter tells if it was not built from a YAML."""
     return getattr(model, "yaml", {}).get("channels", next(model.parameters()).shape[1])
 
 

@@ -32,7 +32,7 @@ def on_export_start(exporter: Any) -> None:
     """Prepare the export of a model that has our layers; others are left alone.
 
     Raises:
-        YoloDynError: where the format cannot take a layer, or needs a package that is missing.
+        YoloDynError: if the format cannot take a layer, or needs a package that is missing.
     """
     layers, target = registry.in_model(exporter.model), exporter.args.format
     if not layers:
@@ -109,7 +109,7 @@ def _named(written: Path, wanted: Path) -> Iterator[None]:
 
 @contextmanager
 def _without_tracer_warnings() -> Iterator[None]:
-    """The kernel form reads the batch size as a number, which is meant where the batch size is fixed."""
+    """The kernel form reads the batch size as a number, which is meant if the batch size is fixed."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=torch.jit.TracerWarning, module="yolo_dyn")
         warnings.filterwarnings("ignore", "Constant folding - Only steps=1")  # of the exporter's own padding

@@ -138,7 +138,7 @@ def _put_hosts(stock: Callable, hosted: dict[str, Any], ch: int, rows: list[Row]
 
 
 def _refuse_several_maps(hosted: dict[str, Any], rows: list[Row], declared: dict[int, Channels]) -> None:
-    """Raise where a row that takes a map reads a row that yields several."""
+    """Raise if a row that takes a map reads a row that yields several."""
     several = {index for index, channels in declared.items() if isinstance(channels, list)}
     names = {row.index: row.name for row in rows}
     for index, raw in enumerate([*hosted["backbone"], *hosted["head"]]):

@@ -82,7 +82,7 @@ class Row:
         return YoloDynError(f"{self.file}, row {self.index} ({self.name}): {message}")
 
     def out_channels(self, in_channels: Channels) -> Channels:
-        """Ask a class that declares it for its output channels; a list where the row yields several maps."""
+        """Ask a class that declares it for its output channels; a list if the row yields several maps."""
         parameters = list(options_of(self.layer).values())[1:]
         positional = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
         named = itertools.takewhile(self.options.__contains__, positional[len(self.args) :])
@@ -104,7 +104,7 @@ class Row:
         """Build the layer, `repeats` times in sequence: the first takes c1 -> c2 and the stride, the others keep both.
 
         Raises:
-            YoloDynError: where the arguments do not fit the layer.
+            YoloDynError: if the arguments do not fit the layer.
         """
         if self.declares_channels:
             return self._construct(False, in_channels, *self.args, **self.options)
@@ -154,7 +154,7 @@ class StockRow:
 
     @classmethod
     def read(cls, raw: list[Any], index: int, file: str) -> "StockRow | None":
-        """The row, or None where it does not ask for a dynamic layer."""
+        """The row, or None if it does not ask for a dynamic layer."""
         args = raw[3] if isinstance(raw, list) and len(raw) == 4 and raw[2] not in registry.names() else None
         if not (isinstance(args, list) and args and isinstance(args[-1], dict) and "dynamic" in args[-1]):
             return None
@@ -177,7 +177,7 @@ class StockRow:
         """Replace the convolutions of the built row that are larger than 1x1 and see all channels.
 
         Raises:
-            YoloDynError: where there are none, or the layer refuses an argument.
+            YoloDynError: if there are none, or the layer refuses an argument.
         """
 
         def where(name: str, module: nn.Module) -> bool:
@@ -193,7 +193,7 @@ def checked_defaults(d: dict[str, Any], file: str) -> dict[str, dict[str, Any]]:
     """The `defaults:` of a model YAML: keyword arguments for all its rows of a registered layer, ``{Name: {...}}``.
 
     Raises:
-        YoloDynError: where they are no such mapping, or name what no row can take them for.
+        YoloDynError: if they are no such mapping, or name what no row can take them for.
     """
     defaults = d.get("defaults") or {}
     if not isinstance(defaults, dict) or not all(isinstance(options, dict) for options in defaults.values()):

@@ -1,4 +1,7 @@
-"""Stochastic depth of "Deep Networks with Stochastic Depth" (Huang et al., 2016): residual branches are left out."""
+"""Stochastic depth of "Deep Networks with Stochastic Depth" (Huang et al., 2016): residual branches are left out.
+
+https://arxiv.org/abs/1603.09382
+"""
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +27,7 @@ def drop_path(branch: Tensor, rate: float, training: bool) -> Tensor:
 
 
 def check_drop_path(rate: float) -> float:
-    """Return the rate. Raises ValueError where it is no probability below 1."""
+    """Return the rate. Raises ValueError if it is no probability below 1."""
     if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate < 1:
         raise ValueError(f"drop_path must lie in [0, 1), got {rate!r}")
     return float(rate)
