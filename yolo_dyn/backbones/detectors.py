@@ -62,7 +62,7 @@ def retinanet(backbone: str, num_classes: int, **options: Any) -> RetinaNet:
 
     Examples:
         >>> import torch
-        >>> detector = retinanet("dmf-xxs", 91, min_size=64)  # or weights_backbone="runs/classify/train/weights/best.pt"
+        >>> detector = retinanet("dmf-xxs", 91, min_size=64)  # and weights_backbone="path/to/best.pt"
         >>> sorted(detector.eval()([torch.rand(3, 64, 64)])[0])
         ['boxes', 'labels', 'scores']
     """

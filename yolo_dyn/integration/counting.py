@@ -17,10 +17,14 @@ def fuse(stock: Callable) -> Callable:
 
     def fuse(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
         for block in [module for module in self.modules() if isinstance(module, Conv) and hasattr(module, "bn")]:
-            if registry.kind_of(type(block.conv)) == "convolution" and folds_norm(block.conv):
-                block.conv.fuse(bn=block.bn)  # the stock folding would take it for an nn.Conv2d
-                del block.bn
-                block.forward = block.forward_fuse  # type: ignore[method-assign]
+            if registry.kind_of(type(block.conv)) != "convolution":
+                continue
+            if folds_norm(block.conv):
+                block.conv.fuse(bn=block.bn)
+            else:  # the stock folding would take it for an nn.Conv2d
+                block.conv = nn.Sequential(block.conv, block.bn)  # type: ignore[assignment]
+            del block.bn
+            block.forward = block.forward_fuse  # type: ignore[method-assign]
         for layer in registry.in_model(self):  # an outer layer comes before the layers inside it, and folds them
             if isinstance(layer, Fusible):
                 layer.fuse()

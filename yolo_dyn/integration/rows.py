@@ -18,6 +18,7 @@ from yolo_dyn.errors import YoloDynError, nearest
 from yolo_dyn.layers.blocks import ConvNormAct
 from yolo_dyn.layers.protocol import declares_channels, options_of
 
+CONV_ARGUMENTS = tuple(inspect.signature(nn.Conv2d).parameters)[:8]  # up to bias
 Channels = int | list[int]  # of one map, or of each of several
 
 
@@ -226,18 +227,24 @@ def _signature(
     parameters, hints = dict(options_of(layer)), typing.get_type_hints(layer.__init__)
     if registry.kind_of(layer) == "convolution":
         block = [p for p in options_of(ConvNormAct).values() if p.kind is p.POSITIONAL_OR_KEYWORD and p.name != "layer"]
-        own = [p for p in parameters.values() if p.name not in (*(p.name for p in block), "bias")]
-        named = [p.replace(kind=p.KEYWORD_ONLY) if p.kind is p.POSITIONAL_OR_KEYWORD else p for p in own]
-        return inspect.Signature([*block, *named]), {**typing.get_type_hints(ConvNormAct.__init__), **hints}
+        hints = {**typing.get_type_hints(ConvNormAct.__init__), **hints}
+        return inspect.Signature([*block, *_own_options(layer)]), hints
     variable = [name for name, p in parameters.items() if p.kind is p.VAR_KEYWORD]
     if variable and "dynamic" in parameters:
         del parameters[variable[0]]
         chosen = options.get("dynamic")
         dynamic = layer_named(chosen, error) if isinstance(chosen, str) else parameters["dynamic"].default
-        passed_on = options_of(dynamic).values()
-        parameters |= {p.name: p for p in passed_on if p.kind is p.KEYWORD_ONLY and p.name not in parameters}
+        parameters |= {p.name: p for p in _own_options(dynamic) if p.name not in parameters}
         hints = {**typing.get_type_hints(dynamic.__init__), **hints}
     return inspect.Signature(list(parameters.values())), hints
+
+
+def _own_options(layer: type[nn.Module]) -> list[inspect.Parameter]:
+    """A layer's options beyond the arguments of a convolution, by keyword."""
+    own = [p for p in options_of(layer).values() if p.name not in CONV_ARGUMENTS]
+    if registry.kind_of(layer) == "convolution":  # its options may stand after those arguments
+        own = [p.replace(kind=p.KEYWORD_ONLY) if p.kind is p.POSITIONAL_OR_KEYWORD else p for p in own]
+    return [p for p in own if p.kind is p.KEYWORD_ONLY]
 
 
 def _fits(value: Any, hint: Any) -> bool:
