@@ -40,7 +40,7 @@ def test_a_classifier_trains_resumes_fuses_validates_and_exports(name, colours, 
     weights = tmp_path / "run" / "weights" / "best.pt"
     assert len((tmp_path / "run" / "results.csv").read_text().splitlines()) == 3
     best = YOLO(weights)
-    kinds = (*registry.CONVOLUTIONS, *(() if name in STATIC else (ConvNormAct,)))
+    kinds = (*registry.all_layers("convolution").values(), *(() if name in STATIC else (ConvNormAct,)))
     assert any(isinstance(m, kinds) for m in best.model.modules()) == (name not in STATIC)
     network = randomise_around(best.model.float(), torch.rand(8, 3, 64, 64), least=0.1)
     images = torch.rand(2, 3, 64, 64)

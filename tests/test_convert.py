@@ -10,8 +10,9 @@ from torch import nn
 from yolo_dyn import YoloDynError, convert, layers, registry
 from yolo_dyn.bench.fingerprints import FINGERPRINTS
 from yolo_dyn.conversion import all_but_stem, block_convolutions, depthwise_3x3, first_3x3, initial, kernel_size
+from yolo_dyn.layers.protocol import StartsFromStatic
 
-EXACT = sorted(kind.__name__ for kind in registry.CONVOLUTIONS if hasattr(kind, "start_from"))
+EXACT = [name for name, kind in registry.all_layers("convolution").items() if issubclass(kind, StartsFromStatic)]
 
 
 def is_conv(name: str, module: nn.Module) -> bool:

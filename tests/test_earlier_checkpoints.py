@@ -1,15 +1,21 @@
 """Checkpoints of earlier releases, whose rows name no option that was the default then, stay the models they are."""
 
 import copy
+import io
+import os
 import shutil
+import subprocess
+import sys
+import tarfile
 from pathlib import Path
 
 import pytest
 import torch
+from conftest import ROOT
 from torch import nn
 from ultralytics import YOLO
 
-from yolo_dyn import layers
+from yolo_dyn import layers, registry
 
 ROWS = """
 nc: 7
@@ -136,3 +142,56 @@ def test_val_export_train_and_resume(earlier, tiny, tmp_path):
     model.train(resume=True)  # in the folder that the interrupted run names
     assert options(seen[1]) == expected
     assert options(YOLO(earlier / "run" / "weights" / "last.pt").model) == expected
+
+
+BEFORE_THE_ROOMS = "8c07e9b331e4a9dc4b1f23c776aafe862bec1d79"  # the last commit before the package's files moved
+ALL_LAYERS = """
+nc: 3
+backbone:
+  - [-1, 1, Conv, [16, 3, 2]]
+  - [-1, 1, RDConv, [16]]
+  - [-1, 1, CBAM, [16, {reduction: 4}]]
+  - [-1, 1, CoordAtt, [16]]
+  - [-1, 1, A2D2C, [16]]
+  - [-1, 1, A2D2CPlus, [16]]
+  - [-1, 1, CondConv, [16, 3, 2]]
+  - [-1, 1, DCD, [16]]
+  - [-1, 1, DynamicConv, [16]]
+  - [-1, 1, DynamicResidualConv, [16]]
+  - [-1, 1, FMDConv, [16, 3, 2]]
+  - [-1, 1, ODConv, [16]]
+  - [-1, 1, RFAConv, [16]]
+  - [-1, 1, C2f, [16, true, {dynamic: ODConv}]]
+head:
+  - [-1, 1, SGDM, [16]]
+  - [-1, 1, SGDM, [16, {dynamic: CondConv}]]
+  - [[-1], 1, Detect, [nc]]
+"""
+SAVE = """
+import torch, ultralytics
+model = ultralytics.YOLO("all.yaml")
+images = torch.rand(2, 3, 64, 64)
+model.model.train()(images)
+model.save("before.pt")
+again = ultralytics.YOLO("before.pt").model.float().eval()
+torch.save(again(images)[0].detach(), "expected.pt")
+torch.save(images, "images.pt")
+"""
+
+
+@pytest.mark.accept
+def test_checkpoints_from_before_the_files_moved_are_what_they_were(tmp_path):
+    packed = subprocess.run(["git", "archive", BEFORE_THE_ROOMS], cwd=ROOT, capture_output=True, check=False)
+    if packed.returncode:
+        pytest.skip("the history of the repository is not here")
+    with tarfile.open(fileobj=io.BytesIO(packed.stdout)) as archive:
+        archive.extractall(tmp_path / "then", filter="data")
+    (tmp_path / "all.yaml").write_text(ALL_LAYERS)
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "then")}
+    subprocess.run([sys.executable, "-c", SAVE], cwd=tmp_path, env=environment, check=True, capture_output=True)
+    images, expected = (torch.load(tmp_path / name) for name in ("images.pt", "expected.pt"))
+    model = YOLO(tmp_path / "before.pt").model.float().eval()
+    with torch.no_grad():
+        assert torch.equal(model(images)[0], expected)
+        assert torch.allclose(model.fuse(verbose=False)(images)[0], expected, atol=1e-2)
+    assert {type(m).__name__ for m in model.modules()} >= {*registry.names("convolution"), *registry.names("module")}

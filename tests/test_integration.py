@@ -17,6 +17,7 @@ import yolo_dyn
 from yolo_dyn import YoloDynError, integration, registry
 from yolo_dyn.integration import api
 from yolo_dyn.layers import SGDM, RDConv
+from yolo_dyn.layers.blocks import ConvNormAct
 from yolo_dyn.output import files
 
 sys.modules["integration_layers"] = LAYERS = types.ModuleType("integration_layers")
@@ -65,13 +66,40 @@ def WeightedSum():  # noqa: N802
     return WeightedSum
 
 
+@layer_class
+def OwnConv():  # noqa: N802
+    class OwnConv(nn.Conv2d):
+        """A convolution of one's own, with an option of its own."""
+
+        def __init__(
+            self,
+            in_channels: int,
+            out_channels: int,
+            kernel_size: int,
+            stride: int = 1,
+            padding: int = 0,
+            dilation: int = 1,
+            groups: int = 1,
+            bias: bool = True,
+            factor: float = 1.0,
+        ):
+            super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias)
+            self.factor = factor
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.factor * super().forward(x)
+
+    return OwnConv
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _own_layers():
     for kind in (PlainConv, WeightedSum):
         yolo_dyn.register(kind)
+    yolo_dyn.register(OwnConv, kind="convolution")
     yield
-    for kind in (PlainConv, WeightedSum):
-        del registry._LAYERS[kind.__name__]
+    for kind in (PlainConv, WeightedSum, OwnConv):
+        registry.unregister(kind.__name__)
 
 
 def model_of(rows: list, **keys) -> tasks.DetectionModel:
@@ -165,6 +193,33 @@ def test_a_bad_row_is_named(row, message):
         model_of([row])
 
 
+def test_a_convolution_of_ones_own_is_one_like_ours():
+    rows = [
+        [-1, 2, "OwnConv", [64, 3, 2, {"factor": 2.0}]],
+        [-1, 2, "C2f", [64, True, {"dynamic": "OwnConv", "factor": 3.0}]],
+        [-1, 1, "SGDM", [64, {"dynamic": "OwnConv", "guide": "none", "factor": 4.0}]],
+    ]
+    model = model_of(rows)
+    first, second = model.model[2]
+    assert [type(m) for m in (first, first.conv, first.bn, first.act)] == [
+        ConvNormAct,
+        OwnConv,
+        nn.BatchNorm2d,
+        nn.SiLU,
+    ]
+    assert (first.conv.stride, second.conv.stride, first.conv.padding) == ((2, 2), (1, 1), (1, 1))
+    assert first.conv.bias is None
+    factors = [m.factor for m in model.modules() if isinstance(m, OwnConv)]
+    assert factors == [2.0] * 2 + [3.0] * 4 + [4.0]
+    x = torch.rand(1, 3, 64, 64)
+    expected = randomise(model)(x)[0]
+    assert torch.allclose(model.fuse(verbose=False)(x)[0], expected, rtol=1e-4, atol=1e-3)
+    network = yolo_dyn.convert(nn.Sequential(nn.Conv2d(4, 4, 3)), "OwnConv", lambda name, module: True, factor=5.0)
+    assert network[0].factor == 5.0
+    with pytest.raises(YoloDynError, match=r"row 2 \(OwnConv\): factor must be float, got 'big'"):
+        model_of([[-1, 1, "OwnConv", [64, 3, {"factor": "big"}]]])
+
+
 def test_a_registered_name_that_ultralytics_has_is_refused():
     kind = type("C2f", (nn.Identity,), {})
     yolo_dyn.register(kind)
@@ -172,7 +227,7 @@ def test_a_registered_name_that_ultralytics_has_is_refused():
         with pytest.raises(YoloDynError, match="'C2f' is taken by Ultralytics"):
             model_of([[-1, 1, "C2f", [64]]])
     finally:
-        del registry._LAYERS["C2f"]
+        registry.unregister("C2f")
 
 
 def test_the_table_shows_the_layer_and_not_its_host(log):

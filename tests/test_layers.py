@@ -16,8 +16,8 @@ from yolo_dyn import layers, registry
 from yolo_dyn.layers.experts import Experts
 from yolo_dyn.layers.functional import conv_per_sample, mix_kernels
 
-NAMES = sorted(kind.__name__ for kind in (*registry.CONVOLUTIONS, *registry.MODULES))
-CONVOLUTIONS = sorted(kind.__name__ for kind in registry.CONVOLUTIONS)
+CONVOLUTIONS = registry.names("convolution")
+NAMES = sorted([*CONVOLUTIONS, *registry.names("module")])
 ORACLES = {"RDConv": rdconv, "SGDM": sgdm, **{name: functools.partial(oracle, name) for name in ONE_SAMPLE}}
 
 

@@ -47,7 +47,7 @@ def build(backbone: list, width: float = 1.0) -> DetectionModel:
     return DetectionModel({**d, "backbone": backbone, "head": head}, verbose=False)
 
 
-@pytest.mark.parametrize("name", sorted(kind.__name__ for kind in registry.CONVOLUTIONS))
+@pytest.mark.parametrize("name", registry.names("convolution"))
 def test_a_row_of_a_convolution_is_a_block_like_conv(name):
     rows = [[-1, 1, "Conv", [32, 3, 2]], [-1, 2, name, [64, 3, 2]], [-1, 1, name, [64, 1]]]
     model = build(rows, width=0.5)
@@ -58,7 +58,7 @@ def test_a_row_of_a_convolution_is_a_block_like_conv(name):
     assert shapes == [(2, 32, 6, 5), (2, 32, 12, 10), (2, 32, 12, 10)]
 
 
-@pytest.mark.parametrize("name", sorted(kind.__name__ for kind in registry.CONVOLUTIONS))
+@pytest.mark.parametrize("name", registry.names("convolution"))
 @pytest.mark.parametrize(
     ("block", "args", "count"),
     [("Conv", [32, 3, 2], 1), ("C2f", [32, True], 4), ("C3", [32], 2), ("C3k2", [32, True], 8)],

@@ -13,7 +13,7 @@ from yolo_dyn import YoloDynError, layers, registry
 
 @pytest.fixture(autouse=True)
 def _same_table_afterwards(monkeypatch):
-    monkeypatch.setattr(registry, "_LAYERS", dict(registry._LAYERS))
+    monkeypatch.setattr(registry, "_TABLE", dict(registry._TABLE))
 
 
 def test_register_as_call_and_decorator():
@@ -47,27 +47,97 @@ def test_only_module_classes(wrong):
         yolo_dyn.register(wrong)
 
 
-def test_entry_points_are_imported_when_asked_for(monkeypatch):
-    points = {
-        "Declared": EntryPoint("Declared", "torch.nn:Identity", registry.ENTRY_POINT_GROUP),
-        "Broken": EntryPoint("Broken", "no_such_package:Layer", registry.ENTRY_POINT_GROUP),
-    }
-    monkeypatch.setattr(registry, "_declared", lambda: points)
+@pytest.fixture
+def declare(monkeypatch):
+    """Let installed packages declare layers, ``{name: place}``."""
+
+    def declare(**places: str) -> None:
+        points = [EntryPoint(name, place, registry.ENTRY_POINT_GROUP) for name, place in places.items()]
+        monkeypatch.setattr(registry, "entry_points", lambda group: points)
+        monkeypatch.setattr(registry, "_find_declared", registry._find_declared.__wrapped__)
+
+    return declare
+
+
+def test_entry_points_are_imported_when_asked_for(declare):
+    declare(Declared="torch.nn:Identity", Broken="no_such_package:Layer", NoLayer="math:pi")
     assert "Declared" in registry.names()
     assert registry.get("Declared") is nn.Identity
-    with pytest.raises(YoloDynError, match="'Broken', declared as 'no_such_package:Layer', cannot be imported"):
-        registry.get("Broken")
+    assert registry.kind_of(nn.Identity) == "module"
+    for _ in range(2):  # what failed once is not forgotten
+        with pytest.raises(YoloDynError, match="'Broken', declared as 'no_such_package:Layer', cannot be imported"):
+            registry.get("Broken")
+        with pytest.raises(YoloDynError, match=r"register takes an nn.Module class, got 3\.14"):
+            registry.get("NoLayer")
     assert registry.get("Missing") is None
+    with pytest.raises(YoloDynError, match=r"unknown layer 'Declare'; did you mean 'Declared'\? \(known: A2D2C, "):
+        registry.require("Declare")
 
 
-def test_a_package_cannot_declare_one_of_our_names(monkeypatch):
-    points = [EntryPoint("TimmBackbone", "other_package:Backbone", registry.ENTRY_POINT_GROUP)]
-    monkeypatch.setattr(registry, "entry_points", lambda group: points)
+def test_a_declared_layer_keeps_the_kind_that_its_module_gives_it(declare, tmp_path, monkeypatch):
+    text = "import torch, yolo_dyn\n@yolo_dyn.register(kind='convolution')\nclass Declared(torch.nn.Conv2d): ...\n"
+    (tmp_path / "layers_of_mine.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    declare(Declared="layers_of_mine:Declared")
+    assert "Declared" in registry.names("convolution")
+    assert registry.get("Declared").__module__ == "layers_of_mine"
+
+
+@pytest.mark.parametrize("name", ["TimmBackbone", "SGDM"])
+def test_a_package_cannot_declare_one_of_our_names(declare, name):
+    declare(**{name: "other_package:Backbone"})
     with pytest.raises(
-        YoloDynError,
-        match=r"'TimmBackbone', declared as 'other_package:Backbone', is taken by yolo_dyn.backbones.timm",
+        YoloDynError, match=f"the layer name '{name}', declared as 'other_package:Backbone', is taken by yolo_dyn"
     ):
-        registry._declared.__wrapped__()
+        registry.names()
+
+
+class Fused(nn.Conv2d):
+    def fuse(self) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("layer", "kind", "message"),
+    [
+        (nn.Conv2d, "conv", "kind must be one of convolution, module, network, got 'conv'"),
+        (nn.Conv2d, "network", r"Conv2d lacks the static method out_channels\(in_channels, args\)"),
+        (Fused, "convolution", "Fused.fuse must take guide=None and bn=None"),
+    ],
+)
+def test_a_kind_must_have_what_it_is_asked_for(layer, kind, message):
+    with pytest.raises(YoloDynError, match=message):
+        yolo_dyn.register(layer, "Mine", kind)
+
+
+def test_the_kind_is_told_or_seen():
+    class Sum(nn.Module):
+        @staticmethod
+        def out_channels(in_channels, args):
+            return in_channels[0]
+
+    class Mine(nn.Conv2d): ...
+
+    assert registry.kind_of(yolo_dyn.register(Sum)) == "network"
+    assert registry.kind_of(yolo_dyn.register(Mine)) == "module"  # an nn.Conv2d has a number of that name
+    assert registry.kind_of(yolo_dyn.register("Mine", kind="convolution")(Mine)) == "convolution"
+    assert registry.kind_of(nn.Linear) is None
+    registry.unregister("Mine")
+    assert registry.get("Mine") is None
+    for name in ("Mine", "SGDM"):
+        with pytest.raises(
+            YoloDynError, match=f"unregister takes the name of a layer that was registered, got {name!r}"
+        ):
+            registry.unregister(name)
+
+
+def test_our_layers_stand_beside_those_of_ultralytics():
+    import ultralytics.nn.modules as modules
+    import ultralytics.nn.tasks as tasks
+
+    yolo_dyn.integrate()
+    assert modules.SGDM is tasks.SGDM is layers.SGDM
+    assert modules.CBAM is not layers.CBAM  # theirs stays
+    assert not hasattr(tasks, "CBAM")
 
 
 def test_every_public_layer_is_registered():

@@ -32,6 +32,7 @@ COMMANDS = {
     "info": Command("yolo_dyn.study.info", "info", "yolo-dyn info model=yolov8n-sgdm.yaml"),
     "bench": Command("yolo_dyn.bench.models", "bench", "yolo-dyn bench model=yolov8n.yaml,yolov8n-sgdm.yaml imgsz=640"),
     "bench layers": Command("yolo_dyn.bench.layers", "bench_layers", "yolo-dyn bench layers layers=ODConv,DCD"),
+    "check": Command("yolo_dyn.bench.check", "check", "yolo-dyn check layer=SGDM"),
     "bench forms": Command("yolo_dyn.bench.layers", "bench_forms", "yolo-dyn bench forms"),
     "bench noise": Command("yolo_dyn.bench.noise", "bench_noise", "yolo-dyn bench noise model=best.pt data=VOC.yaml"),
     "fingerprints": Command("yolo_dyn.bench.fingerprints", "fingerprints", "yolo-dyn fingerprints"),
@@ -69,10 +70,11 @@ COMMANDS = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a command; return 0, or 2 after one line that says what was wrong with the input."""
+    """Run a command; return 0, 1 if what it checked fails, or 2 after one line about what was wrong with the input."""
     name, *words = (sys.argv[1:] if argv is None else argv) or ["help"]
     if words and f"{name} {words[0]}" in COMMANDS:
         name, words = f"{name} {words[0]}", words[1:]
+    result: Any = None
     try:
         if name in ("help", "-h", "--help"):
             print(usage())
@@ -93,7 +95,7 @@ def main(argv: list[str] | None = None) -> int:
             raise
         print(f"yolo-dyn: error: {ours}", file=sys.stderr)
         return 2
-    return 0
+    return int(not getattr(result, "ok", True))
 
 
 def _keyed(words: list[str], argument: str) -> list[str]:

@@ -6,8 +6,9 @@ from typing import Any
 from torch import nn
 
 from yolo_dyn import registry
-from yolo_dyn.errors import YoloDynError, nearest
+from yolo_dyn.errors import YoloDynError
 from yolo_dyn.layers.blocks import AsLinear
+from yolo_dyn.layers.protocol import StartsFromStatic
 
 Where = Callable[[str, nn.Module], bool]
 
@@ -22,21 +23,24 @@ def convert(
         layer: a class with the arguments of ``nn.Conv2d``, or the name of a registered one.
         where: is given the name and the module of each ``nn.Conv2d`` and ``nn.Linear``; those it accepts are replaced.
         from_static: start every expert from the static weights, so that the network computes at first what it did.
-            That is exact but for the rounding where the layer has ``start_from``: all convolutions of this package but
+            That is exact but for the rounding if the layer has ``start_from``: all convolutions of this package but
             RDConv and RFAConv. Attentions that scale the kernel then start at zero logits.
-        **options: the layer's own; `bias` is that of the replaced module where it is not given.
+        **options: the layer's own; `bias` is that of the replaced module if it is not given.
 
     Returns:
         The model.
 
     Raises:
-        YoloDynError: where `where` accepts nothing, or a module cannot be replaced by this layer.
+        YoloDynError: if `where` accepts nothing, or a module cannot be replaced by this layer.
 
     Examples:
-        >>> convert(torchvision.models.resnet18(), "ODConv", block_convolutions, num_experts=1)
+        >>> from torchvision.models import resnet18
+        >>> network = convert(resnet18(), "ODConv", block_convolutions, num_experts=1)
+        >>> type(network.layer1[0].conv1).__name__
+        'ODConv'
     """
-    kind = _layer(layer)
-    if from_static and not hasattr(kind, "start_from"):
+    kind = registry.require(layer) if isinstance(layer, str) else layer
+    if from_static and not issubclass(kind, StartsFromStatic):
         raise YoloDynError(f"{kind.__name__} cannot start from static weights: set from_static=False")
     found = [(name, m) for name, m in model.named_modules() if type(m) in (nn.Conv2d, nn.Linear)]
     chosen = [(name, m) for name, m in found if where(name, m)]
@@ -49,13 +53,6 @@ def convert(
             raise YoloDynError("the model is a single layer: build the dynamic layer in its place")
         setattr(model.get_submodule(parent), attribute, _replacement(name, module, kind, from_static, options))
     return model
-
-
-def _layer(layer: type[nn.Module] | str) -> type[nn.Module]:
-    kind = registry.get(layer) if isinstance(layer, str) else layer
-    if kind is None:
-        raise YoloDynError(f"unknown layer {layer!r}{nearest(str(layer), registry.names())}")
-    return kind
 
 
 def _replacement(
@@ -73,9 +70,9 @@ def _replacement(
         shape, geometry = (module.in_features, module.out_features, (1, 1)), ((1, 1), (0, 0), (1, 1), 1)
     try:
         new = kind(*shape, *geometry, **options)
-        if from_static:
+        if from_static and isinstance(new, StartsFromStatic):
             weight = module.weight if isinstance(module, nn.Conv2d) else module.weight[:, :, None, None]
-            new.start_from(weight, module.bias)  # type: ignore[operator]
+            new.start_from(weight, module.bias)
     except (TypeError, ValueError) as error:
         raise YoloDynError(f"{name}: {error}") from error
     new = new.to(module.weight).train(module.training)

@@ -13,7 +13,7 @@ class MissingFileError(YoloDynError, FileNotFoundError):
 
 
 def own_error(error: BaseException) -> YoloDynError | None:
-    """Return our error where it is `error` or a cause of it: Ultralytics wraps what goes wrong with a data set."""
+    """Return our error if it is `error` or a cause of it: Ultralytics wraps what goes wrong with a data set."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, YoloDynError):
         cause = cause.__cause__

@@ -1,135 +1,230 @@
 """One table, YAML name -> layer. Registering a layer is all it takes to use it in a model YAML."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
-from typing import TypeVar, overload
+from typing import Literal, TypeVar, get_args, overload
 
 from torch import nn
 
 from yolo_dyn import layers
-from yolo_dyn.errors import YoloDynError
+from yolo_dyn.errors import YoloDynError, nearest
 from yolo_dyn.layers.blocks import ConvNormAct
+from yolo_dyn.layers.protocol import declares_channels, folds_norm, is_fusible
 
 ENTRY_POINT_GROUP = "yolo_dyn.layers"
 Layer = TypeVar("Layer", bound=type[nn.Module])
+Kind = Literal["convolution", "module", "network"]  # see `layers.protocol`
 
-CONVOLUTIONS: tuple[type[nn.Module], ...] = (  # a row of a YAML adds BatchNorm and SiLU, as Ultralytics' Conv does
-    layers.A2D2C,
-    layers.A2D2CPlus,
-    layers.CondConv,
-    layers.DCD,
-    layers.DynamicConv,
-    layers.DynamicResidualConv,
-    layers.FMDConv,
-    layers.ODConv,
-    layers.RFAConv,
-)
-MODULES: tuple[type[nn.Module], ...] = (layers.CBAM, layers.CoordAtt, layers.RDConv, layers.SGDM)
-PARTS: tuple[type[nn.Module], ...] = (  # of whole networks: their rows take several inputs, or fixed channels
-    layers.BneckLite,
-    layers.Classifier,
-    layers.DMFBlock,
-    layers.DMFHead,
-    layers.DMFStem,
-    layers.Former,
-    layers.GlobalTokens,
-)
-BACKBONES = {  # of other libraries, imported when they are asked for, like the layers that other packages declare
-    "Feature": "yolo_dyn.backbones.feature:Feature",
-    "TimmBackbone": "yolo_dyn.backbones.timm_backbone:TimmBackbone",
-    "TorchvisionBackbone": "yolo_dyn.backbones.torchvision_backbone:TorchvisionBackbone",
-}
 
-_LAYERS: dict[str, type[nn.Module]] = {kind.__name__: kind for kind in (*CONVOLUTIONS, *MODULES, *PARTS)}
+@dataclass(frozen=True)
+class Entry:
+    """A line of the table; a layer that is not imported yet is an entry point."""
+
+    layer: type[nn.Module] | EntryPoint
+    kind: Kind | None  # None until a layer of another package is imported
+
+
+def _own() -> Iterator[tuple[str, Entry]]:
+    convolutions = (
+        layers.A2D2C,
+        layers.A2D2CPlus,
+        layers.CondConv,
+        layers.DCD,
+        layers.DynamicConv,
+        layers.DynamicResidualConv,
+        layers.FMDConv,
+        layers.ODConv,
+        layers.RFAConv,
+    )
+    modules = (layers.CBAM, layers.CoordAtt, layers.RDConv, layers.SGDM)
+    networks = (
+        layers.BneckLite,
+        layers.Classifier,
+        layers.DMFBlock,
+        layers.DMFHead,
+        layers.DMFStem,
+        layers.Former,
+        layers.GlobalTokens,
+    )
+    backbones = {  # of other libraries, imported when they are asked for
+        "Feature": "yolo_dyn.backbones.feature:Feature",
+        "TimmBackbone": "yolo_dyn.backbones.timm_backbone:TimmBackbone",
+        "TorchvisionBackbone": "yolo_dyn.backbones.torchvision_backbone:TorchvisionBackbone",
+    }
+    kinds: dict[Kind, tuple[type[nn.Module], ...]] = {
+        "convolution": convolutions,
+        "module": modules,
+        "network": networks,
+    }
+    for kind, classes in kinds.items():
+        yield from ((layer.__name__, Entry(layer, kind)) for layer in classes)
+    for name, place in backbones.items():
+        yield name, Entry(EntryPoint(name, place, ENTRY_POINT_GROUP), "network")
+
+
+OWN = dict(_own())
+_TABLE = dict(OWN)
 
 
 @overload
-def register(layer: Layer, name: str | None = None) -> Layer: ...
+def register(layer: Layer, name: str | None = None, kind: Kind | None = None) -> Layer: ...
 @overload
-def register(layer: str | None = None, name: str | None = None) -> Callable[[Layer], Layer]: ...
-def register(layer: type[nn.Module] | str | None = None, name: str | None = None):
+def register(
+    layer: str | None = None, name: str | None = None, kind: Kind | None = None
+) -> Callable[[Layer], Layer]: ...
+def register(layer: type[nn.Module] | str | None = None, name: str | None = None, kind: Kind | None = None):
     """Make an ``nn.Module`` class known under a YAML name, as a call or as a decorator.
 
     A row ``[from, repeats, Name, [c2, *args, {keyword: value}]]`` builds ``layer(c1, c2, *args, **keywords)``, where c1
-    comes from the row's input and c2 is scaled by the model's width. A class that declares
-    ``out_channels(in_channels, args)`` as a static method may take several inputs: the row then builds
-    ``layer(in_channels, *args, **keywords)``, with a list of channels where ``from`` is a list, and the method tells
-    how many channels come out. A ``fuse()`` method is called once when the model is fused for inference.
+    comes from the row's input and c2 is scaled by the model's width. What else a layer may do, and what the three kinds
+    are, is written in `yolo_dyn.layers.protocol`.
 
     Args:
-        layer: the class; or its YAML name, or nothing, where used as a decorator.
+        layer: the class; or its YAML name, or nothing, if used as a decorator.
         name: the YAML name; the class's own name by default.
+        kind: "convolution", "module" or "network". By default "network" for a class with a static method
+            ``out_channels``, else "module".
 
     Returns:
         The class, unchanged.
 
     Raises:
-        YoloDynError: where the name is taken by another class, or `layer` is no ``nn.Module`` class.
+        YoloDynError: if the name is taken by another class, `layer` is no ``nn.Module`` class, or it lacks what its
+            kind must have.
 
     Examples:
-        >>> @yolo_dyn.register
+        >>> from torch import nn
+        >>> import yolo_dyn
+        >>> @yolo_dyn.register(kind="convolution")
         ... class MyConv(nn.Conv2d): ...
-        >>> yolo_dyn.register(MyConv, "MyOtherName")
+        >>> yolo_dyn.register(MyConv, "MyOtherName", kind="convolution").__name__
+        'MyConv'
     """
     if layer is None or isinstance(layer, str):
-        return functools.partial(register, name=layer or name)
+        return functools.partial(register, name=layer or name, kind=kind)
     if not (isinstance(layer, type) and issubclass(layer, nn.Module)):
         raise YoloDynError(f"register takes an nn.Module class, got {layer!r}")
     name = name or layer.__name__
-    known = _LAYERS.get(name)
-    redefined = known and (known.__module__, known.__qualname__) == (layer.__module__, layer.__qualname__)
-    if known and not redefined:  # running a notebook cell again defines the same class anew, which is no clash
-        raise YoloDynError(f"the layer name {name!r} is taken by {known.__module__}.{known.__qualname__}")
-    _LAYERS[name] = layer
+    taken = _other_place(name, layer)
+    if taken:
+        raise YoloDynError(f"the layer name {name!r} is taken by {taken}")
+    _TABLE[name] = Entry(layer, _checked_kind(layer, kind))
     return layer
 
 
-@functools.cache
-def _declared() -> dict[str, EntryPoint]:
-    """Layers that this and installed packages declare; not imported until they are asked for.
+def _checked_kind(layer: type[nn.Module], kind: Kind | None) -> Kind:
+    if kind is None:
+        return "network" if declares_channels(layer) else "module"
+    if kind not in get_args(Kind):
+        raise YoloDynError(f"kind must be one of {', '.join(get_args(Kind))}, got {kind!r}")
+    if kind == "network" and not declares_channels(layer):
+        raise YoloDynError(f"{layer.__name__} lacks the static method out_channels(in_channels, args) of a network")
+    if kind == "convolution" and is_fusible(layer) and not folds_norm(layer):
+        raise YoloDynError(f"{layer.__name__}.fuse must take guide=None and bn=None, as a convolution's does")
+    return kind
+
+
+def _other_place(name: str, layer: type[nn.Module]) -> str:
+    """Who has the name; empty if it is free, or had by the same class: running a notebook's cell again is no clash."""
+    entry = _TABLE.get(name)
+    if entry is None:
+        return ""
+    if isinstance(entry.layer, EntryPoint):  # what a package declares, its own modules may register
+        same = entry.layer.module.split(".")[0] == layer.__module__.split(".")[0]
+        return "" if same else entry.layer.value.replace(":", ".")
+    place, found = (f"{kind.__module__}.{kind.__qualname__}" for kind in (layer, entry.layer))
+    return "" if found == place else found
+
+
+def own_classes() -> dict[str, type[nn.Module]]:
+    """The layers of this package that need no other library."""
+    return {name: entry.layer for name, entry in OWN.items() if not isinstance(entry.layer, EntryPoint)}
+
+
+def unregister(name: str) -> None:
+    """Forget a layer that was registered before; this package's own stay.
 
     Raises:
-        YoloDynError: where another package declares one of our names.
+        YoloDynError: if the name is unknown, or one of ours.
     """
-    own = {name: EntryPoint(name, place, ENTRY_POINT_GROUP) for name, place in BACKBONES.items()}
-    others = {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
-    for name in own.keys() & others:
-        raise YoloDynError(
-            f"the layer name {name!r}, declared as {others[name].value!r}, is taken by {own[name].value}"
-        )
-    return own | others
+    if name in OWN or name not in _TABLE:
+        raise YoloDynError(f"unregister takes the name of a layer that was registered, got {name!r}")
+    del _TABLE[name]
 
 
-def names() -> list[str]:
-    """All known YAML names, sorted."""
-    return sorted({*_LAYERS, *_declared()})
+@functools.cache
+def _find_declared() -> None:
+    """Add the layers that installed packages declare, once; they are imported when they are asked for.
+
+    Raises:
+        YoloDynError: if a package declares one of our names.
+    """
+    for point in entry_points(group=ENTRY_POINT_GROUP):
+        if point.name in OWN:
+            raise YoloDynError(f"the layer name {point.name!r}, declared as {point.value!r}, is taken by yolo_dyn")
+        _TABLE.setdefault(point.name, Entry(point, None))
+
+
+def names(kind: Kind | None = None) -> list[str]:
+    """All known YAML names, sorted; those of one kind, for which declared layers are imported."""
+    _find_declared()
+    return sorted(_TABLE if kind is None else all_layers(kind))
 
 
 def get(name: str) -> type[nn.Module] | None:
-    """Return the layer of that YAML name, importing a declared one at first use; None where the name is unknown.
+    """Return the layer of that YAML name, importing a declared one at first use; None if the name is unknown.
 
     Raises:
-        YoloDynError: where a declared layer cannot be imported, or clashes with a registered one.
+        YoloDynError: if a declared layer cannot be imported, or is no layer.
     """
-    if name not in _LAYERS and name in _declared():
-        point = _declared()[name]
+    _find_declared()
+    entry = _TABLE.get(name)
+    if entry is None:
+        return None
+    if not isinstance(entry.layer, EntryPoint):
+        return entry.layer
+    try:
+        layer = entry.layer.load()
+    except Exception as error:  # another package's import may fail in any way
+        place = entry.layer.value
+        raise YoloDynError(f"the layer {name!r}, declared as {place!r}, cannot be imported: {error}") from error
+    if _TABLE[name] is entry:  # its module may have registered it, with its kind, when it was imported
+        del _TABLE[name]
         try:
-            layer = point.load()
-        except Exception as error:  # another package's import may fail in any way
-            raise YoloDynError(
-                f"the layer {name!r}, declared as {point.value!r}, cannot be imported: {error}"
-            ) from error
-        register(layer, name)
-    return _LAYERS.get(name)
+            register(layer, name, entry.kind)
+        except YoloDynError:
+            _TABLE[name] = entry
+            raise
+    return get(name)
 
 
-def all_layers() -> dict[str, type[nn.Module]]:
-    """Return the whole table, declared layers imported."""
-    return {name: layer for name in names() if (layer := get(name)) is not None}
+def require(name: str) -> type[nn.Module]:
+    """Return the layer of that YAML name.
+
+    Raises:
+        YoloDynError: if the name is unknown, with those that are known.
+    """
+    layer = get(name)
+    if layer is None:
+        raise YoloDynError(f"unknown layer {name!r}{nearest(str(name), names())} (known: {', '.join(names())})")
+    return layer
+
+
+def kind_of(layer: type[nn.Module]) -> Kind | None:
+    """The kind that a class was registered as; None if it was not."""
+    return next((entry.kind for entry in _TABLE.values() if entry.layer is layer), None)
+
+
+def all_layers(kind: Kind | None = None) -> dict[str, type[nn.Module]]:
+    """Return the whole table, or what it has of one kind; declared layers are imported."""
+    _find_declared()
+    found = {name: get(name) for name in sorted(_TABLE)}
+    return {name: layer for name, layer in found.items() if layer and kind in (None, _TABLE[name].kind)}
 
 
 def in_model(model: nn.Module) -> list[nn.Module]:
     """The registered layers of a model, an outer one before those inside it."""
-    kinds = (*all_layers().values(), ConvNormAct)
-    return [module for module in model.modules() if isinstance(module, kinds)]
+    classes = (*all_layers().values(), ConvNormAct)
+    return [module for module in model.modules() if isinstance(module, classes)]

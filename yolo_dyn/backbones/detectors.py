@@ -38,7 +38,10 @@ def mask_rcnn(backbone: str, num_classes: int, **options: Any) -> MaskRCNN:
         YoloDynError: for an argument outside its range, or that is not known; the message names it.
 
     Examples:
-        >>> mask_rcnn("resnet50", 91, dynamic="A2D2C", where="first_3x3", weights_backbone="IMAGENET1K_V1")
+        >>> import torch
+        >>> detector = mask_rcnn("resnet18", 91, dynamic="A2D2C", where="first_3x3", min_size=64)
+        >>> sorted(detector.eval()([torch.rand(3, 64, 64)])[0])
+        ['boxes', 'labels', 'masks', 'scores']
     """
     return _build(MaskRCNN, backbone, num_classes, 4, lambda _: LastLevelMaxPool(), options)
 
@@ -58,7 +61,10 @@ def retinanet(backbone: str, num_classes: int, **options: Any) -> RetinaNet:
         YoloDynError: for an argument outside its range, or that is not known; the message names it.
 
     Examples:
-        >>> retinanet("dmf-s", 91, weights_backbone="runs/classify/train/weights/best.pt")
+        >>> import torch
+        >>> detector = retinanet("dmf-xxs", 91, min_size=64)  # and weights_backbone="path/to/best.pt"
+        >>> sorted(detector.eval()([torch.rand(3, 64, 64)])[0])
+        ['boxes', 'labels', 'scores']
     """
     return _build(RetinaNet, backbone, num_classes, 3, lambda c5: LastLevelP6P7(c5, CHANNELS), options)
 

@@ -64,13 +64,13 @@ def fpn_backbone(
         extra: builds the levels above them, given the channels of the map of stride 32.
         dynamic: dynamic layer in place of convolutions of a ResNet, its name or class; none by default.
         where: which convolutions are replaced, a name out of `conversion.WHERE`.
-        from_static: start the dynamic layers from the weights of the convolutions; by default where there are weights.
+        from_static: start the dynamic layers from the weights of the convolutions; by default if there are weights.
         weights_backbone: a name of torchvision's, "IMAGENET1K_V1" for example; or a checkpoint (.pt) that
             ``yolo classify train`` wrote for this backbone, with the dynamic layers that it holds.
         trainable_backbone_layers: how many parts train, from the last on: 0 to 5, as in torchvision. By default 3
-            where there are weights, all where there are none.
+            if there are weights, all if there are none.
         frozen_norms: keep statistics, scale and shift of the BatchNorms that `weights_backbone` brings; by default
-            where there are weights, as in torchvision.
+            if there are weights, as in torchvision.
         **options: the dynamic layer's own.
 
     Returns:

@@ -32,12 +32,12 @@ def freeze(body: nn.Module, trainable: int | None, has_weights: bool, trained: s
 
     Args:
         body: the backbone.
-        trainable: how many parts train, from the last on; by default 3 where there are weights, else all.
+        trainable: how many parts train, from the last on; by default 3 if there are weights, else all.
         has_weights: whether there are any.
         trained: the modules that they belong to.
 
     Raises:
-        YoloDynError: where modules would be frozen that are not trained.
+        YoloDynError: if modules would be frozen that are not trained.
     """
     if trainable is None:
         trainable = 3 if has_weights else PARTS

@@ -29,7 +29,7 @@ def body(name: str, weights: str | None) -> nn.Module:
 
     Args:
         name: one of `names`.
-        weights: a name of torchvision's, or a checkpoint (.pt) of ``yolo classify train``; none where it is empty.
+        weights: a name of torchvision's, or a checkpoint (.pt) of ``yolo classify train``; none if it is empty.
 
     Returns:
         A `DMFMaps`, or the children of a ResNet up to its pooling; everything trains.

@@ -16,21 +16,25 @@ class TimmBackbone(nn.Module):
 
     Args:
         in_channels: of the images.
-        name: as in ``timm.create_model``, with a tag for its weights where it has several.
+        name: as in ``timm.create_model``, with a tag for its weights if it has several.
         strides: of the maps to the image, ascending.
         unstrided: module before the first map whose convolution gets stride 1, so that all strides are half as large.
-        pretrained: start from timm's weights, which are downloaded where they are not there yet.
+        pretrained: start from timm's weights, which are downloaded if they are not there yet.
 
     Shape:
         ``[B, C_in, H, W]`` -> list of ``[B, C_i, H/stride_i, W/stride_i]``.
 
     Raises:
         ValueError: for an unknown name, or strides or a module that the network does not have.
-        YoloDynError: where timm is not installed, or the weights cannot be had.
+        YoloDynError: if timm is not installed, or the weights cannot be had.
 
     Examples:
-        >>> [-1, 1, TimmBackbone, [fasternet_t0, [8, 16, 32], {pretrained: true}]]
-        >>> [-1, 1, TimmBackbone, [efficientvit_m0, [8, 16, 32], patch_embed_conv4]]
+        As rows of a YAML, ``[-1, 1, TimmBackbone, [fasternet_t0, [8, 16, 32], {pretrained: true}]]`` and
+        ``[-1, 1, TimmBackbone, [efficientvit_m0, [8, 16, 32], patch_embed_conv4]]``.
+
+        >>> backbone = TimmBackbone(3, "fasternet_t0", [8, 16])
+        >>> [tuple(feature.shape) for feature in backbone(torch.rand(1, 3, 64, 64))]
+        [(1, 80, 8, 8), (1, 160, 4, 4)]
     """
 
     def __init__(
@@ -62,7 +66,7 @@ class TimmBackbone(nn.Module):
 
 @functools.cache
 def _maps(name: str, in_channels: int, strides: tuple[int, ...], unstrided: str = "") -> list[tuple[int, int]]:
-    """Index and channels of the network's maps at these strides; the deepest where several have one stride."""
+    """Index and channels of the network's maps at these strides; the deepest if several have one stride."""
     with torch.device("meta"):  # only asked, not used
         network = _create(name, in_chans=in_channels)
     factor = 2 if unstrided else 1

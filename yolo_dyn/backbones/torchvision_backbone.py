@@ -22,9 +22,9 @@ class TorchvisionBackbone(nn.Module):
         width: of a MobileNet.
         dynamic: class of the dynamic layer; in a YAML its name. ``nn.Conv2d`` leaves the network as it is.
         where: which convolutions are replaced, a name out of `conversion.WHERE`.
-        weights: torchvision's, "DEFAULT" for example; none where it is empty.
+        weights: torchvision's, "DEFAULT" for example; none if it is empty.
         from_static: start the dynamic layers from these weights.
-        bias: of the dynamic layers; where it is not given, that of the convolutions they replace.
+        bias: of the dynamic layers; if it is not given, that of the convolutions they replace.
         stem: "cifar" gives a ResNet a 3x3 stem of stride 1 without pooling, which starts at random.
         **options: the dynamic layer's own.
 
@@ -33,10 +33,15 @@ class TorchvisionBackbone(nn.Module):
 
     Raises:
         ValueError: for a network, a choice of convolutions or an argument that is not known.
-        YoloDynError: where the weights cannot be had, or the layer cannot replace a convolution.
+        YoloDynError: if the weights cannot be had, or the layer cannot replace a convolution.
 
     Examples:
-        >>> [-1, 1, TorchvisionBackbone, [resnet18, {dynamic: ODConv, where: block_convolutions}]]
+        As a row of a YAML, ``[-1, 1, TorchvisionBackbone, [resnet18, {dynamic: ODConv, where: block_convolutions}]]``.
+
+        >>> from yolo_dyn.layers import ODConv
+        >>> backbone = TorchvisionBackbone(3, "resnet18", dynamic=ODConv, where="block_convolutions", stem="cifar")
+        >>> backbone(torch.rand(2, 3, 32, 32)).shape
+        torch.Size([2, 512, 4, 4])
     """
 
     def __init__(

@@ -1,6 +1,5 @@
 """Every registered layer against the static convolution of the same shape: time and peak memory, measured in turn."""
 
-import inspect
 import json
 import os
 import platform
@@ -17,8 +16,9 @@ from torch import nn
 
 from yolo_dyn import registry
 from yolo_dyn.bench.timing import in_turn
-from yolo_dyn.errors import YoloDynError, nearest
+from yolo_dyn.errors import YoloDynError
 from yolo_dyn.layers.functional import FORMS, conv_per_sample, mix_kernels, mixture_conv
+from yolo_dyn.layers.protocol import Fusible, options_of
 
 SHAPES = ((64, 80), (128, 40), (256, 20))  # channels, height and width: P3, P4, P5 of a small detector at 640 px
 CASES = (("eval", 1), ("eval", 8), ("train", 1), ("train", 8))  # what is timed, and the batch size
@@ -40,8 +40,7 @@ def bench_layers(layers: list[str] | None = None, rounds: int = 9, experts: int 
     """
     names = layers or registry.names()
     for name in names:
-        if registry.get(name) is None:
-            raise YoloDynError(f"unknown layer {name!r}{nearest(name, registry.names())}")
+        registry.require(name)
     if out and not Path(out).is_dir():
         raise YoloDynError(f"the folder out={out} does not exist")
     cells = []
@@ -144,10 +143,9 @@ def _is_memory(event: dict[str, Any]) -> bool:
 
 def _layer(name: str, channels: int, experts: int) -> nn.Module:
     """A layer as a 3x3 convolution; a module that is none keeps the channels."""
-    kind = registry.get(name)
-    assert kind is not None
-    options = {"num_experts": experts} if "num_experts" in inspect.signature(kind).parameters else {}
-    if kind in registry.CONVOLUTIONS:
+    kind = registry.require(name)
+    options = {"num_experts": experts} if "num_experts" in options_of(kind) else {}
+    if registry.kind_of(kind) == "convolution":
         return kind(channels, channels, 3, padding=1, bias=False, **options)
     return kind(channels, channels, **options)
 
@@ -155,9 +153,8 @@ def _layer(name: str, channels: int, experts: int) -> nn.Module:
 def _step(module: nn.Module, x: torch.Tensor, train: bool) -> Callable[[], Any]:
     if not train:
         module.eval()
-        fuse = getattr(module, "fuse", None)
-        if callable(fuse):
-            fuse()
+        if isinstance(module, Fusible):
+            module.fuse()
     x = x.clone().requires_grad_(train)
     return _called(lambda: module.train(train)(x), train)
 

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from yolo_dyn import registry
 from yolo_dyn.integration import annealing, checkpoints, counting, exporting, parser, recipes
 from yolo_dyn.integration.counting import image_channels
 from yolo_dyn.integration.versions import VALIDATED, excepthook, is_validated
@@ -30,6 +31,7 @@ def integrate() -> None:
     _replace(checks, "check_file", checkpoints.check_file)
     _replace(tasks, "yaml_model_load", checkpoints.yaml_model_load)
     accept_arguments()
+    _add_layers()
     if is_validated():
         _replace(tasks, "torch_safe_load", checkpoints.torch_safe_load)
         _replace(torch_utils, "get_flops", counting.get_flops)
@@ -58,6 +60,17 @@ def _replace(owner: Any, name: str, wrap: Callable[[Callable], Callable]) -> Non
     for module in [module for key, module in sys.modules.items() if key.split(".")[0] == "ultralytics"]:
         if vars(module).get(name) is stock:
             setattr(module, name, wrapped)
+
+
+def _add_layers() -> None:
+    """Let ``from ultralytics.nn.modules import SGDM`` find our layers, but for a name that Ultralytics has."""
+    import ultralytics.nn.modules as modules
+    import ultralytics.nn.tasks as tasks
+
+    for name, layer in registry.own_classes().items():
+        if not any(vars(module).get(name, layer) is not layer for module in (modules, tasks)):
+            setattr(modules, name, layer)
+            setattr(tasks, name, layer)
 
 
 def _add_callbacks() -> None:

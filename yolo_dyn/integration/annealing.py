@@ -7,6 +7,8 @@ from typing import Any
 
 from torch import nn
 
+from yolo_dyn.layers.protocol import Annealed
+
 Schedule = dict[str, float]  # {start, step}, see `layers.attention.check_anneal`
 
 
@@ -15,17 +17,17 @@ def temperature_at(schedule: Schedule, epoch: int) -> float:
     return max(1.0, schedule["start"] - schedule["step"] * epoch)
 
 
-def annealed(model: nn.Module) -> list[tuple[str, nn.Module]]:
+def annealed(model: nn.Module) -> list[tuple[str, Annealed]]:
     """The layers of a model that have a schedule, with their names."""
-    return [(name, layer) for name, layer in model.named_modules() if getattr(layer, "anneal", None)]
+    return [(name, layer) for name, layer in model.named_modules() if isinstance(layer, Annealed) and layer.anneal]
 
 
 def set_temperatures(model: nn.Module, epoch: int) -> dict[str, float]:
     """Set the temperature of every layer with a schedule; return those that are set, by the kind of layer."""
     shown = {}
     for _, layer in annealed(model):
-        temperature = temperature_at(layer.anneal, epoch)  # type: ignore[arg-type]
-        layer.temperature = temperature  # type: ignore[assignment]
+        assert layer.anneal is not None
+        temperature = layer.temperature = temperature_at(layer.anneal, epoch)
         shown[type(layer).__name__] = temperature
     return shown
 

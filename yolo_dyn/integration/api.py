@@ -35,10 +35,10 @@ def load_model(model: str, nc: int = 0) -> nn.Module:
 
     Args:
         model: a YAML or a checkpoint.
-        nc: classes of a model that is built from a YAML; those that the YAML says where it is 0.
+        nc: classes of a model that is built from a YAML; those that the YAML says if it is 0.
 
     Raises:
-        YoloDynError: where the file is missing or is neither, or classes are asked of a checkpoint.
+        YoloDynError: if the file is missing or is neither, or classes are asked of a checkpoint.
     """
     from ultralytics import YOLO
 
@@ -56,7 +56,7 @@ def load_model(model: str, nc: int = 0) -> nn.Module:
 
 
 def dataset(data: str, download: bool = True) -> dict[str, Any]:
-    """Read a data YAML, by bare name or path; draws or downloads the data set where it is missing and may be."""
+    """Read a data YAML, by bare name or path; draws or downloads the data set if it is missing and may be."""
     from ultralytics.data.utils import check_det_dataset
 
     integrate()
@@ -71,7 +71,7 @@ def train_args() -> Any:
 
 
 def chosen_device(device: str) -> str:
-    """The device asked for; else the first GPU where there is one, else the CPU."""
+    """The device asked for; else the first GPU if there is one, else the CPU."""
     return str(device) or ("0" if torch.cuda.is_available() else "cpu")
 
 

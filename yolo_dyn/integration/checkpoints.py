@@ -15,11 +15,12 @@ from yolo_dyn import layers, registry
 from yolo_dyn.errors import MissingFileError, nearest
 from yolo_dyn.integration import annealing
 from yolo_dyn.integration.versions import require_validated
+from yolo_dyn.layers.protocol import RemembersOptions
 from yolo_dyn.output import files
 
 
 def check_file(stock: Callable) -> Callable:
-    """Wrap the stock search for files: where it finds none, the YAMLs that this package brings are asked."""
+    """Wrap the stock search for files: if it finds none, the YAMLs that this package brings are asked."""
 
     def check_file(file: str | Path, *args: Any, **kwargs: Any) -> Any:
         try:
@@ -73,7 +74,7 @@ def torch_safe_load(stock: Callable) -> Callable:
 
 
 def name_earlier_defaults(model: nn.Module) -> None:
-    """Write into a model's YAML what its layers were built with where a row names nothing and the default has changed.
+    """Write into a model's YAML what its layers were built with if a row names nothing and the default has changed.
 
     Training goes on from a checkpoint with a model built anew from its YAML: it must be the same model.
     """
@@ -91,11 +92,10 @@ def name_earlier_defaults(model: nn.Module) -> None:
 
 
 def _unnamed_options(row: nn.Module) -> dict[str, Any]:
-    """What the layers of a row say of their options, see `layers.SGDM.unnamed_options`."""
+    """What the layers of a row say of their options."""
     options: dict[str, Any] = {}
     for module in row.modules():
-        say: Any = getattr(module, "unnamed_options", dict)
-        options |= say()
+        options |= module.unnamed_options() if isinstance(module, RemembersOptions) else {}
     return options
 
 

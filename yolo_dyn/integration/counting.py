@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from yolo_dyn import registry
+from yolo_dyn.layers.protocol import Fusible, folds_norm
 
 
 def fuse(stock: Callable) -> Callable:
@@ -16,14 +17,17 @@ def fuse(stock: Callable) -> Callable:
 
     def fuse(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
         for block in [module for module in self.modules() if isinstance(module, Conv) and hasattr(module, "bn")]:
-            if isinstance(block.conv, registry.CONVOLUTIONS):  # the stock folding would take it for an nn.Conv2d
-                block.conv.fuse(bn=block.bn)  # type: ignore[operator]
-                del block.bn
-                block.forward = block.forward_fuse  # type: ignore[method-assign]
+            if registry.kind_of(type(block.conv)) != "convolution":
+                continue
+            if folds_norm(block.conv):
+                block.conv.fuse(bn=block.bn)
+            else:  # the stock folding would take it for an nn.Conv2d
+                block.conv = nn.Sequential(block.conv, block.bn)  # type: ignore[assignment]
+            del block.bn
+            block.forward = block.forward_fuse  # type: ignore[method-assign]
         for layer in registry.in_model(self):  # an outer layer comes before the layers inside it, and folds them
-            fold = getattr(layer, "fuse", None)
-            if callable(fold):
-                fold()
+            if isinstance(layer, Fusible):
+                layer.fuse()
         return stock(self, *args, **kwargs)  # afterwards, since it logs the summary of the fused model
 
     return fuse
@@ -50,7 +54,7 @@ def get_flops(stock: Callable) -> Callable:
 
 
 def image_channels(model: nn.Module) -> int:
-    """Channels of the images a model takes; its first parameter tells where it was not built from a YAML."""
+    """Channels of the images a model takes; its first parameter tells if it was not built from a YAML."""
     return getattr(model, "yaml", {}).get("channels", next(model.parameters()).shape[1])
 
 

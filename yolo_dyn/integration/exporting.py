@@ -19,6 +19,7 @@ from torch import nn
 
 from yolo_dyn import registry
 from yolo_dyn.errors import YoloDynError
+from yolo_dyn.layers.protocol import HasForm, RefusesExport
 
 # Formats whose convolutions take a kernel that is computed in the graph: the first four are measured, TensorRT's
 # developers say so. LiteRT keeps the kernel of the first image (https://github.com/tensorflow/tensorflow/issues/31205),
@@ -31,15 +32,14 @@ def on_export_start(exporter: Any) -> None:
     """Prepare the export of a model that has our layers; others are left alone.
 
     Raises:
-        YoloDynError: where the format cannot take a layer, or needs a package that is missing.
+        YoloDynError: if the format cannot take a layer, or needs a package that is missing.
     """
     layers, target = registry.in_model(exporter.model), exporter.args.format
     if not layers:
         return
     _require_packages(target)
     for layer in layers:
-        obstacle = getattr(layer, "cannot_export", None)
-        if callable(obstacle) and (reason := obstacle(target)):
+        if isinstance(layer, RefusesExport) and (reason := layer.cannot_export(target)):
             raise YoloDynError(f"{type(layer).__name__} cannot be exported to {target}: {reason}")
     if exporter.args.dynamic or target not in COMPUTED_KERNELS:
         free_batch(exporter.model)
@@ -62,8 +62,8 @@ def free_batch(model: nn.Module) -> None:
     into the graph. `torch.export` tells by itself which sizes are to be free and needs no preparation.
     """
     for module in model.modules():
-        if getattr(module, "form", None) == "kernel":
-            module.form = "unfold"  # type: ignore[assignment]
+        if isinstance(module, HasForm) and module.form == "kernel":
+            module.form = "unfold"
 
 
 def _whole(exporter: Any, stock: Callable[..., str | Path]) -> Callable[..., str]:
@@ -109,7 +109,7 @@ def _named(written: Path, wanted: Path) -> Iterator[None]:
 
 @contextmanager
 def _without_tracer_warnings() -> Iterator[None]:
-    """The kernel form reads the batch size as a number, which is meant where the batch size is fixed."""
+    """The kernel form reads the batch size as a number, which is meant if the batch size is fixed."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=torch.jit.TracerWarning, module="yolo_dyn")
         warnings.filterwarnings("ignore", "Constant folding - Only steps=1")  # of the exporter's own padding

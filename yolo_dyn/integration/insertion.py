@@ -6,9 +6,10 @@ from typing import Any
 import yaml
 
 from yolo_dyn import registry
-from yolo_dyn.errors import MissingFileError, YoloDynError, nearest
+from yolo_dyn.errors import MissingFileError, YoloDynError
 from yolo_dyn.integration.api import detection_heads, stock_yaml
 from yolo_dyn.integration.rows import Row
+from yolo_dyn.layers.protocol import declares_channels
 from yolo_dyn.output.files import written_whole
 
 
@@ -58,9 +59,7 @@ def insert_rows(
         YoloDynError: for an unknown layer or argument, or a YAML without such a head.
     """
     arguments = arguments or {}
-    if registry.get(layer) is None:
-        known = registry.names()
-        raise YoloDynError(f"unknown layer {layer!r}{nearest(layer, known)} (known: {', '.join(known)})")
+    registry.require(layer)
     rows = [*model.get("backbone", []), *model.get("head", [])]
     heads = detection_heads()
     if not rows or rows[-1][2] not in heads:
@@ -84,7 +83,8 @@ def _channels(rows: list[Any], index: int, name: str) -> Any:
     source, _, module, args = rows[index]
     if module in ("nn.Upsample", "nn.Identity"):
         return _channels(rows, source + index if source < 0 else source, name)
-    declares = hasattr(registry.get(module), "out_channels")  # its first argument may be anything
+    kind = registry.get(module)
+    declares = kind is not None and declares_channels(kind)  # its first argument may be anything
     if declares or not args or not isinstance(args[0], int) or isinstance(args[0], bool):
         raise YoloDynError(
             f"{name}, row {index} ({module}): an input of the head whose channels do not stand in its row"

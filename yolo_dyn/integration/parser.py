@@ -20,6 +20,7 @@ from yolo_dyn import registry
 from yolo_dyn.errors import YoloDynError, nearest
 from yolo_dyn.integration.rows import Channels, Row, StockRow, checked_defaults
 from yolo_dyn.integration.versions import require_validated
+from yolo_dyn.layers.protocol import HasNote
 
 
 def parse_model(stock: Callable) -> Callable:
@@ -45,12 +46,12 @@ def _registered_rows(d: dict[str, Any]) -> list[Row]:
         name = raw[2] if isinstance(raw, list) and len(raw) == 4 else None
         if not isinstance(name, str) or name.startswith(("nn.", "torchvision.")):
             continue  # whatever is wrong with it is for the stock parser to say
-        stock = hasattr(tasks, name)
+        stock = getattr(tasks, name, None)
         if name in registry.names():
-            if stock:
+            if stock not in (None, registry.get(name)):
                 raise YoloDynError(f"{file}, row {index}: the registered name {name!r} is taken by Ultralytics' {name}")
             rows.append(Row.read(raw, index, file, d.get("nc"), defaults.get(name)))
-        elif not stock:
+        elif stock is None:
             modules = [
                 key for key, value in vars(tasks).items() if inspect.isclass(value) and issubclass(value, nn.Module)
             ]
@@ -101,8 +102,8 @@ def _build(
 
 def _note(layer: nn.Module) -> str:
     """What a layer, or the first of several in a row, has to say of itself beside its arguments."""
-    first: Any = layer[0] if isinstance(layer, nn.Sequential) else layer
-    return f"  {first.log_note()}" if hasattr(first, "log_note") else ""
+    first = layer[0] if isinstance(layer, nn.Sequential) else layer
+    return f"  {first.log_note()}" if isinstance(first, HasNote) else ""
 
 
 def _layer_for(host: nn.Module, row: Row, inputs: dict[int, Channels]) -> nn.Module:
@@ -137,7 +138,7 @@ def _put_hosts(stock: Callable, hosted: dict[str, Any], ch: int, rows: list[Row]
 
 
 def _refuse_several_maps(hosted: dict[str, Any], rows: list[Row], declared: dict[int, Channels]) -> None:
-    """Raise where a row that takes a map reads a row that yields several."""
+    """Raise if a row that takes a map reads a row that yields several."""
     several = {index for index, channels in declared.items() if isinstance(channels, list)}
     names = {row.index: row.name for row in rows}
     for index, raw in enumerate([*hosted["backbone"], *hosted["head"]]):

@@ -8,7 +8,7 @@ from typing import Any
 def compute_in_float32(model: Any, folder: str | Path) -> None:
     """Have OpenVINO compute in float32 on a CPU, as torch, ONNX Runtime and our timings do; others are left alone.
 
-    By default it takes bfloat16 where the CPU can, in which coordinates beyond 256 px go in steps of 2 px: detections
+    By default it takes bfloat16 if the CPU can, in which coordinates beyond 256 px go in steps of 2 px: detections
     would depend on the CPU. Ultralytics asks for float32 on Windows and on ARM alone.
 
     Args:

@@ -16,7 +16,9 @@ from yolo_dyn import registry
 from yolo_dyn.conversion import convert
 from yolo_dyn.errors import YoloDynError, nearest
 from yolo_dyn.layers.blocks import ConvNormAct
+from yolo_dyn.layers.protocol import declares_channels, options_of
 
+CONV_ARGUMENTS = tuple(inspect.signature(nn.Conv2d).parameters)[:8]  # up to bias
 Channels = int | list[int]  # of one map, or of each of several
 
 
@@ -70,21 +72,19 @@ class Row:
 
     @property
     def layer(self) -> type[nn.Module]:
-        layer = registry.get(self.name)
-        assert layer is not None, self.name
-        return layer
+        return registry.require(self.name)
 
     @property
     def declares_channels(self) -> bool:
         """Whether the class tells its output channels itself, and so may take several inputs."""
-        return hasattr(self.layer, "out_channels") and callable(self.layer.out_channels)
+        return declares_channels(self.layer)
 
     def error(self, message: str) -> YoloDynError:
         return YoloDynError(f"{self.file}, row {self.index} ({self.name}): {message}")
 
     def out_channels(self, in_channels: Channels) -> Channels:
-        """Ask a class that declares it for its output channels; a list where the row yields several maps."""
-        parameters = list(inspect.signature(self.layer).parameters.values())[1:]
+        """Ask a class that declares it for its output channels; a list if the row yields several maps."""
+        parameters = list(options_of(self.layer).values())[1:]
         positional = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
         named = itertools.takewhile(self.options.__contains__, positional[len(self.args) :])
         try:
@@ -105,7 +105,7 @@ class Row:
         """Build the layer, `repeats` times in sequence: the first takes c1 -> c2 and the stride, the others keep both.
 
         Raises:
-            YoloDynError: where the arguments do not fit the layer.
+            YoloDynError: if the arguments do not fit the layer.
         """
         if self.declares_channels:
             return self._construct(False, in_channels, *self.args, **self.options)
@@ -136,7 +136,7 @@ class Row:
             elif not _fits(value, hints.get(name)):
                 raise self.error(f"{name} must be {_describe(hints[name])}, got {value!r}")
         try:
-            if self.layer in registry.CONVOLUTIONS:
+            if registry.kind_of(self.layer) == "convolution":
                 return ConvNormAct(self.layer, *bound.args, **bound.kwargs)
             return self.layer(*bound.args, **bound.kwargs)
         except (TypeError, ValueError) as error:
@@ -155,7 +155,7 @@ class StockRow:
 
     @classmethod
     def read(cls, raw: list[Any], index: int, file: str) -> "StockRow | None":
-        """The row, or None where it does not ask for a dynamic layer."""
+        """The row, or None if it does not ask for a dynamic layer."""
         args = raw[3] if isinstance(raw, list) and len(raw) == 4 and raw[2] not in registry.names() else None
         if not (isinstance(args, list) and args and isinstance(args[-1], dict) and "dynamic" in args[-1]):
             return None
@@ -165,8 +165,8 @@ class StockRow:
             return YoloDynError(f"{file}, row {index} ({raw[2]}): {message}")
 
         layer = layer_named(str(args[-1]["dynamic"]), error)
-        if layer not in registry.CONVOLUTIONS:
-            known = ", ".join(sorted(kind.__name__ for kind in registry.CONVOLUTIONS))
+        if registry.kind_of(layer) != "convolution":
+            known = ", ".join(registry.names("convolution"))
             raise error(f"dynamic must name a convolution ({known}), got {args[-1]['dynamic']}")
         return cls(file, index, raw[2], layer, options)
 
@@ -178,7 +178,7 @@ class StockRow:
         """Replace the convolutions of the built row that are larger than 1x1 and see all channels.
 
         Raises:
-            YoloDynError: where there are none, or the layer refuses an argument.
+            YoloDynError: if there are none, or the layer refuses an argument.
         """
 
         def where(name: str, module: nn.Module) -> bool:
@@ -194,7 +194,7 @@ def checked_defaults(d: dict[str, Any], file: str) -> dict[str, dict[str, Any]]:
     """The `defaults:` of a model YAML: keyword arguments for all its rows of a registered layer, ``{Name: {...}}``.
 
     Raises:
-        YoloDynError: where they are no such mapping, or name what no row can take them for.
+        YoloDynError: if they are no such mapping, or name what no row can take them for.
     """
     defaults = d.get("defaults") or {}
     if not isinstance(defaults, dict) or not all(isinstance(options, dict) for options in defaults.values()):
@@ -214,32 +214,37 @@ def checked_defaults(d: dict[str, Any], file: str) -> dict[str, dict[str, Any]]:
 
 def layer_named(name: str, error: Callable[[str], YoloDynError]) -> type[nn.Module]:
     """Look up the layer that an argument of a row names."""
-    layer = registry.get(name)
-    if layer is None:
-        known = registry.names()
-        raise error(f"unknown layer {name!r}{nearest(name, known)} (known: {', '.join(known)})")
-    return layer
+    try:
+        return registry.require(name)
+    except YoloDynError as cause:
+        raise error(str(cause)) from cause
 
 
 def _signature(
     layer: type[nn.Module], options: dict[str, Any], error: Callable[[str], YoloDynError]
 ) -> tuple[inspect.Signature, dict[str, Any]]:
     """What a row may give: the layer's arguments, with those that it passes on to its block or its dynamic layer."""
-    parameters, hints = dict(inspect.signature(layer).parameters), typing.get_type_hints(layer.__init__)
-    keywords = [p for p in parameters.values() if p.kind is p.KEYWORD_ONLY]
-    if layer in registry.CONVOLUTIONS:
-        block = inspect.signature(ConvNormAct).parameters.values()
-        positional = [p for p in block if p.kind is p.POSITIONAL_OR_KEYWORD and p.name != "layer"]
-        return inspect.Signature([*positional, *keywords]), {**typing.get_type_hints(ConvNormAct.__init__), **hints}
+    parameters, hints = dict(options_of(layer)), typing.get_type_hints(layer.__init__)
+    if registry.kind_of(layer) == "convolution":
+        block = [p for p in options_of(ConvNormAct).values() if p.kind is p.POSITIONAL_OR_KEYWORD and p.name != "layer"]
+        hints = {**typing.get_type_hints(ConvNormAct.__init__), **hints}
+        return inspect.Signature([*block, *_own_options(layer)]), hints
     variable = [name for name, p in parameters.items() if p.kind is p.VAR_KEYWORD]
     if variable and "dynamic" in parameters:
         del parameters[variable[0]]
-        named = options.get("dynamic")
-        dynamic = layer_named(named, error) if isinstance(named, str) else parameters["dynamic"].default
-        passed_on = inspect.signature(dynamic).parameters.values()
-        parameters |= {p.name: p for p in passed_on if p.kind is p.KEYWORD_ONLY and p.name not in parameters}
+        chosen = options.get("dynamic")
+        dynamic = layer_named(chosen, error) if isinstance(chosen, str) else parameters["dynamic"].default
+        parameters |= {p.name: p for p in _own_options(dynamic) if p.name not in parameters}
         hints = {**typing.get_type_hints(dynamic.__init__), **hints}
     return inspect.Signature(list(parameters.values())), hints
+
+
+def _own_options(layer: type[nn.Module]) -> list[inspect.Parameter]:
+    """A layer's options beyond the arguments of a convolution, by keyword."""
+    own = [p for p in options_of(layer).values() if p.name not in CONV_ARGUMENTS]
+    if registry.kind_of(layer) == "convolution":  # its options may stand after those arguments
+        own = [p.replace(kind=p.KEYWORD_ONLY) if p.kind is p.POSITIONAL_OR_KEYWORD else p for p in own]
+    return [p for p in own if p.kind is p.KEYWORD_ONLY]
 
 
 def _fits(value: Any, hint: Any) -> bool:

@@ -17,7 +17,7 @@ def is_validated() -> bool:
 
 
 def require_validated() -> None:
-    """Raise YoloDynError, with what to install, where the imported Ultralytics lies outside the range."""
+    """Raise YoloDynError, with what to install, if the imported Ultralytics lies outside the range."""
     if not is_validated():
         from ultralytics import __version__
 

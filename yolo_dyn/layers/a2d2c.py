@@ -1,5 +1,7 @@
 """A2D2C and A2D2C+ of "Adaptive Attention-Driven Dynamic Convolution", Sec. 3.2 to 3.4.
 
+https://doi.org/10.1016/j.patcog.2026.113915
+
 What a kernel's attention is drawn from, ``evidence``, the paper tells twice:
 - "response", the default: the input is convolved with all base kernels first, and each kernel is judged by its own
   response at M sampled positions (Sec. 3.3 up to Eq. 7, Algorithms 1 and 2). Averaging commutes with convolution, so
@@ -21,7 +23,7 @@ How the mean becomes a logit, ``router``:
 Other readings and deviations:
 - in training the positions are drawn anew for each batch, at evaluation they are fixed, from a seed: the same input
   always gives the same output;
-- evidence is taken before the BatchNorm that follows, from the guided kernel where SGDM guides it, fused or not;
+- evidence is taken before the BatchNorm that follows, from the guided kernel if SGDM guides it, fused or not;
 - Table 12: "params-matched w/o LS" is ``sampling="none"``, the mean of the whole response with the same parameters.
   "FS" is ``sampling="fixed"``. "Random-LS" and "Uniform-LS" are said to lack "informative sampling" with the same
   router: our guess is ``evidence="input"`` with that sampling, where uniform needs a separate router. What does not
@@ -70,6 +72,11 @@ class A2D2C(ExpertConv):
 
     Raises:
         ValueError: for an argument outside its range; the message names it.
+
+    Examples:
+        >>> layer = A2D2C(16, 32, kernel_size=3, stride=2, padding=1, num_points=50)
+        >>> layer(torch.rand(2, 16, 20, 20)).shape
+        torch.Size([2, 32, 10, 10])
     """
 
     form = "kernel"
@@ -170,7 +177,7 @@ class A2D2C(ExpertConv):
         """Start as this static convolution: the attention sums to one.
 
         Raises:
-            ValueError: where alike kernels would get alike evidence, attention and gradients, and so stay alike.
+            ValueError: if alike kernels would get alike evidence, attention and gradients, and so stay alike.
         """
         if self.sampling in ("none", "uniform") and self.routing != "separate":
             raise ValueError(f"router must be separate to start from static weights with sampling {self.sampling!r}")
@@ -192,6 +199,11 @@ class A2D2CPlus(A2D2C):
     It convolves once for each base kernel, and samples these responses. The paper calls it the cheaper one. Here it
     takes two to four times as long as A2D2C on maps of 20x20 to 80x80 (`yolo-dyn bench layers`). Arguments,
     shapes and errors are those of `A2D2C`.
+
+    Examples:
+        >>> layer = A2D2CPlus(16, 32, kernel_size=3, stride=2, padding=1)
+        >>> layer(torch.rand(2, 16, 20, 20)).shape
+        torch.Size([2, 32, 10, 10])
     """
 
     form = "response"

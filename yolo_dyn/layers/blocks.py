@@ -74,7 +74,7 @@ class ConvNormAct(nn.Module):
         ``[B, C_in, H, W]`` -> ``[B, C_out, H', W']``.
 
     Raises:
-        ValueError: where the layer refuses an argument.
+        ValueError: if the layer refuses an argument.
     """
 
     def __init__(

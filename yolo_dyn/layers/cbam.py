@@ -1,5 +1,7 @@
 """CBAM of "CBAM: Convolutional Block Attention Module" (Woo et al., 2018).
 
+https://arxiv.org/abs/1807.06521
+
 Ultralytics has a module of the same name with one fully connected layer and average pooling only; this is the published
 one: a shared perceptron over average- and max-pooled channels, then a convolution over average- and max-pooled maps.
 """
@@ -24,6 +26,11 @@ class CBAM(nn.Module):
 
     Raises:
         ValueError: for an argument outside its range, or too few channels for the reduction.
+
+    Examples:
+        >>> layer = CBAM(32, 32)
+        >>> layer(torch.rand(2, 32, 20, 20)).shape
+        torch.Size([2, 32, 20, 20])
     """
 
     def __init__(self, in_channels: int, out_channels: int, *, reduction: int = 16, kernel_size: int = 7):

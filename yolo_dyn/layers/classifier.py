@@ -1,5 +1,7 @@
 """The classifier of torchvision's networks and of "Dynamic Mobile-Former" (Table 1), as the last row of a YAML.
 
+https://arxiv.org/abs/2304.07254
+
 Ultralytics' own `Classify` has one more convolution, to 1280 channels, which would change a network that is compared by
 its count.
 """
@@ -13,7 +15,7 @@ from yolo_dyn.layers.blocks import AsLinear
 
 
 class Classifier(nn.Module):
-    """Global pooling, one or two fully connected layers; a dynamic one in place of the last where it is asked for.
+    """Global pooling, one or two fully connected layers; a dynamic one in place of the last if it is asked for.
 
     Args:
         in_channels: of the map, C; or of the map and of tokens, ``[C, d]``, the first of which is joined to the pooled
@@ -28,6 +30,11 @@ class Classifier(nn.Module):
     Shape:
         ``[B, C, H, W]``, or with tokens ``[B, M, d]``, -> logits ``[B, nc]`` in training; at evaluation
         ``(probabilities, logits)``, like Ultralytics' own; probabilities alone in an export.
+
+    Examples:
+        >>> classifier = Classifier(16, 10).train()
+        >>> classifier(torch.rand(2, 16, 7, 7)).shape
+        torch.Size([2, 10])
     """
 
     export = False  # set by Ultralytics' exporter

@@ -1,5 +1,7 @@
 """CondConv of "CondConv: Conditionally Parameterized Convolutions for Efficient Inference" (Yang et al., 2019).
 
+https://arxiv.org/abs/1904.04971
+
 Reading: the bias is one for all experts, not mixed; so the count of ResNet-18 with eight experts comes out, 81.356 M.
 """
 
@@ -23,6 +25,11 @@ class CondConv(ExpertConv):
 
     Raises:
         ValueError: for an argument outside its range; the message names it.
+
+    Examples:
+        >>> layer = CondConv(16, 32, kernel_size=3, stride=2, padding=1, num_experts=8)
+        >>> layer(torch.rand(2, 16, 20, 20)).shape
+        torch.Size([2, 32, 10, 10])
     """
 
     def __init__(

@@ -1,4 +1,7 @@
-"""Coordinate Attention of "Coordinate Attention for Efficient Mobile Network Design" (Hou et al., 2021)."""
+"""Coordinate Attention of "Coordinate Attention for Efficient Mobile Network Design" (Hou et al., 2021).
+
+https://arxiv.org/abs/2103.02907
+"""
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +22,11 @@ class CoordAtt(nn.Module):
 
     Raises:
         ValueError: for an argument outside its range; the message names it.
+
+    Examples:
+        >>> layer = CoordAtt(32, 32)
+        >>> layer(torch.rand(2, 32, 20, 20)).shape
+        torch.Size([2, 32, 20, 20])
     """
 
     def __init__(self, in_channels: int, out_channels: int, *, reduction: int = 32):

@@ -1,5 +1,7 @@
 """Dynamic channel fusion (DCD) of "Revisiting Dynamic Convolution via Matrix Decomposition" (Li et al., 2021).
 
+https://arxiv.org/abs/2103.08756
+
 ``W(x) = Lambda(x) W0 + P Phi(x) Q^T``: one static kernel, scaled a channel, plus a low-rank mixing of channels. In
 training the two BatchNorms of the low-rank part need its features; once they are folded, ``P Phi(x)`` is one matrix.
 Both parts keep constant convolutions, so that any batch size exports.
@@ -37,6 +39,11 @@ class DCD(nn.Module):
 
     Raises:
         ValueError: for an argument outside its range; the message names it.
+
+    Examples:
+        >>> layer = DCD(16, 32, kernel_size=3, stride=2, padding=1)
+        >>> layer(torch.rand(2, 16, 20, 20)).shape
+        torch.Size([2, 32, 10, 10])
     """
 
     def __init__(

@@ -1,5 +1,7 @@
 """The convolutional rows of "Dynamic Mobile-Former" (DMF): stem, lite bottleneck, and the DMF block of Fig. 2.
 
+https://arxiv.org/abs/2304.07254
+
 A DMF block is two rows of a YAML: a `Former`, which updates the tokens, and a `DMFBlock`, whose kernels look at the
 first of them. Where the paper is silent, as the authors' implementation has it (its counts are Table 1's): no residual
 around DY-Mobile; the convolution that halves the map comes before DY-Mobile and after the cross attention; the IRFFN's
@@ -175,7 +177,12 @@ class DMFBlock(Foldable):
         map ``[B, C_in, H, W]``, tokens ``[B, M, d]`` -> ``[B, C_out, H', W']``.
 
     Raises:
-        ValueError: where the groups do not divide the channels, or `drop_path` is no probability below 1.
+        ValueError: if the groups do not divide the channels, or `drop_path` is no probability below 1.
+
+    Examples:
+        >>> block = DMFBlock([16, 192], 24, 96, stride=2)
+        >>> block([torch.rand(2, 16, 20, 20), torch.rand(2, 6, 192)]).shape
+        torch.Size([2, 24, 10, 10])
     """
 
     token, drop_path = True, 0.0  # of checkpoints from before these were arguments

@@ -1,7 +1,12 @@
-"""Stochastic depth of "Deep Networks with Stochastic Depth" (Huang et al., 2016): residual branches are left out."""
+"""Stochastic depth of "Deep Networks with Stochastic Depth" (Huang et al., 2016): residual branches are left out.
+
+https://arxiv.org/abs/1603.09382
+"""
 
 import torch
 from torch import Tensor, nn
+
+from yolo_dyn.layers.protocol import DropsPaths
 
 
 def drop_path(branch: Tensor, rate: float, training: bool) -> Tensor:
@@ -22,7 +27,7 @@ def drop_path(branch: Tensor, rate: float, training: bool) -> Tensor:
 
 
 def check_drop_path(rate: float) -> float:
-    """Return the rate. Raises ValueError where it is no probability below 1."""
+    """Return the rate. Raises ValueError if it is no probability below 1."""
     if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate < 1:
         raise ValueError(f"drop_path must lie in [0, 1), got {rate!r}")
     return float(rate)
@@ -34,7 +39,7 @@ def spread_drop_path(model: nn.Module, rate: float) -> int:
     Returns:
         How many layers there are.
     """
-    layers = [layer for layer in model.modules() if hasattr(layer, "drop_path")]
+    layers = [m for m in model.modules() if isinstance(m, DropsPaths) and isinstance(m.drop_path, float)]  # no timm's
     for i, layer in enumerate(layers):
-        layer.drop_path = rate * i / max(len(layers) - 1, 1)  # type: ignore[assignment]
+        layer.drop_path = rate * i / max(len(layers) - 1, 1)
     return len(layers)

@@ -1,4 +1,7 @@
-"""DynamicConv of "Dynamic Convolution: Attention over Convolution Kernels" (Chen et al., 2020)."""
+"""DynamicConv of "Dynamic Convolution: Attention over Convolution Kernels" (Chen et al., 2020).
+
+https://arxiv.org/abs/1912.03458
+"""
 
 import torch
 from torch import Tensor
@@ -25,6 +28,11 @@ class DynamicConv(ExpertConv):
 
     Raises:
         ValueError: for an argument outside its range; the message names it.
+
+    Examples:
+        >>> layer = DynamicConv(16, 32, kernel_size=3, stride=2, padding=1)
+        >>> layer(torch.rand(2, 16, 20, 20)).shape
+        torch.Size([2, 32, 10, 10])
     """
 
     def __init__(

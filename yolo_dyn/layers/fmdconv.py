@@ -1,5 +1,7 @@
 """FMDConv of "Fast Multi-Attention Dynamic Convolution", Sec. 3.3 and Algorithm 1.
 
+https://arxiv.org/abs/2503.17530
+
 Readings:
 - input and output attention share one trunk with its norm; the kernel attention has its own, without norm. So the
   counts of ResNet-18 come out, 45.203 M with four experts, where the bias is one per expert;
@@ -35,6 +37,11 @@ class FMDConv(ExpertConv):
 
     Raises:
         ValueError: for an argument outside its range; the message names it.
+
+    Examples:
+        >>> layer = FMDConv(16, 32, kernel_size=3, stride=2, padding=1)
+        >>> layer(torch.rand(2, 16, 20, 20)).shape
+        torch.Size([2, 32, 10, 10])
     """
 
     def __init__(

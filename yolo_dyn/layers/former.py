@@ -1,5 +1,7 @@
 """Global tokens of "Dynamic Mobile-Former", Sec. 3.4: cross attention from the map to the tokens, and the Former.
 
+https://arxiv.org/abs/2304.07254
+
 Where the paper is silent, as the authors' implementation has it (its counts are Table 1's): LayerNorm before each
 attention and before the FFN; the cross attention is added to the normed tokens; no biases but that of the projection
 after self attention. Eq. 4 has heads of d / N channels, which do not fit the map's C channels once W^K and W^V are
@@ -94,7 +96,12 @@ class Former(nn.Module):
         map ``[B, C, H, W]``, tokens ``[B, M, d]`` -> ``[B, M, d]``.
 
     Raises:
-        ValueError: where the heads do not divide the channels, or `drop_path` is no probability below 1.
+        ValueError: if the heads do not divide the channels, or `drop_path` is no probability below 1.
+
+    Examples:
+        >>> former = Former([16, 192])
+        >>> former([torch.rand(2, 16, 20, 20), torch.rand(2, 6, 192)]).shape
+        torch.Size([2, 6, 192])
     """
 
     drop_path = 0.0  # of checkpoints from before it was an argument

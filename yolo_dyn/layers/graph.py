@@ -1,4 +1,4 @@
-"""What is done otherwise where a graph is recorded for a file that other runtimes read."""
+"""What is done otherwise when a graph is recorded for a file that other runtimes read."""
 
 import torch
 import torch.nn.functional as F

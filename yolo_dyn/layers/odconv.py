@@ -1,5 +1,7 @@
 """ODConv of "Omni-Dimensional Dynamic Convolution" (Li et al., 2022).
 
+https://arxiv.org/abs/2209.07947
+
 Deviations:
 - the norm of the trunk falls back to its running statistics at batch 1, where BatchNorm cannot train;
 - the bias, which the paper does not have, is mixed like the kernels and scaled by the filter attention.
@@ -35,6 +37,11 @@ class ODConv(ExpertConv):
 
     Raises:
         ValueError: for an argument outside its range; the message names it.
+
+    Examples:
+        >>> layer = ODConv(16, 32, kernel_size=3, stride=2, padding=1, attentions=["filter", "kernel"])
+        >>> layer(torch.rand(2, 16, 20, 20)).shape
+        torch.Size([2, 32, 10, 10])
     """
 
     def __init__(

@@ -121,9 +121,20 @@ def options_of(layer: type[nn.Module]) -> Mapping[str, inspect.Parameter]:
     return inspect.signature(layer).parameters
 
 
+def is_fusible(layer: nn.Module | type[nn.Module]) -> bool:
+    """Whether a layer, or a class of layers, has a method `fuse`."""
+    return issubclass(layer if isinstance(layer, type) else type(layer), Fusible)
+
+
 def folds_norm(layer: nn.Module | type[nn.Module]) -> TypeGuard[FusibleConvolution]:
     """Whether its `fuse` takes the BatchNorm that follows it; a module's folds its own alone."""
-    return isinstance(layer, Fusible) and "bn" in inspect.signature(layer.fuse).parameters
+    kind = layer if isinstance(layer, type) else type(layer)
+    return issubclass(kind, Fusible) and "bn" in inspect.signature(kind.fuse).parameters
+
+
+def declares_channels(layer: type[nn.Module]) -> TypeGuard[type[DeclaresChannels]]:
+    """Whether a class tells its output channels; an ``nn.Conv2d`` has an attribute of that name, which is none."""
+    return callable(getattr(layer, "out_channels", None))
 
 
 def ends_in_norm(layer: type[nn.Module]) -> bool:

@@ -1,5 +1,7 @@
 """Razor Dynamic Convolution (RDConv) of "SGDM: Static-Guided Dynamic Module Make Stronger Visual Models", Sec. 3.3.
 
+https://arxiv.org/abs/2403.18282
+
 The paper shows the module as a figure and leaves these open; we chose:
 - the razor is a 1x1, the cheap operation a 3x3 depthwise convolution, each with BatchNorm and SiLU;
 - BatchNorm and SiLU follow the dynamic convolution too, since a mixture of kernels has no fixed gain;
@@ -49,6 +51,11 @@ class RDConv(nn.Module):
 
     Raises:
         ValueError: for an argument outside its range; the message names it.
+
+    Examples:
+        >>> layer = RDConv(16, 32, stride=2)
+        >>> layer(torch.rand(2, 16, 20, 20)).shape
+        torch.Size([2, 32, 10, 10])
     """
 
     normed = True

@@ -1,5 +1,7 @@
 """Dynamic residual convolution of "Dynamic Mobile-Former", Sec. 3.3, Eq. 2 and Fig. 3.
 
+https://arxiv.org/abs/2304.07254
+
 The paper does not describe its kernel attention. The counts of its Table 1 follow from two fully connected layers
 without biases, a BatchNorm between them, and a hidden width as large as the token. The authors' implementation also
 scales the static kernels by 0.1, which slows their training down and is not in the paper: not done here.
@@ -36,6 +38,11 @@ class DynamicResidualConv(ExpertConv):
 
     Raises:
         ValueError: for an argument outside its range; the message names it.
+
+    Examples:
+        >>> layer = DynamicResidualConv(16, 32, kernel_size=3, stride=2, padding=1)
+        >>> layer(torch.rand(2, 16, 20, 20)).shape
+        torch.Size([2, 32, 10, 10])
     """
 
     residual = True  # of checkpoints from before it was an argument

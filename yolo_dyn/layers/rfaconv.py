@@ -1,5 +1,7 @@
 """RFAConv of "RFAConv: Innovating Spatial Attention and Standard Convolutional Operation", by group convolution.
 
+https://arxiv.org/abs/2304.03198
+
 The reference lays the k^2 weighted features of every position out as a map k times as high and wide, and convolves it
 with stride k. That is one 1x1 convolution of the k^2 C features, so the map is never laid out.
 """
@@ -25,6 +27,11 @@ class RFAConv(nn.Module):
 
     Raises:
         ValueError: for an argument outside its range; the message names it.
+
+    Examples:
+        >>> layer = RFAConv(16, 32, kernel_size=3, stride=2, padding=1)
+        >>> layer(torch.rand(2, 16, 20, 20)).shape
+        torch.Size([2, 32, 10, 10])
     """
 
     def __init__(

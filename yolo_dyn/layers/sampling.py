@@ -89,7 +89,7 @@ def mean_patches(
         kernel_size, stride, padding, dilation: as in ``torch.nn.functional.conv2d``; by default `x` itself is averaged.
 
     Returns:
-        ``[B, K, C_in, kH*kW]``, with a K of 1 where `positions` is None.
+        ``[B, K, C_in, kH*kW]``, with a K of 1 if `positions` is None.
     """
     if positions is None:
         return unfold(x, _pair(kernel_size), stride, padding, dilation).mean((3, 4))[:, None]

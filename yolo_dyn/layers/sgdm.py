@@ -1,5 +1,7 @@
 """Static-Guided Dynamic Module (SGDM) of "SGDM: Static-Guided Dynamic Module Make Stronger Visual Models", Sec. 3.4.
 
+https://arxiv.org/abs/2403.18282
+
 Deviations and choices, where the paper is silent or contradicts itself:
 - Eq. 9 concatenates X'_h twice; the second is X'_w;
 - the static strips are dense (g -> g, as Eq. 8 writes them) and followed by BatchNorm and SiLU;
@@ -40,7 +42,7 @@ class SGDM(nn.Module):
         razor_ratio: RDConv's razor ratio (Table 6), which is called `ratio` there.
         num_experts: number of the dynamic layer's expert kernels, K.
         guide: how the strips become the guide of the dynamic kernel: "reshape", "conv", "average", or "none" to switch
-            it off. By default "reshape" where the strips have as many values as RDConv's bank, or as the kernel of
+            it off. By default "reshape" if the strips have as many values as RDConv's bank, or as the kernel of
             another dynamic layer, and "conv" elsewhere.
         residual: add its own input to each of the three branches.
         dynamic: class of the dynamic layer (Table 3); in a YAML its name. A convolution mixes all g channels and is
@@ -52,6 +54,11 @@ class SGDM(nn.Module):
 
     Raises:
         ValueError: for an argument outside its range; the message names it.
+
+    Examples:
+        >>> layer = SGDM(32, 32, ratio=0.25, guide="reshape")
+        >>> layer(torch.rand(2, 32, 20, 20)).shape
+        torch.Size([2, 32, 20, 20])
     """
 
     residual = False  # of checkpoints from before it was an argument
