@@ -53,9 +53,12 @@ class MultiplyAdds(TorchDispatchMode):
         total: multiply-adds so far; two FLOPs each.
 
     Examples:
+        >>> import torch
+        >>> convolution = torch.nn.Conv2d(3, 16, 3, padding=1)
         >>> with MultiplyAdds() as counter:
-        ...     model(image)
-        >>> counter.total
+        ...     y = convolution(torch.rand(1, 3, 10, 10))
+        >>> counter.total  # 100 positions, 16 x 3 x 9 weights
+        43200
     """
 
     def __init__(self, besides: bool = False):

@@ -80,9 +80,12 @@ def register_corruption(name: str, strengths: tuple[float, ...], unit: str = "")
         YoloDynError: where the name is taken, or there are not five strengths.
 
     Examples:
+        >>> import numpy as np
         >>> @register_corruption("darkness", (0.8, 0.6, 0.4, 0.2, 0.1))
         ... def darkness(image, strength, bits):
         ...     return (image * strength).astype(np.uint8)
+        >>> corrupt(np.full((1, 1, 3), 200, np.uint8), "darkness", severity=5)
+        array([[[20, 20, 20]]], dtype=uint8)
     """
     if name in _CORRUPTIONS:
         raise YoloDynError(f"the corruption {name!r} is registered already")
