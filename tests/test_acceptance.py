@@ -91,8 +91,9 @@ def test_a_wheel_in_an_empty_environment(tmp_path):
     def run(*words: str) -> str:
         return subprocess.run(words, cwd=tmp_path, check=True, capture_output=True, text=True).stdout
 
-    where = run(python, "-c", "import yolo_dyn; print(yolo_dyn.__file__)")
-    assert str(tmp_path / "env") in where
+    where = Path(run(python, "-c", "import yolo_dyn; print(yolo_dyn.__file__)").strip())
+    assert where.is_relative_to(tmp_path / "env")
+    assert (where.parent / "py.typed").is_file()
     script = (
         "from ultralytics import YOLO; from ultralytics.utils.checks import check_file;"
         "print(type(YOLO('models_yaml/yolov8n-sgdm.yaml').model.model[22]).__module__, check_file('shapes.yaml'))"
