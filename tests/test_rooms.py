@@ -98,3 +98,30 @@ def test_layers_need_torch_alone():
             names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
             names += [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
             assert {n.split(".")[0] for n in names} <= allowed, file
+
+
+def test_only_integration_changes_ultralytics():
+    """Elsewhere nothing of Ultralytics is assigned to: it is called, or subclassed where `integration` says so."""
+    named = (PACKAGE / "integration" / "__init__.py").read_text(encoding="utf-8")
+    subclassing = set()
+    for name, file in MODULES.items():
+        tree, of_ultralytics = ast.parse(file.read_text(encoding="utf-8")), set()
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("ultralytics"):
+                of_ultralytics |= {alias.asname or alias.name for alias in node.names}
+            if isinstance(node, ast.Import):
+                of_ultralytics |= {(a.asname or a.name).split(".")[0] for a in node.names if "ultralytics" in a.name}
+        for node in ast.walk(tree):
+            targets = node.targets if isinstance(node, ast.Assign) else []
+            for target in targets:
+                root = target
+                while isinstance(root, ast.Attribute | ast.Subscript):
+                    root = root.value
+                changed = root is not target and isinstance(root, ast.Name) and root.id in of_ultralytics
+                assert not changed or room(name) == "integration", f"{name} assigns to {ast.unparse(target)}"
+            if isinstance(node, ast.ClassDef):
+                bases = {base.id for base in node.bases if isinstance(base, ast.Name)}
+                if bases & of_ultralytics and room(name) != "integration":
+                    subclassing.add(name)
+    assert subclassing == {name for name in subclassing if f"`{name}`" in named}
+    assert subclassing

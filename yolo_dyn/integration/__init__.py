@@ -5,6 +5,9 @@ A few of its functions are wrapped where they are defined: `parser` wraps what b
 training arguments. `annealing`, `recipes` and `exporting` are callbacks of trainers and exporters, `insertion` writes
 YAMLs with more rows, `precision` sets that of an opened OpenVINO file. `api` asks Ultralytics through its public
 interface alone, for all others.
+
+Elsewhere, classes of Ultralytics are only subclassed: `robustness.evaluate` its data set and its detection validator,
+to corrupt images before they are resized; `data.images` its base data set, to list images as it does.
 """
 
 import functools
