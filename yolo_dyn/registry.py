@@ -155,7 +155,7 @@ def unregister(name: str) -> None:
 
 
 @functools.cache
-def _find_declared() -> None:
+def find_declared() -> None:
     """Add the layers that installed packages declare, once; they are imported when they are asked for.
 
     Raises:
@@ -169,7 +169,7 @@ def _find_declared() -> None:
 
 def names(kind: Kind | None = None) -> list[str]:
     """All known YAML names, sorted; those of one kind, for which declared layers are imported."""
-    _find_declared()
+    find_declared()
     return sorted(_TABLE if kind is None else all_layers(kind))
 
 
@@ -179,7 +179,7 @@ def get(name: str) -> type[nn.Module] | None:
     Raises:
         YoloDynError: if a declared layer cannot be imported, or is no layer.
     """
-    _find_declared()
+    find_declared()
     entry = _TABLE.get(name)
     if entry is None:
         return None
@@ -219,7 +219,7 @@ def kind_of(layer: type[nn.Module]) -> Kind | None:
 
 def all_layers(kind: Kind | None = None) -> dict[str, type[nn.Module]]:
     """Return the whole table, or what it has of one kind; declared layers are imported."""
-    _find_declared()
+    find_declared()
     found = {name: get(name) for name in sorted(_TABLE)}
     return {name: layer for name, layer in found.items() if layer and kind in (None, _TABLE[name].kind)}
 
