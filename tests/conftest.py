@@ -49,6 +49,17 @@ def photos() -> Path:
 
 
 @pytest.fixture
+def same_layers() -> Iterator[None]:
+    """Layers that a test registers, or lets packages declare, are forgotten after it."""
+    from yolo_dyn import registry
+
+    before = registry.names()
+    yield
+    for name in set(registry.names()).difference(before):
+        registry.unregister(name)
+
+
+@pytest.fixture
 def log() -> Iterator[list[str]]:
     """What Ultralytics logs during a test."""
     messages: list[str] = []

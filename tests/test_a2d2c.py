@@ -8,9 +8,9 @@ import onnxruntime
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers import randomise
 from reference_layers import a2d2c as one_sample
 from reference_layers import oracle
-from test_layers import randomise
 from torch import Tensor, nn
 
 from yolo_dyn import layers

@@ -18,7 +18,7 @@ from yolo_dyn.data import shapes
 from yolo_dyn.data.images import evaluation_set, read_image, unlabelled
 from yolo_dyn.explain.cam import cam
 from yolo_dyn.explain.explained import Network, Wanted, score_of
-from yolo_dyn.explain.heat import _traced, heat
+from yolo_dyn.explain.heat import heat, traced_maps
 from yolo_dyn.explain.views import View, centre_crop, letterboxed
 from yolo_dyn.robustness import corrupt
 from yolo_dyn.robustness.corruptions import find
@@ -200,7 +200,7 @@ def test_a_channel_that_sums_to_less_than_nothing_does_not_turn_the_map_over():
     inside = pixels[0, 0].numpy() > 0
     assert result.square[inside].mean() > 0.7
     assert result.square[~inside].mean() < 0.05
-    with _traced(network, []) as maps:  # by the formula as it stands it is turned over
+    with traced_maps(network, []) as maps:  # by the formula as it stands it is turned over
         published = GradCAMPlusPlus(score_of(network, Wanted(conf=0.5)), maps)(pixels, [lambda score: score])[0]
     assert published[inside].mean() < 0.3
     assert published[~inside].mean() > 0.9

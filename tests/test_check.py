@@ -139,12 +139,7 @@ WRONG = {
 }
 
 
-@pytest.fixture
-def _same_table_afterwards(monkeypatch):
-    monkeypatch.setattr(registry, "_TABLE", dict(registry._TABLE))
-
-
-@pytest.mark.usefixtures("_same_table_afterwards")
+@pytest.mark.usefixtures("same_layers")
 @pytest.mark.parametrize("name", WRONG)
 def test_what_a_layer_does_wrong_is_found(name):
     found = check(f"{__name__}:{name}", kind="convolution")
@@ -154,7 +149,7 @@ def test_what_a_layer_does_wrong_is_found(name):
     assert not found.ok
 
 
-@pytest.mark.usefixtures("_same_table_afterwards")
+@pytest.mark.usefixtures("same_layers")
 def test_a_plain_convolution_of_ones_own_keeps_it(capsys):
     assert cli.main(["check", f"layer={__name__}:Good", "kind=convolution"]) == 0
     out = capsys.readouterr().out
@@ -163,12 +158,12 @@ def test_a_plain_convolution_of_ones_own_keeps_it(capsys):
     assert out.count("\n") == len(CHECKS) + 2
 
 
-@pytest.mark.usefixtures("_same_table_afterwards")
+@pytest.mark.usefixtures("same_layers")
 def test_the_command_fails_where_the_layer_does():
     assert cli.main(["check", f"layer={__name__}:Idles", "kind=convolution"]) == 1
 
 
-@pytest.mark.usefixtures("_same_table_afterwards")
+@pytest.mark.usefixtures("same_layers")
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -7,8 +7,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from helpers import CLASSIFIERS, ROOT
-from test_layers import randomise_around
+from helpers import CLASSIFIERS, ROOT, randomise_around
 from torch import nn
 from ultralytics import YOLO
 

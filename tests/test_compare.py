@@ -109,8 +109,8 @@ def test_a_data_yaml_in_place_of_a_source(detectors, tmp_path, monkeypatch, draw
 
 
 def test_at_most_four_conditions_the_clean_one_among_them():
-    assert pictures._spread(list(range(6)), 4) == [0, 2, 3, 5]
-    assert pictures._spread([0, 1], 4) == [0, 1]
+    assert pictures.spread(list(range(6)), 4) == [0, 2, 3, 5]
+    assert pictures.spread([0, 1], 4) == [0, 1]
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from scipy import stats
 from yolo_dyn import YoloDynError
 from yolo_dyn.robustness import corrupt, known_corruptions, register_corruption
 from yolo_dyn.robustness.corruptions import (
-    _CORRUPTIONS,
+    CORRUPTIONS,
     bit_generator,
     find,
     gaussian_noise_values,
@@ -153,10 +153,10 @@ def test_uniform_numbers_are_uniform():
 
 @pytest.fixture
 def registered():
-    before = dict(_CORRUPTIONS)
+    before = dict(CORRUPTIONS)
     yield
-    _CORRUPTIONS.clear()
-    _CORRUPTIONS.update(before)
+    CORRUPTIONS.clear()
+    CORRUPTIONS.update(before)
 
 
 def test_a_corruption_of_ones_own(registered):

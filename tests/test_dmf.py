@@ -4,8 +4,7 @@ import onnxruntime
 import pytest
 import reference_dmf as oracle
 import torch
-from helpers import ROOT
-from test_layers import randomise
+from helpers import ROOT, randomise
 from torch import nn
 from torch.nn import functional as F
 from ultralytics.nn.tasks import ClassificationModel, DetectionModel

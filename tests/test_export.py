@@ -15,8 +15,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from helpers import DETECTORS, ROOT, nano
-from test_layers import randomise_around
+from helpers import DETECTORS, ROOT, nano, randomise_around
 from torch import nn
 from torch.nn import functional as F
 from ultralytics import YOLO

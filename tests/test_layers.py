@@ -7,73 +7,17 @@ import pickle
 
 import pytest
 import torch
+from helpers import CONVOLUTIONS, build, randomise
 from reference import guide, rdconv, sgdm
 from reference_layers import ORACLES as ONE_SAMPLE
 from reference_layers import oracle
 from torch import nn
 
 from yolo_dyn import layers, registry
-from yolo_dyn.layers.experts import Experts
 from yolo_dyn.layers.functional import conv_per_sample, mix_kernels
 
-CONVOLUTIONS = registry.names("convolution")
 NAMES = sorted([*CONVOLUTIONS, *registry.names("module")])
 ORACLES = {"RDConv": rdconv, "SGDM": sgdm, **{name: functools.partial(oracle, name) for name in ONE_SAMPLE}}
-
-
-def build(name: str, channels: int = 16, **options) -> nn.Module:
-    """A layer that keeps the size; A2D2C with fixed positions, since it draws them at random in training."""
-    torch.manual_seed(0)
-    layer = registry.all_layers()[name]
-    if issubclass(layer, layers.A2D2C):
-        options = {"sampling": "fixed", **options}
-    if name == "CBAM":
-        options = {"reduction": 4, **options}
-    if name in CONVOLUTIONS:
-        return layer(
-            channels, options.pop("out_channels", channels), options.pop("kernel_size", 3), padding=1, **options
-        )
-    return layer(channels, channels, **options)
-
-
-def randomise(model: nn.Module) -> nn.Module:
-    """Statistics and biases as after a training, so that folding a BatchNorm is not folding an identity."""
-    generator = torch.Generator().manual_seed(1)
-    for m in model.modules():
-        if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d):
-            for tensor, low, high in (
-                (m.running_mean, -0.3, 0.3),
-                (m.running_var, 0.5, 2),
-                (m.weight, 0.5, 2),
-                (m.bias, -0.3, 0.3),
-            ):
-                tensor.data.copy_(torch.rand(tensor.shape, generator=generator) * (high - low) + low)
-        if isinstance(m, Experts):
-            m.weight.data += 0.05 * torch.randn(m.weight.shape, generator=generator)
-            for bias in (m.bias, m.shift):
-                if bias is not None:
-                    bias.data.copy_(torch.randn(bias.shape, generator=generator))
-    return model
-
-
-@torch.no_grad()
-def randomise_around(model: nn.Module, images: torch.Tensor, least: float = 0.0) -> nn.Module:
-    """Like `randomise` for a deep network: statistics lie around those of images, so that signals reach its end.
-
-    Every variance is about doubled, since untrained attention is chaotic without: in a detector, float32 and float64
-    then differ by a hundred pixels. `least` is the least variance, for features that are the same in all those images.
-    """
-    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
-    for m in norms:
-        nn.init.uniform_(m.weight, 0.8, 1.2)
-        nn.init.normal_(m.bias, std=0.1)
-        m.momentum = 1.0
-    model.train()(images)
-    for m in norms:
-        m.running_mean += 0.2 * m.running_var.sqrt() * torch.randn_like(m.running_mean)
-        m.running_var *= torch.empty_like(m.running_var).uniform_(1, 3)
-        m.running_var.clamp_(min=least)
-    return model.eval()
 
 
 @pytest.mark.parametrize("name", sorted(ORACLES))

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
+from helpers import CONVOLUTIONS, build, randomise
 from reference_layers import block, oracle, residual
-from test_layers import CONVOLUTIONS, build, randomise
 from torch import nn
 
 from yolo_dyn import layers, registry

@@ -4,8 +4,7 @@ import copy
 
 import pytest
 import torch
-from helpers import DETECTORS, ROOT, nano
-from test_layers import randomise
+from helpers import DETECTORS, ROOT, nano, randomise
 from torch import nn
 from ultralytics import YOLO
 from ultralytics.nn import tasks

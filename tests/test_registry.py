@@ -10,10 +10,7 @@ from torch import nn
 import yolo_dyn
 from yolo_dyn import YoloDynError, layers, registry
 
-
-@pytest.fixture(autouse=True)
-def _same_table_afterwards(monkeypatch):
-    monkeypatch.setattr(registry, "_TABLE", dict(registry._TABLE))
+pytestmark = pytest.mark.usefixtures("same_layers")
 
 
 def test_register_as_call_and_decorator():
@@ -54,7 +51,7 @@ def declare(monkeypatch):
     def declare(**places: str) -> None:
         points = [EntryPoint(name, place, registry.ENTRY_POINT_GROUP) for name, place in places.items()]
         monkeypatch.setattr(registry, "entry_points", lambda group: points)
-        monkeypatch.setattr(registry, "_find_declared", registry._find_declared.__wrapped__)
+        monkeypatch.setattr(registry, "find_declared", registry.find_declared.__wrapped__)
 
     return declare
 

@@ -4,6 +4,7 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 from helpers import ROOT
 
 PACKAGE = ROOT / "yolo_dyn"
@@ -125,3 +126,54 @@ def test_only_integration_changes_ultralytics():
                     subclassing.add(name)
     assert subclassing == {name for name in subclassing if f"`{name}`" in named}
     assert subclassing
+
+
+def private(name: str) -> bool:
+    return name.startswith("_") and not name.startswith("__")
+
+
+def borrowed(file: Path) -> Iterator[str]:
+    """What a test file takes that is not its to take: from another test, or private names of the package.
+
+    Those are imported, read as attributes of what is imported, or named for monkeypatch.
+    """
+    tree, ours = ast.parse(file.read_text(encoding="utf-8")), set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            path = (node.module or "") if isinstance(node, ast.ImportFrom) else node.names[0].name
+            names = [alias.name for alias in node.names]
+            if path.split(".")[0] == "yolo_dyn":
+                ours |= {alias.asname or alias.name.split(".")[0] for alias in node.names}
+                yield from (f"{path}.{name}" for name in names if any(map(private, [*path.split("."), name])))
+            elif any(part.startswith(("test_", "conftest")) for part in [*path.split("."), *names]):
+                yield path
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and private(node.attr) and ast.unparse(node).split(".")[0] in ours:
+            yield ast.unparse(node)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).startswith("monkeypatch."):
+            of_ours = node.args and ast.unparse(node.args[0]).strip("'\"").split(".")[0] in {*ours, "yolo_dyn"}
+            words = [a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
+            yield from (word for word in words if of_ours and any(map(private, word.split("."))))
+
+
+def test_no_test_borrows_from_another_or_takes_private_names():
+    found = {str(file.relative_to(ROOT)): list(borrowed(file)) for file in sorted((ROOT / "tests").rglob("*.py"))}
+    assert not {file: names for file, names in found.items() if names}
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("from test_layers import build", ["test_layers"]),
+        ("from layers.test_layers import build", ["layers.test_layers"]),
+        ("import conftest", ["conftest"]),
+        ("from yolo_dyn.registry import _TABLE", ["yolo_dyn.registry._TABLE"]),
+        ("from yolo_dyn import registry\nregistry._TABLE['x']", ["registry._TABLE"]),
+        ("import yolo_dyn\nmonkeypatch.setattr('yolo_dyn.cli._read', None)", ["yolo_dyn.cli._read"]),
+        ("from yolo_dyn import cli\nmonkeypatch.setattr(cli, '_read', None)", ["_read"]),
+        ("from helpers import build\nfrom yolo_dyn import cli\ncli.__name__\nmodule._forward_hooks", []),
+    ],
+)
+def test_what_is_borrowed_is_found(tmp_path, line, found):
+    (tmp_path / "test_x.py").write_text(line)
+    assert list(borrowed(tmp_path / "test_x.py")) == found

@@ -23,7 +23,7 @@ from ultralytics import YOLO
 
 from yolo_dyn import YoloDynError
 from yolo_dyn.robustness import cells, register_corruption
-from yolo_dyn.robustness.corruptions import _CORRUPTIONS, Corruption
+from yolo_dyn.robustness.corruptions import CORRUPTIONS, Corruption
 from yolo_dyn.robustness.scores import paired_interval
 from yolo_dyn.robustness.sweep import robustness
 
@@ -232,7 +232,7 @@ def test_the_code_of_a_corruption_is_part_of_a_cell(folder, without_pictures, mo
     arguments = {"sigma": None, "severity": [3], "corruption": ["half_dark"]}
     run(folder, **arguments)
     other = Corruption("half_dark", lambda image, s, bits: image // 3, (1, 1, 0.5, 1, 1))
-    monkeypatch.setitem(_CORRUPTIONS, "half_dark", other)
+    monkeypatch.setitem(CORRUPTIONS, "half_dark", other)
     run(folder, **arguments)
     assert "1 finished cells here are of other corruption" in capsys.readouterr().out
 

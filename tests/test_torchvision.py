@@ -7,8 +7,7 @@ from urllib.error import URLError
 import numpy as np
 import pytest
 import torch
-from helpers import ROOT
-from test_layers import randomise
+from helpers import ROOT, randomise
 from torch import nn
 from torchvision import models
 from torchvision.models import detection

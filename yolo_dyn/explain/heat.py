@@ -64,7 +64,7 @@ def heat(network: Network, pixels: torch.Tensor, wanted: Wanted | None = None, l
             library is missing.
     """
     scores = score_of(network, wanted or Wanted())
-    with _traced(network, layer or []) as maps:
+    with traced_maps(network, layer or []) as maps:
         cam = _grad_cam_plus_plus(scores, maps, f"layer={','.join(map(str, layer or []))}, model {network.label!r}")
         try:
             square = cam(pixels, [lambda score: score])[0]
@@ -99,7 +99,7 @@ def _grad_cam_plus_plus(scores: nn.Module, maps: list[nn.Module], what: str) -> 
 
 
 @contextmanager
-def _traced(network: Network, layer: list[int]) -> Iterator[list[nn.Module]]:
+def traced_maps(network: Network, layer: list[int]) -> Iterator[list[nn.Module]]:
     """Modules that give the maps, with gradients, as long as this lasts: the rows, or what is put before the head."""
     head = network.rows[-1]
     if layer:

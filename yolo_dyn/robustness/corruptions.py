@@ -37,7 +37,7 @@ class Corruption:
 
     def __reduce__(self) -> Any:
         """Our own travel to other processes by name, a user's as it is, since it may not be registered there."""
-        ours = _CORRUPTIONS.get(self.name) is self and self.function.__module__ == __name__
+        ours = CORRUPTIONS.get(self.name) is self and self.function.__module__ == __name__
         return (find, (self.name,)) if ours else (Corruption, (self.name, self.function, self.strengths, self.unit))
 
     def at(self, severity: int) -> float:
@@ -65,7 +65,7 @@ class Corruption:
         return corrupted
 
 
-_CORRUPTIONS: dict[str, Corruption] = {}
+CORRUPTIONS: dict[str, Corruption] = {}
 
 
 def register_corruption(name: str, strengths: tuple[float, ...], unit: str = "") -> Callable[[Function], Function]:
@@ -87,13 +87,13 @@ def register_corruption(name: str, strengths: tuple[float, ...], unit: str = "")
         >>> corrupt(np.full((1, 1, 3), 200, np.uint8), "darkness", severity=5)
         array([[[20, 20, 20]]], dtype=uint8)
     """
-    if name in _CORRUPTIONS:
+    if name in CORRUPTIONS:
         raise YoloDynError(f"the corruption {name!r} is registered already")
     if len(strengths) != len(SEVERITIES):
         raise YoloDynError(f"corruption {name!r}: strengths must be five, one a severity, got {strengths!r}")
 
     def add(function: Function) -> Function:
-        _CORRUPTIONS[name] = Corruption(name, function, tuple(strengths), unit)
+        CORRUPTIONS[name] = Corruption(name, function, tuple(strengths), unit)
         return function
 
     return add
@@ -101,7 +101,7 @@ def register_corruption(name: str, strengths: tuple[float, ...], unit: str = "")
 
 def known_corruptions() -> list[str]:
     """Names of all corruptions, registered or declared by installed packages."""
-    return list(dict.fromkeys((*_CORRUPTIONS, *(point.name for point in entry_points(group=ENTRY_POINT_GROUP)))))
+    return list(dict.fromkeys((*CORRUPTIONS, *(point.name for point in entry_points(group=ENTRY_POINT_GROUP)))))
 
 
 def find(corruption: str) -> Corruption:
@@ -110,13 +110,13 @@ def find(corruption: str) -> Corruption:
     Raises:
         YoloDynError: where there is none.
     """
-    if corruption not in _CORRUPTIONS:
+    if corruption not in CORRUPTIONS:
         for point in entry_points(group=ENTRY_POINT_GROUP, name=corruption):
             point.load()
-    if corruption not in _CORRUPTIONS:
+    if corruption not in CORRUPTIONS:
         known = known_corruptions()
         raise YoloDynError(f"unknown corruption {corruption!r}{nearest(corruption, known)} (known: {', '.join(known)})")
-    return _CORRUPTIONS[corruption]
+    return CORRUPTIONS[corruption]
 
 
 def corrupt(

@@ -72,7 +72,7 @@ def grid(sweep: Sweep, path: Path, count: int = 3, conf: float = 0.25, columns: 
     Returns:
         The file names of the drawn images.
     """
-    conditions = _spread(list(dict.fromkeys((cell.corruption, cell.strength) for cell in sweep.cells)), columns)
+    conditions = spread(list(dict.fromkeys((cell.corruption, cell.strength) for cell in sweep.cells)), columns)
     shown = [cell for cell in sweep.cells if (cell.corruption, cell.strength) in conditions]
     judged = {(cell.label, cell.corruption, cell.strength): judge_all(sweep, cell, conf) for cell in shown}
     chosen = _most_different(list(judged.values()), len(sweep.models), count)
@@ -80,7 +80,7 @@ def grid(sweep: Sweep, path: Path, count: int = 3, conf: float = 0.25, columns: 
     return [sweep.images.files[i].name for i in chosen]
 
 
-def _spread(conditions: list[Any], count: int) -> list[Any]:
+def spread(conditions: list[Any], count: int) -> list[Any]:
     at = np.unique(np.linspace(0, len(conditions) - 1, min(count, len(conditions))).round().astype(int))
     return [conditions[i] for i in at]
 
