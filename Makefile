@@ -33,7 +33,7 @@ accept: lint
 # What is missing of the study under docs/results, arm by arm, then its page: make study DATA=path/to/bccd/data.yaml
 DATA ?= bccd/data.yaml
 study: setup
-	$(BIN)/yolo-dyn study bccd data=$(DATA) out=docs/results page=docs/RESULTS.md
+	$(BIN)/yolo-dyn study bccd data=$(DATA) out=docs/results page=docs/results.md
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache

@@ -265,7 +265,7 @@ def test_mpc_is_the_mean_over_the_noisy_cells():
 
 
 @pytest.mark.parametrize(
-    ("name", "source", "page"), [("bccd", "results", "RESULTS.md"), ("cifar10", "results/classify", "CLASSIFIERS.md")]
+    ("name", "source", "page"), [("bccd", "results", "results.md"), ("cifar10", "results/classify", "classifiers.md")]
 )
 def test_the_committed_pages_are_made_from_the_committed_results(name, source, page, tmp_path, monkeypatch):
     shutil.copytree(ROOT / "docs" / "results", tmp_path / "docs" / "results")
