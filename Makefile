@@ -1,9 +1,9 @@
-# Two commands on a fresh machine: `make demo` and `make test`. Each sets up .venv by itself.
+# Two commands on a fresh machine: `make demo` and `make test`. Each sets up .venv by itself, `make docs` a small one.
 PYTHON ?= python3
 BIN := .venv/bin
 export YOLO_AUTOINSTALL := false
 
-.PHONY: setup demo test accept study lint clean
+.PHONY: setup demo test accept study docs lint clean
 
 setup: .venv/installed
 
@@ -33,7 +33,17 @@ accept: lint
 # What is missing of the study under docs/results, arm by arm, then its page: make study DATA=path/to/bccd/data.yaml
 DATA ?= bccd/data.yaml
 study: setup
-	$(BIN)/yolo-dyn study bccd data=$(DATA) out=docs/results page=docs/RESULTS.md
+	$(BIN)/yolo-dyn study bccd data=$(DATA) out=docs/results page=docs/results.md
+
+# The documentation site, in site/: no broken link, no missing reference. Sources are read, not imported: without torch.
+.venv-docs/installed: pyproject.toml
+	$(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/python -m pip install --quiet --upgrade pip
+	.venv-docs/bin/python -m pip install --quiet --group docs
+	touch $@
+
+docs: .venv-docs/installed
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict
 
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .venv-docs site .mypy_cache .ruff_cache .pytest_cache

@@ -293,7 +293,7 @@ def test_a_trace_of_ones_own_can_free_the_batch(here):
 
 
 def test_the_script_of_the_manual_runs_without_this_package_and_torch(here):
-    manual = (ROOT / "docs/EDGE.md").read_text(encoding="utf-8")
+    manual = (ROOT / "docs/edge.md").read_text(encoding="utf-8")
     script = manual.split("```python\n")[1].split("```")[0]
     assert len(script.splitlines()) < 40
     model = lively(SGDM)

@@ -1,4 +1,4 @@
-"""The training script of docs/TORCHVISION.md: it runs on real photos; its targets, and its scores, are right."""
+"""The training script of docs/torchvision.md: it runs on real photos; its targets, and its scores, are right."""
 
 import argparse
 import runpy
@@ -16,7 +16,7 @@ from yolo_dyn.backbones.detectors import mask_rcnn
 
 @pytest.fixture(scope="module")
 def script(tmp_path_factory):
-    manual = (ROOT / "docs" / "TORCHVISION.md").read_text(encoding="utf-8")
+    manual = (ROOT / "docs" / "torchvision.md").read_text(encoding="utf-8")
     text = next(block for block in manual.split("```python\n") if block.startswith("import argparse")).split("```")[0]
     assert len(text.splitlines()) < 85
     file = tmp_path_factory.mktemp("script") / "train.py"

@@ -63,7 +63,7 @@ COMMANDS = {
     "tradeoff paper": Command("yolo_dyn.study.tradeoff_paper", "tradeoff_paper", "yolo-dyn tradeoff paper"),
     "study": Command("yolo_dyn.study.run", "study", "yolo-dyn study sgdm-table2 data=VOC.yaml seeds=0,1,2", "study"),
     "results": Command(
-        "yolo_dyn.study.run", "results", "yolo-dyn results bccd source=docs/results page=docs/RESULTS.md", "study"
+        "yolo_dyn.study.run", "results", "yolo-dyn results bccd source=docs/results page=docs/results.md", "study"
     ),
     "demo": Command("yolo_dyn.demo", "demo", "yolo-dyn demo"),
 }
