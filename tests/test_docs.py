@@ -13,7 +13,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import metadata
 from pathlib import Path
@@ -21,10 +21,9 @@ from pathlib import Path
 import cv2
 import pytest
 import torch
-import ultralytics.nn.modules
 import ultralytics.nn.tasks
 import yaml
-from conftest import ROOT
+from helpers import ROOT
 from ultralytics import YOLO
 from ultralytics.cfg import DEFAULT_CFG_DICT, MODES, TASKS, check_dict_alignment
 from ultralytics.utils import ROOT as STOCK
@@ -38,11 +37,6 @@ from yolo_dyn.study.definition import read_study
 
 PAGES = ["README.md", "datasets/README.md", *sorted(p.relative_to(ROOT).as_posix() for p in ROOT.glob("docs/**/*.md"))]
 LANGUAGES = ("bash", "diff", "python", "toml", "yaml")
-COMING: dict[str, Callable[[], bool]] = {  # announced: such a block is skipped until this is true, then runs
-    "register(kind=...)": lambda: "kind" in inspect.signature(yolo_dyn.register).parameters,
-    "yolo-dyn check": lambda: "check" in cli.COMMANDS,
-    "layers in ultralytics.nn.modules": lambda: hasattr(ultralytics.nn.modules, "SGDM"),
-}
 
 
 @dataclass(frozen=True)
@@ -59,11 +53,7 @@ class Block:
     def needs(self) -> str:
         """What is not there in a test; empty where it can run."""
         found = re.fullmatch(r"(?:needs|tested by): (.+)", self.comment)
-        return "" if not found or COMING.get(found[1], bool)() else found[1]
-
-    @property
-    def announced(self) -> bool:
-        return self.needs in COMING
+        return found[1] if found else ""
 
     @property
     def slow(self) -> bool:
@@ -133,8 +123,6 @@ def inline() -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize("block", of("bash"), ids=str)
 def test_command_lines_name_commands_and_keys_that_exist(block):
-    if block.announced:
-        pytest.skip(f"{block.needs} is announced")
     for line in lines_of(block):
         check_line(line, whole=True)
 
