@@ -19,8 +19,9 @@ from yolo_dyn.deploy.runtimes import Session, open_session
 from yolo_dyn.errors import MissingFileError, YoloDynError, nearest
 from yolo_dyn.integration.api import chosen_threads, train_args
 from yolo_dyn.output.files import hash_file, writable, written_whole
+from yolo_dyn.output.labels import model_labels
 from yolo_dyn.robustness.evaluate import CorruptedImages, Corrupter, Settings
-from yolo_dyn.robustness.plan import Plan, labels, strengths
+from yolo_dyn.robustness.plan import Plan, strengths
 from yolo_dyn.robustness.results import Sweep
 from yolo_dyn.robustness.sweep import How, measure
 
@@ -75,7 +76,7 @@ def deploy(
         YoloDynError: where something does not fit, or a format cannot be exported.
     """
     formats = list(dict.fromkeys(formats or [TORCH, "onnx", "onnx-int8", "openvino"]))
-    models = labels(model)
+    models = model_labels(model)
     _check(models, formats)
     threads = chosen_threads(threads)
     settings = Settings(imgsz, batch=1, threads=threads)

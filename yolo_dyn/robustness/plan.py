@@ -1,11 +1,9 @@
 """What a sweep is asked for, checked before anything long begins, and the cells that it takes."""
 
 import hashlib
-import os
 import platform
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -82,17 +80,3 @@ def strengths(sigma: list[float] | None, severity: list[int] | None, corruption:
     severities = sorted(set(severity or SEVERITIES))
     names = dict.fromkeys(corruption or ["gaussian_noise"])
     return [clean, *((c, find(c).at(value), value) for c in names for value in severities)]
-
-
-def labels(model: list[str] | str) -> dict[str, str]:
-    """Short names of the models: the run's of a checkpoint in its folder `weights`, else the file's."""
-    files = [model] if isinstance(model, str) else [str(file) for file in model]
-    if not files:
-        raise YoloDynError("model must name at least one file")
-    paths = [Path(file) for file in files]
-    short = [path.parent.parent.name if path.parent.name == "weights" else path.stem for path in paths]
-    kinds = [f"{name}{path.suffix}" if path.suffix != ".pt" else name for name, path in zip(short, paths, strict=True)]
-    labels = kinds if len(set(kinds)) == len(kinds) else [file.replace(os.sep, "-").lstrip(".-") for file in files]
-    if len(set(labels)) < len(labels):
-        raise YoloDynError(f"a model is given twice: {', '.join(files)}")
-    return dict(zip(labels, files, strict=True))

@@ -8,13 +8,14 @@ from yolo_dyn.data.images import EvaluationSet, data_name, evaluation_set
 from yolo_dyn.errors import YoloDynError
 from yolo_dyn.integration.api import chosen_device, chosen_threads
 from yolo_dyn.output.files import writable
+from yolo_dyn.output.labels import model_labels
 from yolo_dyn.robustness import cells as store
 from yolo_dyn.robustness.cells import Cell, Task
 from yolo_dyn.robustness.evaluate import Settings
 from yolo_dyn.robustness.executors import Executor, here
 from yolo_dyn.robustness.executors import executor as find_executor
 from yolo_dyn.robustness.models import check_model
-from yolo_dyn.robustness.plan import Plan, labels, strengths
+from yolo_dyn.robustness.plan import Plan, strengths
 from yolo_dyn.robustness.report import write
 from yolo_dyn.robustness.results import Sweep
 
@@ -79,7 +80,7 @@ def robustness(
         YoloDynError: where something does not fit, before anything long begins.
     """
     settings = Settings(imgsz, batch, conf, iou, max_det, half, chosen_device(device), chosen_threads(threads))
-    plan = Plan(labels(model), strengths(sigma, severity, corruption), settings, seed, resamples)
+    plan = Plan(model_labels(model), strengths(sigma, severity, corruption), settings, seed, resamples)
     how = How(workers, jobs, find_executor(executor, jobs), hashes)
     folder = writable(Path(project) / (name or data_name(data)))
     images = evaluation_set(data, split)
