@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 
 from yolo_dyn.bench.timing import in_turn, summary
-from yolo_dyn.data.images import EvaluationSet, data_name, evaluation_set
+from yolo_dyn.data.images import EvaluationSet, data_name, evaluation_set, letterbox, read_image
 from yolo_dyn.deploy.report import Deployment, Row, write
 from yolo_dyn.deploy.runtimes import Session, open_session
 from yolo_dyn.errors import MissingFileError, YoloDynError, nearest
-from yolo_dyn.integration.api import chosen_threads, train_args
+from yolo_dyn.integration.api import chosen_threads
 from yolo_dyn.output.files import hash_file, writable, written_whole
 from yolo_dyn.output.labels import model_labels
-from yolo_dyn.robustness.evaluate import CorruptedImages, Corrupter, Settings
+from yolo_dyn.robustness.evaluate import Settings
 from yolo_dyn.robustness.plan import Plan, strengths
 from yolo_dyn.robustness.results import Sweep
 from yolo_dyn.robustness.sweep import How, measure
@@ -151,7 +151,7 @@ def rows(
 ) -> list[Row]:
     """Compare, time and weigh the files."""
     sessions = {key: open_session(file, settings.threads) for key, file in files.items()}
-    photos = letterboxed(images, settings.imgsz)
+    photos = _photos(images, settings.imgsz)
     truth = {label: _outputs(open_session(file, settings.threads), photos) for label, file in models.items()}
     calls: list[Callable[[], Any]] = [functools.partial(session, photos[:1]) for session in sessions.values()]
     times = dict(zip(files, in_turn(calls, rounds, 5, lambda: None), strict=True))
@@ -183,11 +183,10 @@ def _bytes(file: Path) -> int:
     return sum(f.stat().st_size for f in (file.rglob("*") if file.is_dir() else [file]) if f.is_file())
 
 
-def letterboxed(images: EvaluationSet, imgsz: int) -> np.ndarray:
+def _photos(images: EvaluationSet, imgsz: int) -> np.ndarray:
     """The first images as the network gets them, float32 ``[n, C, imgsz, imgsz]``, 0 to 1."""
-    stock = CorruptedImages(images, Corrupter(None), False, imgsz=imgsz, hyp=train_args(), rect=False, stride=32)
-    first = range(min(PHOTOS, len(images.files)))
-    return np.stack([stock[i]["img"].numpy() for i in first]).astype(np.float32) / 255
+    first = (read_image(file, images.channels) for file in images.files[:PHOTOS])
+    return np.stack([letterbox(image, imgsz).pixels for image in first]).astype(np.float32) / 255
 
 
 def _outputs(session: Session, photos: np.ndarray) -> np.ndarray:

@@ -135,7 +135,7 @@ def _panel(
 ) -> Panel:
     file, side = images.files[number], network.side(imgsz)
     image = corrupter(read_image(file, images.channels), file.name)
-    view = letterboxed(images, number, corrupter, side) if network.detects else centre_crop(image, side)
+    view = letterboxed(image, side) if network.detects else centre_crop(image, side)
     result = heat(network, view.pixels, wanted, layer)
     condition = f"sigma {corrupter.strength:g}" if corrupter.corruption else CLEAN
     found = _words(network, result, wanted.target)
