@@ -21,9 +21,10 @@ from yolo_dyn.integration.api import chosen_threads
 from yolo_dyn.output.files import hash_file, writable, written_whole
 from yolo_dyn.output.labels import model_labels
 from yolo_dyn.robustness.evaluate import Settings
+from yolo_dyn.robustness.executors import RunOptions
 from yolo_dyn.robustness.plan import Plan, strengths
 from yolo_dyn.robustness.results import Sweep
-from yolo_dyn.robustness.sweep import How, measure
+from yolo_dyn.robustness.sweep import measure
 
 TORCH = "torch"  # the checkpoint itself, fused
 FORMATS: dict[str, dict[str, Any]] = {  # name -> arguments of the stock export
@@ -90,7 +91,7 @@ def deploy(
         for target in formats
     }
     plan = Plan({f"{label}-{target}": str(file) for (label, target), file in files.items()}, conditions, settings)
-    sweep = measure(plan, images, folder, How())
+    sweep = measure(plan, images, folder, RunOptions())
     deployment = Deployment(folder, rows(models, files, images, sweep, settings, rounds), sweep, imgsz, threads, rounds)
     write(deployment)
     return deployment

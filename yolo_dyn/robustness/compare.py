@@ -10,10 +10,11 @@ from yolo_dyn.integration.api import chosen_device, chosen_threads
 from yolo_dyn.output.files import writable
 from yolo_dyn.output.labels import model_labels
 from yolo_dyn.robustness.evaluate import Settings
+from yolo_dyn.robustness.executors import RunOptions
 from yolo_dyn.robustness.models import class_names
 from yolo_dyn.robustness.pictures import grid
 from yolo_dyn.robustness.plan import Plan, strengths
-from yolo_dyn.robustness.sweep import How, measure
+from yolo_dyn.robustness.sweep import measure
 
 SIGMAS = [0.0, 25.0, 50.0]
 
@@ -69,7 +70,7 @@ def compare(
     folder = writable(Path(project) / (name or (data_name(data) if data else source_name(source))))
     data = data or str(_described(source, class_names(model[0]), folder))
     available = evaluation_set(data, split, images)
-    sweep = measure(plan, available, folder, How())
+    sweep = measure(plan, available, folder, RunOptions())
     picture = folder / "grid.png"
     drawn = grid(sweep, picture, count if images is None else len(images), conf)
     return f"\n{', '.join(drawn)}: drawn to {picture}"

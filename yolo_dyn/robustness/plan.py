@@ -1,12 +1,10 @@
 """What a sweep is asked for, checked before anything long begins, and the cells that it takes."""
 
 import hashlib
-import platform
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 
 import numpy as np
-import torch
 
 from yolo_dyn.data.images import EvaluationSet
 from yolo_dyn.errors import YoloDynError
@@ -30,14 +28,14 @@ class Plan:
     seed: int = 0
     resamples: int = 1000
 
-    def cells(self, images: EvaluationSet) -> list[Cell]:
-        """All cells, condition by condition."""
+    def cells(self, images: EvaluationSet, machine: str) -> list[Cell]:
+        """All cells, condition by condition, on a machine of that name."""
         common = {
             **asdict(self.settings),
             "seed": self.seed,
             "resamples": self.resamples,
             "images": images.fingerprint,
-            "machine": platform.machine() if self.settings.device == "cpu" else torch.cuda.get_device_name(),
+            "machine": machine,
             "versions": {package: version(package) for package in VERSIONS},
         }
         weights = {label: hash_file(file) for label, file in self.models.items()}
