@@ -15,7 +15,7 @@ from ultralytics import YOLO
 
 from yolo_dyn import YoloDynError, cli
 from yolo_dyn.data import shapes
-from yolo_dyn.data.images import evaluation_set, read_image, unlabelled
+from yolo_dyn.data.images import evaluation_set, read_image
 from yolo_dyn.explain.cam import cam
 from yolo_dyn.explain.explained import Network, Wanted, score_of
 from yolo_dyn.explain.heat import heat, traced_maps
@@ -94,7 +94,7 @@ def seen(task: str, folder: Path, image: np.ndarray, side: int = SIDE, corrupter
     source = one_image(folder, image)
     if task == "classify":
         return centre_crop(read_image(source), side)
-    return letterboxed(unlabelled(source), 0, corrupter or Corrupter(None), side)
+    return letterboxed((corrupter or Corrupter(None))(read_image(source), Path(source).name), side)
 
 
 @pytest.fixture(scope="session")
@@ -407,7 +407,8 @@ def test_what_is_explained_is_what_is_evaluated(sigma, detectors):
     evaluated = detect(str(detectors / "a.pt"), images, corrupter, Settings(imgsz=192, conf=0.03)).found
     network = Network.load("a", str(detectors / "a.pt"))
     for number in range(5):
-        view = letterboxed(images, number, corrupter, 192)
+        file = images.files[number]
+        view = letterboxed(corrupter(read_image(file), file.name), 192)
         mine = heat(network, view.pixels, Wanted(conf=0.03, max_det=10))
         left, top, width, height, scores, classes = evaluated[evaluated[:, 0] == number, 1:][:10].T
         assert np.allclose(view.boxes(mine.boxes), np.stack([left, top, left + width, top + height], 1), atol=1)

@@ -14,7 +14,7 @@ from ultralytics.data import YOLODataset
 from ultralytics.utils import nms
 
 from yolo_dyn import YoloDynError
-from yolo_dyn.data.images import evaluation_set
+from yolo_dyn.data.images import evaluation_set, letterbox, read_image
 from yolo_dyn.robustness import corrupt
 from yolo_dyn.robustness.corruptions import find
 from yolo_dyn.robustness.evaluate import CorruptedImages, Corrupter, Settings, detect
@@ -48,6 +48,20 @@ def test_clean_images_and_labels_are_those_of_the_stock_loader(images, detectors
         assert (a["cls"] == b["cls"]).all()
         assert a["bboxes"].numpy() == pytest.approx(b["bboxes"].numpy(), abs=1e-6)
         assert (a["ori_shape"], a["ratio_pad"]) == (b["ori_shape"], b["ratio_pad"])
+
+
+@pytest.mark.parametrize("imgsz", [192, 160, 256])
+@pytest.mark.parametrize("channels", [3, 1])
+def test_the_letterbox_is_that_of_the_stock_loader(imgsz, channels, detectors):
+    """Of images that are square, flat and tall, smaller and larger than the square, grey and in colour."""
+    data = {"names": {0: "thing"}, "channels": channels}
+    stock = YOLODataset(img_path=str(detectors / "images/val"), imgsz=imgsz, augment=False, data=data)
+    for file, item in zip(stock.im_files, stock, strict=True):
+        ours = letterbox(read_image(file, channels), imgsz)
+        ratios, (left, top) = item["ratio_pad"]
+        assert (ours.pixels == item["img"].numpy()).all()
+        assert ours.corner == (top, left)
+        assert ours.resized == tuple(round(a * b) for a, b in zip(item["ori_shape"], ratios, strict=True))
 
 
 def test_noise_goes_on_the_original_image_before_the_resize(images):

@@ -6,6 +6,7 @@ import html.parser
 import io
 import json
 import os
+import platform
 import re
 import shutil
 import signal
@@ -22,8 +23,9 @@ from pycocotools.cocoeval import COCOeval
 from ultralytics import YOLO
 
 from yolo_dyn import YoloDynError
-from yolo_dyn.robustness import cells, register_corruption
+from yolo_dyn.robustness import cells, executors, register_corruption
 from yolo_dyn.robustness.corruptions import CORRUPTIONS, Corruption
+from yolo_dyn.robustness.evaluate import Settings
 from yolo_dyn.robustness.scores import paired_interval
 from yolo_dyn.robustness.sweep import robustness
 
@@ -244,9 +246,46 @@ def test_a_ray_cluster_gives_the_same_numbers(folder, without_pictures):
         run(folder, executor="ray")
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     try:
-        assert numbers(run(folder, executor="ray", name="ray")) == numbers(run(folder, name="here"))
+        assert numbers(run(folder, executor="ray", name="ray")) == numbers(run(folder, name="serial"))
+        with pytest.raises(YoloDynError, match="device=1: the Ray cluster has no GPU"):
+            run(folder, executor="ray", device="1")
     finally:
         ray.shutdown()
+
+
+@pytest.mark.accept
+def test_jobs_on_a_ray_cluster_get_a_gpu_each_and_do_not_name_it(tmp_path, monkeypatch):
+    """Ray shows a job its GPU alone: by the number that was asked for it would reach that of another job."""
+    ray = pytest.importorskip("ray")
+    ray.init(num_cpus=2, num_gpus=2, include_dashboard=False, log_to_driver=False)
+    monkeypatch.chdir(tmp_path)
+    try:
+        asked = {device: executors.cluster_device(device) for device in ("", "cpu", "1")}
+        assert asked == {"": "0", "cpu": "cpu", "1": "1"}
+        told = dict(executors.on_ray(job, [0, 1], asked["1"]))
+        assert sorted(visible for _, visible, _ in told.values()) == ["0", "1"]
+        assert {(device, folder) for device, _, folder in told.values()} == {("", str(tmp_path))}
+        ((_, (device, _, _)),) = executors.on_ray(job, [0], asked["cpu"])
+        assert device == "cpu"
+        assert executors.cluster_machine("cpu") == platform.machine()
+    finally:
+        ray.shutdown()
+
+
+def job(number: int, device: str) -> tuple[str, str, str]:
+    time.sleep(5)  # so that both run at a time
+    return device, os.environ.get("CUDA_VISIBLE_DEVICES", ""), os.getcwd()
+
+
+def test_an_executor_s_earlier_name_still_works():
+    assert executors.executor("here", 1) == executors.executor("serial", 1) == executors.executor("", 1)
+    assert executors.executor("", 2) == executors.EXECUTORS["processes"]
+
+
+def test_a_task_runs_on_the_device_that_its_worker_knows_and_stays_the_same_cell(done, monkeypatch):
+    task = cells.Task(done.cells[0], done.images, Settings(device="1"), 0, 0, False, ".", done.cells[0].corrupter(0))
+    assert task.on("").settings == Settings(device="")
+    assert task.on("").cell == task.cell
 
 
 @pytest.mark.parametrize(
@@ -364,7 +403,7 @@ def test_images_without_any_object(folder):
         ({"severity": [2]}, "sigma is the strength of gaussian_noise; other corruptions take severity"),
         ({"sigma": None, "severity": [6]}, "severity must be one of 1, 2, 3, 4, 5, got 6"),
         ({"sigma": None, "corruption": ["gausian_noise"]}, "did you mean 'gaussian_noise'?"),
-        ({"executor": "slurm"}, "unknown executor 'slurm' (known: here, processes, ray)"),
+        ({"executor": "slurm"}, "unknown executor 'slurm' (known: serial, processes, ray)"),
         ({"jobs": 0}, "jobs must be at least 1, got 0"),
         ({"project": "data.yaml"}, "data.yaml/work cannot be written to"),
     ],

@@ -13,7 +13,8 @@ import yaml
 from ultralytics import YOLO
 
 from yolo_dyn import YoloDynError, cli
-from yolo_dyn.runs.read import AP, TOP1, run_names, training_images
+from yolo_dyn.output.labels import run_names
+from yolo_dyn.runs.read import AP, TOP1, training_images
 from yolo_dyn.runs.tradeoff import picture as tradeoff_picture
 from yolo_dyn.runs.tradeoff.scores import Row, ies, rcs, seconds_per_epoch
 from yolo_dyn.runs.tradeoff.tradeoff import tradeoff

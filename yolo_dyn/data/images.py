@@ -1,9 +1,10 @@
-"""The images of a split with their ground truth: read once, the broken ones left out and named."""
+"""The images of a split with their ground truth: read once, the broken ones left out and named; how models see one."""
 
 import glob
 import hashlib
 import io
 import json
+import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -216,6 +217,38 @@ def read_image(file: str | Path, channels: int = 3) -> np.ndarray:
     if image is None:
         raise MissingFileError(f"{file} cannot be read")
     return image[..., None] if image.ndim == 2 else image
+
+
+def resized(image: np.ndarray, side: int) -> np.ndarray:
+    """Resize the longer side of an image, uint8 ``[H, W, C]``, to so many pixels, as the stock data loader does."""
+    height, width = image.shape[:2]
+    ratio = side / max(height, width)
+    if ratio == 1:
+        return image
+    size = [min(math.ceil(length * ratio), side) for length in (width, height)]
+    image = cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
+    return image[..., None] if image.ndim == 2 else image
+
+
+@dataclass(frozen=True)
+class Letterbox:
+    """An image in the middle of a grey square of S by S pixels, as detection models are evaluated on it."""
+
+    pixels: np.ndarray  # uint8 [C, S, S], three channels in the order red, green, blue
+    resized: tuple[int, int]  # height and width of the image in the square
+    corner: tuple[int, int]  # row and column of its first pixel
+
+
+def letterbox(image: np.ndarray, side: int) -> Letterbox:
+    """Resize an image, uint8 ``[H, W, C]``, and pad it to a square; the pixels are those of the stock data loader."""
+    from ultralytics.data.augment import LetterBox
+
+    image = resized(image, side)
+    height, width = image.shape[:2]
+    square = LetterBox(new_shape=(side, side), scaleup=False)(image=image)
+    pixels = square[..., ::-1] if square.shape[2] == 3 else square
+    top, left = (round((side - length) / 2 - 0.1) for length in (height, width))  # as LetterBox rounds it
+    return Letterbox(np.ascontiguousarray(pixels.transpose(2, 0, 1)), (height, width), (top, left))
 
 
 def _opencv_reads(file: Path) -> bool:

@@ -13,16 +13,18 @@ from typing import Any
 import numpy as np
 
 from yolo_dyn.bench.timing import in_turn, summary
-from yolo_dyn.data.images import EvaluationSet, data_name, evaluation_set
+from yolo_dyn.data.images import EvaluationSet, data_name, evaluation_set, letterbox, read_image
 from yolo_dyn.deploy.report import Deployment, Row, write
 from yolo_dyn.deploy.runtimes import Session, open_session
 from yolo_dyn.errors import MissingFileError, YoloDynError, nearest
-from yolo_dyn.integration.api import chosen_threads, train_args
+from yolo_dyn.integration.api import chosen_threads
 from yolo_dyn.output.files import hash_file, writable, written_whole
-from yolo_dyn.robustness.evaluate import CorruptedImages, Corrupter, Settings
-from yolo_dyn.robustness.plan import Plan, labels, strengths
+from yolo_dyn.output.labels import model_labels
+from yolo_dyn.robustness.evaluate import Settings
+from yolo_dyn.robustness.executors import RunOptions
+from yolo_dyn.robustness.plan import Plan, strengths
 from yolo_dyn.robustness.results import Sweep
-from yolo_dyn.robustness.sweep import How, measure
+from yolo_dyn.robustness.sweep import measure
 
 TORCH = "torch"  # the checkpoint itself, fused
 FORMATS: dict[str, dict[str, Any]] = {  # name -> arguments of the stock export
@@ -75,7 +77,7 @@ def deploy(
         YoloDynError: where something does not fit, or a format cannot be exported.
     """
     formats = list(dict.fromkeys(formats or [TORCH, "onnx", "onnx-int8", "openvino"]))
-    models = labels(model)
+    models = model_labels(model)
     _check(models, formats)
     threads = chosen_threads(threads)
     settings = Settings(imgsz, batch=1, threads=threads)
@@ -89,7 +91,7 @@ def deploy(
         for target in formats
     }
     plan = Plan({f"{label}-{target}": str(file) for (label, target), file in files.items()}, conditions, settings)
-    sweep = measure(plan, images, folder, How())
+    sweep = measure(plan, images, folder, RunOptions())
     deployment = Deployment(folder, rows(models, files, images, sweep, settings, rounds), sweep, imgsz, threads, rounds)
     write(deployment)
     return deployment
@@ -150,7 +152,7 @@ def rows(
 ) -> list[Row]:
     """Compare, time and weigh the files."""
     sessions = {key: open_session(file, settings.threads) for key, file in files.items()}
-    photos = letterboxed(images, settings.imgsz)
+    photos = _photos(images, settings.imgsz)
     truth = {label: _outputs(open_session(file, settings.threads), photos) for label, file in models.items()}
     calls: list[Callable[[], Any]] = [functools.partial(session, photos[:1]) for session in sessions.values()]
     times = dict(zip(files, in_turn(calls, rounds, 5, lambda: None), strict=True))
@@ -182,11 +184,10 @@ def _bytes(file: Path) -> int:
     return sum(f.stat().st_size for f in (file.rglob("*") if file.is_dir() else [file]) if f.is_file())
 
 
-def letterboxed(images: EvaluationSet, imgsz: int) -> np.ndarray:
+def _photos(images: EvaluationSet, imgsz: int) -> np.ndarray:
     """The first images as the network gets them, float32 ``[n, C, imgsz, imgsz]``, 0 to 1."""
-    stock = CorruptedImages(images, Corrupter(None), False, imgsz=imgsz, hyp=train_args(), rect=False, stride=32)
-    first = range(min(PHOTOS, len(images.files)))
-    return np.stack([stock[i]["img"].numpy() for i in first]).astype(np.float32) / 255
+    first = (read_image(file, images.channels) for file in images.files[:PHOTOS])
+    return np.stack([letterbox(image, imgsz).pixels for image in first]).astype(np.float32) / 255
 
 
 def _outputs(session: Session, photos: np.ndarray) -> np.ndarray:

@@ -13,11 +13,12 @@ from yolo_dyn.explain.heat import Heat, heat
 from yolo_dyn.explain.views import centre_crop, letterboxed
 from yolo_dyn.integration.api import chosen_device
 from yolo_dyn.output.files import writable
+from yolo_dyn.output.labels import model_labels
 from yolo_dyn.output.style import SAVED
 from yolo_dyn.robustness.cells import CLEAN
 from yolo_dyn.robustness.corruptions import Image, find
 from yolo_dyn.robustness.evaluate import Corrupter
-from yolo_dyn.robustness.plan import labels, strengths
+from yolo_dyn.robustness.plan import strengths
 
 SIGMAS = [0.0, 25.0]
 COLOURS = "inferno"  # evenly spaced for the eye, with any colour vision, and brighter where it is hotter
@@ -72,7 +73,7 @@ def cam(
         raise YoloDynError(f"conf must lie in 0..1 and max_det be at least 1, got {conf} and {max_det}")
     conditions = [strength or 0.0 for _, strength, _ in strengths(SIGMAS if sigma is None else sigma, None, None)]
     on = _torch_device(device)
-    networks = [Network.load(label, file, on) for label, file in labels(model).items()]
+    networks = [Network.load(label, file, on) for label, file in model_labels(model).items()]
     shown = unlabelled(source, _channels(networks), images, count)
     for file, reason in shown.skipped.items():
         print(f"skipped {file}: {reason}")
@@ -134,7 +135,7 @@ def _panel(
 ) -> Panel:
     file, side = images.files[number], network.side(imgsz)
     image = corrupter(read_image(file, images.channels), file.name)
-    view = letterboxed(images, number, corrupter, side) if network.detects else centre_crop(image, side)
+    view = letterboxed(image, side) if network.detects else centre_crop(image, side)
     result = heat(network, view.pixels, wanted, layer)
     condition = f"sigma {corrupter.strength:g}" if corrupter.corruption else CLEAN
     found = _words(network, result, wanted.target)

@@ -15,7 +15,6 @@ from yolo_dyn.explain.views import centre_crop, letterboxed
 from yolo_dyn.integration.api import load_model
 from yolo_dyn.layers import A2D2C
 from yolo_dyn.output.style import SAVED, VERMILLION
-from yolo_dyn.robustness.evaluate import Corrupter
 
 PANEL = 2.2  # inches, width and height
 WHOLE = (0, 1, 1, 0)  # every panel runs from 0 to 1, left to right and top to bottom
@@ -76,9 +75,9 @@ def _pixels(network: Network, source: str, side: int) -> tuple[Tensor, str]:
     """The first image of a source as the network sees it, ``[1, 3, S, S]`` in 0..1, and its name."""
     images = unlabelled(source, network.channels)
     file = images.files[0]
-    if network.detects:
-        return letterboxed(images, 0, Corrupter(None), side).pixels, file.name
-    return centre_crop(read_image(file), side).pixels, file.name
+    image = read_image(file, images.channels)
+    view = letterboxed(image, side) if network.detects else centre_crop(image, side)
+    return view.pixels, file.name
 
 
 @torch.no_grad()

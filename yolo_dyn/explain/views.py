@@ -6,10 +6,8 @@ import cv2
 import numpy as np
 import torch
 
-from yolo_dyn.data.images import EvaluationSet
-from yolo_dyn.integration.api import train_args
+from yolo_dyn.data.images import letterbox
 from yolo_dyn.robustness.corruptions import Image
-from yolo_dyn.robustness.evaluate import CorruptedImages, Corrupter
 
 
 @dataclass(frozen=True)
@@ -40,14 +38,11 @@ class View:
         return moved.clip(0, np.array(self.original)[[1, 0, 1, 0]])
 
 
-def letterboxed(images: EvaluationSet, number: int, corrupter: Corrupter, imgsz: int) -> View:
-    """An image of a set as detection models are evaluated on it, through the same loader."""
-    loader = CorruptedImages(images, corrupter, False, imgsz=imgsz, hyp=train_args(), rect=False, stride=32)
-    item = loader[number]
-    height, width = item["ori_shape"]
-    (vertical, horizontal), (left, top) = item["ratio_pad"]
-    resized = round(height * vertical), round(width * horizontal)
-    return View(item["img"][None] / 255, (height, width), resized, (top, left))
+def letterboxed(image: Image, imgsz: int) -> View:
+    """An image, uint8 ``[H, W, C]``, as detection models are evaluated on it."""
+    square = letterbox(image, imgsz)
+    pixels = torch.from_numpy(square.pixels)[None] / 255
+    return View(pixels, (image.shape[0], image.shape[1]), square.resized, square.corner)
 
 
 def centre_crop(image: Image, imgsz: int) -> View:

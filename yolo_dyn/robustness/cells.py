@@ -9,7 +9,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +66,10 @@ class Task:
     hashes: bool
     folder: str
     corrupter: Corrupter
+
+    def on(self, device: str) -> "Task":
+        """The same on another device, for a worker that knows its device by another name."""
+        return replace(self, settings=replace(self.settings, device=device))
 
     def run(self, progress: Callable[[int], None] | None = None) -> "Done":
         """Detect, score and resample."""

@@ -8,11 +8,13 @@ from yolo_dyn.data.images import data_name, evaluation_set, source_files, source
 from yolo_dyn.errors import YoloDynError
 from yolo_dyn.integration.api import chosen_device, chosen_threads
 from yolo_dyn.output.files import writable
+from yolo_dyn.output.labels import model_labels
 from yolo_dyn.robustness.evaluate import Settings
+from yolo_dyn.robustness.executors import RunOptions
 from yolo_dyn.robustness.models import class_names
 from yolo_dyn.robustness.pictures import grid
-from yolo_dyn.robustness.plan import Plan, labels, strengths
-from yolo_dyn.robustness.sweep import How, measure
+from yolo_dyn.robustness.plan import Plan, strengths
+from yolo_dyn.robustness.sweep import measure
 
 SIGMAS = [0.0, 25.0, 50.0]
 
@@ -64,11 +66,11 @@ def compare(
     settings = Settings(imgsz, device=chosen_device(device), threads=chosen_threads(0))
     by_default = sigma is None and severity is None and corruption in (None, ["gaussian_noise"])
     conditions = strengths(SIGMAS if by_default else sigma, severity, corruption)
-    plan = Plan(labels(model), conditions, settings, seed, resamples=1)
+    plan = Plan(model_labels(model), conditions, settings, seed, resamples=1)
     folder = writable(Path(project) / (name or (data_name(data) if data else source_name(source))))
     data = data or str(_described(source, class_names(model[0]), folder))
     available = evaluation_set(data, split, images)
-    sweep = measure(plan, available, folder, How())
+    sweep = measure(plan, available, folder, RunOptions())
     picture = folder / "grid.png"
     drawn = grid(sweep, picture, count if images is None else len(images), conf)
     return f"\n{', '.join(drawn)}: drawn to {picture}"

@@ -12,14 +12,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from ultralytics.data import YOLODataset, build_dataloader
 from ultralytics.models.yolo.detect import DetectionValidator
 from ultralytics.utils import LOGGER, nms, ops
 
-from yolo_dyn.data.images import EvaluationSet, read_image
+from yolo_dyn.data.images import EvaluationSet, read_image, resized
 from yolo_dyn.integration.precision import compute_in_float32
 from yolo_dyn.robustness.corruptions import Corruption, Image
 
@@ -115,13 +114,8 @@ class CorruptedImages(YOLODataset):
         if self._hashes:
             self._hashed = self._corrupter.hashes(image, name)
         image = self._corrupter(image, name)
-        height, width = image.shape[:2]
-        ratio = self.imgsz / max(height, width)
-        if ratio != 1:
-            size = (min(math.ceil(side * ratio), self.imgsz) for side in (width, height))
-            image = cv2.resize(image, tuple(size), interpolation=cv2.INTER_LINEAR)
-            image = image[..., None] if image.ndim == 2 else image
-        return image, (height, width), image.shape[:2]
+        small = resized(image, self.imgsz)
+        return small, image.shape[:2], small.shape[:2]
 
     def get_image_and_label(self, index: int) -> dict[str, Any]:
         """The stock label, with the hashes of the pixels that were just read where they are wanted."""

@@ -1,21 +1,42 @@
-"""Ways to run the cells of a sweep, which do not depend on each other: here, in several processes, on a Ray cluster."""
+"""Ways to run the cells of a sweep, which do not depend on each other: serially, in processes, on a Ray cluster."""
 
 import multiprocessing
 import os
+import platform
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
 from multiprocessing.connection import wait
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
 
 from yolo_dyn.errors import YoloDynError, nearest
+from yolo_dyn.integration.api import chosen_device
 from yolo_dyn.robustness.cells import Done, Task
 
 Progress = Callable[[int], None]  # number of images done
-Executor = Callable[[list[Task], int, Progress], Iterator[Done]]
+Job = TypeVar("Job")
+Result = TypeVar("Result")
 
 
-def here(tasks: list[Task], jobs: int, progress: Progress) -> Iterator[Done]:
+def machine_name(device: str) -> str:
+    """The kind of processor, or the name of the GPU: what numbers depend on."""
+    return platform.machine() if device == "cpu" else torch.cuda.get_device_name()
+
+
+@dataclass(frozen=True)
+class Executor:
+    """A way to run tasks."""
+
+    run: Callable[[list[Task], int, Progress], Iterator[Done]]  # so many at a time
+    device: Callable[[str], str] = chosen_device  # that tasks run on, from the one that is asked for
+    machine: Callable[[str], str] = machine_name  # that such a device belongs to
+
+
+def serial(tasks: list[Task], jobs: int, progress: Progress) -> Iterator[Done]:
     """One after another in this process."""
     for task in tasks:
         yield task.run(progress)
@@ -38,20 +59,67 @@ def end_with_parent() -> None:
         threading.Thread(target=lambda: (wait([parent.sentinel]), os._exit(1)), daemon=True).start()
 
 
-def ray(tasks: list[Task], jobs: int, progress: Progress) -> Iterator[Done]:
+def cluster(tasks: list[Task], jobs: int, progress: Progress) -> Iterator[Done]:
     """On a Ray cluster, whose nodes must see the same files."""
+    settings = tasks[0].settings
+    found = on_ray(lambda task, device: task.on(device).run(), tasks, settings.device, settings.threads or 1)
+    yield from _reported((done for _, done in found), tasks, progress)
+
+
+def cluster_device(device: str) -> str:
+    """The device of jobs on a Ray cluster: the CPU if that is asked for, or if the cluster has no GPU.
+
+    Raises:
+        YoloDynError: if Ray or a cluster is missing, or a GPU is asked for and the cluster has none.
+    """
+    gpus = connected_ray().cluster_resources().get("GPU", 0)
+    if device not in ("", "cpu") and not gpus:
+        raise YoloDynError(f"device={device}: the Ray cluster has no GPU")
+    return "cpu" if device == "cpu" or not gpus else device or "0"
+
+
+def cluster_machine(device: str) -> str:
+    """The machine that jobs with such a device get from a Ray cluster."""
+    ((_, name),) = on_ray(lambda _, on: machine_name(on), [None], device)
+    return name
+
+
+def on_ray(
+    run: Callable[[Job, str], Result], jobs: Sequence[Job], device: str, cpus: int = 1
+) -> Iterator[tuple[Job, Result]]:
+    """Run jobs on a Ray cluster, each on a GPU of its own unless the device is the CPU.
+
+    Args:
+        run: is called with a job and its device: cpu, or an empty string for the one GPU that Ray lets it see, whatever
+            number that has on its machine.
+        jobs: to run.
+        device: from `cluster_device`.
+        cpus: that a job takes.
+
+    Returns:
+        Each job with its result, as they are done.
+    """
     ray = connected_ray()
-    gpus = 1 if str(tasks[0].settings.device) not in ("cpu", "") else 0
-    remote = ray.remote(num_cpus=tasks[0].settings.threads or 1, num_gpus=gpus)(Task.run)
-    found = (done for _, done in in_any_order(ray, [remote.remote(task) for task in tasks]))
-    yield from _reported(found, tasks, progress)
+    on = "cpu" if device == "cpu" else ""
+    remote = ray.remote(num_cpus=cpus, num_gpus=int(on != "cpu"))(_in_folder)
+    of = {remote.remote(run, job, on, Path.cwd()): job for job in jobs}
+    waiting = list(of)
+    while waiting:
+        (ready, *_), waiting = ray.wait(waiting)
+        yield of[ready], ray.get(ready)
+
+
+def _in_folder(run: Callable[[Job, str], Result], job: Job, device: str, folder: Path) -> Result:
+    """A worker of Ray starts in a folder of its own; paths are as seen from this one."""
+    os.chdir(folder)
+    return run(job, device)
 
 
 def connected_ray() -> Any:
     """Ray, connected to the cluster that this process belongs to, or that RAY_ADDRESS names.
 
     Raises:
-        YoloDynError: where it is not installed, or there is no cluster.
+        YoloDynError: if it is not installed, or there is no cluster.
     """
     try:
         import ray
@@ -65,20 +133,28 @@ def connected_ray() -> Any:
     return ray
 
 
-def in_any_order(ray: Any, waiting: list[Any]) -> Iterator[tuple[Any, Any]]:
-    """Each reference with its result, as they are done."""
-    while waiting:
-        (ready, *_), waiting = ray.wait(waiting)
-        yield ready, ray.get(ready)
-
-
 def _reported(found: Iterable[Done], tasks: list[Task], progress: Progress) -> Iterator[Done]:
     for done in found:
         progress(len(tasks[0].images.files))
         yield done
 
 
-EXECUTORS: dict[str, Executor] = {"here": here, "processes": processes, "ray": ray}
+EXECUTORS = {
+    "serial": Executor(serial),
+    "processes": Executor(processes),
+    "ray": Executor(cluster, cluster_device, cluster_machine),
+}
+EARLIER_NAMES = {"here": "serial"}
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How cells are run, which changes no number."""
+
+    workers: int = 0
+    jobs: int = 1
+    executor: Executor = EXECUTORS["serial"]
+    hashes: bool = False
 
 
 def executor(name: str, jobs: int) -> Executor:
@@ -89,7 +165,7 @@ def executor(name: str, jobs: int) -> Executor:
     """
     if jobs < 1:
         raise YoloDynError(f"jobs must be at least 1, got {jobs}")
-    name = name or ("processes" if jobs > 1 else "here")
+    name = EARLIER_NAMES.get(name, name) or ("processes" if jobs > 1 else "serial")
     if name not in EXECUTORS:
         raise YoloDynError(f"unknown executor {name!r}{nearest(name, EXECUTORS)} (known: {', '.join(EXECUTORS)})")
     return EXECUTORS[name]

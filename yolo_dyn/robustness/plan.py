@@ -1,14 +1,10 @@
 """What a sweep is asked for, checked before anything long begins, and the cells that it takes."""
 
 import hashlib
-import os
-import platform
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
-from pathlib import Path
 
 import numpy as np
-import torch
 
 from yolo_dyn.data.images import EvaluationSet
 from yolo_dyn.errors import YoloDynError
@@ -32,14 +28,14 @@ class Plan:
     seed: int = 0
     resamples: int = 1000
 
-    def cells(self, images: EvaluationSet) -> list[Cell]:
-        """All cells, condition by condition."""
+    def cells(self, images: EvaluationSet, machine: str) -> list[Cell]:
+        """All cells, condition by condition, on a machine of that name."""
         common = {
             **asdict(self.settings),
             "seed": self.seed,
             "resamples": self.resamples,
             "images": images.fingerprint,
-            "machine": platform.machine() if self.settings.device == "cpu" else torch.cuda.get_device_name(),
+            "machine": machine,
             "versions": {package: version(package) for package in VERSIONS},
         }
         weights = {label: hash_file(file) for label, file in self.models.items()}
@@ -82,17 +78,3 @@ def strengths(sigma: list[float] | None, severity: list[int] | None, corruption:
     severities = sorted(set(severity or SEVERITIES))
     names = dict.fromkeys(corruption or ["gaussian_noise"])
     return [clean, *((c, find(c).at(value), value) for c in names for value in severities)]
-
-
-def labels(model: list[str] | str) -> dict[str, str]:
-    """Short names of the models: the run's of a checkpoint in its folder `weights`, else the file's."""
-    files = [model] if isinstance(model, str) else [str(file) for file in model]
-    if not files:
-        raise YoloDynError("model must name at least one file")
-    paths = [Path(file) for file in files]
-    short = [path.parent.parent.name if path.parent.name == "weights" else path.stem for path in paths]
-    kinds = [f"{name}{path.suffix}" if path.suffix != ".pt" else name for name, path in zip(short, paths, strict=True)]
-    labels = kinds if len(set(kinds)) == len(kinds) else [file.replace(os.sep, "-").lstrip(".-") for file in files]
-    if len(set(labels)) < len(labels):
-        raise YoloDynError(f"a model is given twice: {', '.join(files)}")
-    return dict(zip(labels, files, strict=True))

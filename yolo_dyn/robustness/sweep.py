@@ -1,20 +1,20 @@
 """`yolo-dyn robustness`: every model under every corruption and strength, on the very same pixels."""
 
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 from yolo_dyn.data.images import EvaluationSet, data_name, evaluation_set
 from yolo_dyn.errors import YoloDynError
-from yolo_dyn.integration.api import chosen_device, chosen_threads
+from yolo_dyn.integration.api import chosen_threads
 from yolo_dyn.output.files import writable
+from yolo_dyn.output.labels import model_labels
 from yolo_dyn.robustness import cells as store
 from yolo_dyn.robustness.cells import Cell, Task
 from yolo_dyn.robustness.evaluate import Settings
-from yolo_dyn.robustness.executors import Executor, here
+from yolo_dyn.robustness.executors import RunOptions
 from yolo_dyn.robustness.executors import executor as find_executor
 from yolo_dyn.robustness.models import check_model
-from yolo_dyn.robustness.plan import Plan, labels, strengths
+from yolo_dyn.robustness.plan import Plan, strengths
 from yolo_dyn.robustness.report import write
 from yolo_dyn.robustness.results import Sweep
 
@@ -66,7 +66,7 @@ def robustness(
         workers: processes that read and corrupt images.
         threads: of torch on a CPU; as Ultralytics sets them, one less than there are cores, where it is 0.
         jobs: cells at a time, each in its own process.
-        executor: "here", "processes" or "ray".
+        executor: "serial", "processes" or "ray".
         resamples: of the images, for the intervals.
         hashes: print and write hashes of all pixels.
         name: of the folder for the results, inside `project`; that of the data set where it is empty.
@@ -78,29 +78,20 @@ def robustness(
     Raises:
         YoloDynError: where something does not fit, before anything long begins.
     """
-    settings = Settings(imgsz, batch, conf, iou, max_det, half, chosen_device(device), chosen_threads(threads))
-    plan = Plan(labels(model), strengths(sigma, severity, corruption), settings, seed, resamples)
-    how = How(workers, jobs, find_executor(executor, jobs), hashes)
+    options = RunOptions(workers, jobs, find_executor(executor, jobs), hashes)
+    on = options.executor.device(device)
+    settings = Settings(imgsz, batch, conf, iou, max_det, half, on, chosen_threads(threads))
+    plan = Plan(model_labels(model), strengths(sigma, severity, corruption), settings, seed, resamples)
     folder = writable(Path(project) / (name or data_name(data)))
     images = evaluation_set(data, split)
     if not images.labelled:
         raise YoloDynError(f"{data}, split {split}, has no labels to score against; found: {images.source}")
-    sweep = measure(plan, images, folder, how)
+    sweep = measure(plan, images, folder, options)
     write(sweep)
     return sweep
 
 
-@dataclass(frozen=True)
-class How:
-    """How cells are run, which changes no number."""
-
-    workers: int = 0
-    jobs: int = 1
-    executor: Executor = here
-    hashes: bool = False
-
-
-def measure(plan: Plan, images: EvaluationSet, folder: Path, how: How) -> Sweep:
+def measure(plan: Plan, images: EvaluationSet, folder: Path, options: RunOptions) -> Sweep:
     """Run the cells that are missing in the folder.
 
     Raises:
@@ -110,16 +101,16 @@ def measure(plan: Plan, images: EvaluationSet, folder: Path, how: How) -> Sweep:
         print(line)
     for file in plan.models.values():
         check_model(file, images, plan.settings.imgsz)
-    wanted = plan.cells(images)
+    wanted = plan.cells(images, options.executor.machine(plan.settings.device))
     for line in store.changed(folder / "cells", wanted):
         print(line)
-    common = (images, plan.settings, plan.resamples, how.workers, how.hashes, str(folder))
-    missing = [cell for cell in wanted if _missing(folder, cell, how.hashes)]
-    _run([Task(cell, *common, cell.corrupter(plan.seed)) for cell in missing], len(wanted), how, folder)
+    common = (images, plan.settings, plan.resamples, options.workers, options.hashes, str(folder))
+    missing = [cell for cell in wanted if _missing(folder, cell, options.hashes)]
+    _run([Task(cell, *common, cell.corrupter(plan.seed)) for cell in missing], len(wanted), options, folder)
     return Sweep.read(folder, wanted, images, plan.as_dict(), _command())
 
 
-def _run(tasks: list[Task], wanted: int, how: How, folder: Path) -> None:
+def _run(tasks: list[Task], wanted: int, options: RunOptions, folder: Path) -> None:
     from ultralytics.utils import TQDM
 
     if len(tasks) < wanted:
@@ -127,7 +118,7 @@ def _run(tasks: list[Task], wanted: int, how: How, folder: Path) -> None:
     if not tasks:
         return
     bar = TQDM(total=len(tasks) * len(tasks[0].images.files), desc=f"{len(tasks)} cells", unit="images")
-    for done, result in enumerate(how.executor(tasks, how.jobs, bar.update), 1):
+    for done, result in enumerate(options.executor.run(tasks, options.jobs, bar.update), 1):
         store.save(folder / "cells", result)
         bar.set_description(f"{done} of {len(tasks)} cells, last: {result.cell.title}")
         if not result.record["detections"]:

@@ -109,23 +109,6 @@ def read_arguments(run: Path) -> dict[str, Any]:
     return arguments
 
 
-def run_names(runs: list[str]) -> list[str]:
-    """The shortest end of each folder that no other has: train, or a/train where two runs are called train.
-
-    Raises:
-        YoloDynError: where a folder is given twice.
-    """
-    parts = [Path(run).resolve().parts for run in runs]
-    for run, own in zip(runs, parts, strict=True):
-        if parts.count(own) > 1:
-            raise YoloDynError(f"{run} is given twice")
-    return ["/".join(own[-_distinct(own, parts) :]) for own in parts]
-
-
-def _distinct(own: tuple[str, ...], parts: list[tuple[str, ...]]) -> int:
-    return next(n for n in range(1, len(own) + 1) if sum(other[-n:] == own[-n:] for other in parts) == 1)
-
-
 def training_images(arguments: dict[str, Any]) -> int:
     """Count the images that an epoch of a run takes: its train split, or the `fraction` of it. Downloads nothing.
 

@@ -1,15 +1,13 @@
-"""Ways to run the jobs of a study: here, one after another; in lanes, one process a device; on a Ray cluster."""
+"""Ways to run the jobs of a study: serially; in lanes, each a device with a process at a time; on a Ray cluster."""
 
 import multiprocessing
-import os
 import queue
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from dataclasses import replace
-from pathlib import Path
 
 from yolo_dyn.errors import YoloDynError
-from yolo_dyn.robustness.executors import connected_ray, end_with_parent, in_any_order
+from yolo_dyn.robustness.executors import cluster_device, end_with_parent, on_ray
 from yolo_dyn.study.measure import Job, Record
 
 Execute = Callable[[list[Job]], Iterator[tuple[Job, Record]]]
@@ -36,10 +34,10 @@ def run_jobs(executor: str, device: str, jobs: int) -> Execute:
     if executor:
         return lambda missing: _on_ray(missing, device)
     lanes = devices * jobs
-    return lambda missing: _in_lanes(missing, lanes) if len(lanes) > 1 else _here(missing, device)
+    return lambda missing: _in_lanes(missing, lanes) if len(lanes) > 1 else _serial(missing, device)
 
 
-def _here(jobs: list[Job], device: str) -> Iterator[tuple[Job, Record]]:
+def _serial(jobs: list[Job], device: str) -> Iterator[tuple[Job, Record]]:
     for number, job in enumerate(jobs, 1):
         print(f"\n{job.title}: {number} of {len(jobs)} that are missing")
         yield job, replace(job, device=device).run()
@@ -70,21 +68,5 @@ def _in_lanes(jobs: list[Job], lanes: list[str]) -> Iterator[tuple[Job, Record]]
 
 
 def _on_ray(jobs: list[Job], device: str) -> Iterator[tuple[Job, Record]]:
-    """On a GPU each where the cluster has any and the device is not the CPU; Ray says which, so the job must not."""
-    if not jobs:
-        return
-    ray = connected_ray()
-    gpus = ray.cluster_resources().get("GPU", 0)
-    if device not in ("", "cpu") and not gpus:
-        raise YoloDynError(f"device={device}: the Ray cluster has no GPU")
-    device = "cpu" if device == "cpu" else ""
-    remote = ray.remote(num_cpus=1, num_gpus=int(gpus > 0 and not device))(_in_folder)
-    of = {remote.remote(replace(job, device=device), Path.cwd()): job for job in jobs}
-    for reference, record in in_any_order(ray, list(of)):
-        yield of[reference], record
-
-
-def _in_folder(job: Job, folder: Path) -> Record:
-    """A worker of Ray starts in a folder of its own; paths are as seen from this one."""
-    os.chdir(folder)
-    return job.run()
+    if jobs:
+        yield from on_ray(lambda job, on: replace(job, device=on).run(), jobs, cluster_device(device))

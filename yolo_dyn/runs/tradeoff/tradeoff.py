@@ -4,7 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from yolo_dyn.errors import YoloDynError
-from yolo_dyn.runs.read import read_arguments, run_names
+from yolo_dyn.output.labels import run_names
+from yolo_dyn.runs.read import read_arguments
 from yolo_dyn.runs.tradeoff.picture import draw
 from yolo_dyn.runs.tradeoff.report import report, write
 from yolo_dyn.runs.tradeoff.scores import check_same_kind, counted_images, read_row
