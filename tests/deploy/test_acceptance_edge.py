@@ -24,8 +24,8 @@ def test_eight_bits_cost_sgdm_no_more_than_the_stock_model(blood_cells, photos, 
         print(done)
     stock, _, stock_int8, sgdm, _, sgdm_int8 = done.rows
     for record in done.sweep.records:
-        if record["corruption"] == "clean" and record["model"].endswith("torch"):
-            assert record["AP50"] >= 0.5
+        if record.condition.clean and record.model.endswith("torch"):
+            assert record.scores["AP50"] >= 0.5
     assert sgdm.ap - sgdm_int8.ap <= 1.5 * (stock.ap - stock_int8.ap) + 0.01
 
 

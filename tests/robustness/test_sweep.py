@@ -25,7 +25,7 @@ from ultralytics import YOLO
 from yolo_dyn import YoloDynError
 from yolo_dyn.robustness import cells, executors, register_corruption
 from yolo_dyn.robustness.corruptions import CORRUPTIONS, Corruption
-from yolo_dyn.robustness.evaluate import Settings
+from yolo_dyn.robustness.evaluate import Corrupter, Settings
 from yolo_dyn.robustness.scores import paired_interval
 from yolo_dyn.robustness.sweep import robustness
 
@@ -52,7 +52,7 @@ def done(detectors, tmp_path_factory):
 
 
 def numbers(sweep) -> list[dict]:
-    return [{key: record.get(key) for key in NUMBERS} for record in sweep.records]
+    return [{key: record.as_dict().get(key) for key in NUMBERS} for record in sweep.records]
 
 
 @pytest.fixture
@@ -79,16 +79,18 @@ def test_scores_are_pycocotools_on_the_saved_detections(done):
             coco.summarize()
         names = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
         expected = {name: value for name, value in zip(names, coco.stats, strict=False) if value >= 0}
-        assert {name: record[name] for name in names if name in record} == pytest.approx(expected, abs=1e-9)
-        assert record["AR100"] == pytest.approx(coco.stats[8], abs=1e-9)
-    scores = [record["AP"] for record in done.records if record["model"] == "a"]
+        assert {name: record.scores[name] for name in names if name in record.scores} == pytest.approx(
+            expected, abs=1e-9
+        )
+        assert record.scores["AR100"] == pytest.approx(coco.stats[8], abs=1e-9)
+    scores = [record.scores["AP"] for record in done.records if record.model == "a"]
     assert scores[0] > 0.5
     assert scores[0] > scores[1] > scores[2] > 0
 
 
 def test_the_files_of_a_sweep(done):
     report = json.loads((done.folder / "results.json").read_text())
-    assert report["cells"] == json.loads(json.dumps(done.records))
+    assert report["cells"] == json.loads(json.dumps([record.as_dict() for record in done.records]))
     assert [(c["model"], c["corruption"], c["sigma"]) for c in report["cells"]] == [
         (model, corruption, sigma)
         for corruption, sigma in (("clean", 0), ("gaussian_noise", 10), ("gaussian_noise", 50))
@@ -96,8 +98,8 @@ def test_the_files_of_a_sweep(done):
     ]
     with (done.folder / "results.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [float(row["AP"]) for row in rows] == [record["AP"] for record in done.records]
-    assert float(rows[3]["AP_low"]) == done.records[3]["intervals"]["AP"][0]
+    assert [float(row["AP"]) for row in rows] == [record.scores["AP"] for record in done.records]
+    assert float(rows[3]["AP_low"]) == done.records[3].intervals["AP"][0]
     assert report["data"]["images"] == 10
     assert report["environment"]["torch"]
     for name in ("curves.png", "grid.png"):
@@ -106,41 +108,40 @@ def test_the_files_of_a_sweep(done):
 
 def test_mean_and_relative_performance_of_a_sweep(done):
     for row in done.summary:
-        clean, *noisy = [record["AP"] for record in done.records if record["model"] == row["model"]]
-        assert row["AP"]["P"] == clean
-        assert row["AP"]["mPC"] == pytest.approx(np.mean(noisy))
-        assert row["AP"]["rPC"] == pytest.approx(np.mean(noisy) / clean)
-        assert row["AP"]["cells"] == 2
+        clean, *noisy = [record.scores["AP"] for record in done.records if record.model == row.model]
+        assert row.ap.p == clean
+        assert row.ap.mpc == pytest.approx(np.mean(noisy))
+        assert row.ap.rpc == pytest.approx(np.mean(noisy) / clean)
+        assert row.ap.cells == 2
 
 
 def test_the_summary_prints_ultralytics_own_ap_beside_ours(done):
     lines = {line.split("  ")[0]: line.split()[-3:] for line in str(done).splitlines()}
     for model in ("a", "b"):
-        records = [record for record in done.records if record["model"] == model]
-        assert lines[f"{model} (Ultralytics)"] == [f"{record['ultralytics']['AP']:.3f}" for record in records]
+        records = [record for record in done.records if record.model == model]
+        assert lines[f"{model} (Ultralytics)"] == [f"{record.ultralytics['AP']:.3f}" for record in records]
 
 
 def test_differences_are_paired(done):
     resampled = {
-        (cell.label, cell.strength): np.load(done.folder / "cells" / f"{cell.name}.npz")["resampled"]
+        (cell.label, cell.condition): np.load(done.folder / "cells" / f"{cell.name}.npz")["resampled"]
         for cell in done.cells
     }
-    found = {(record["model"], record["strength"]): record["AP"] for record in done.records}
+    found = {(record.model, record.condition): record.scores["AP"] for record in done.records}
     *cellwise, mean = done.differences
     for row in cellwise:
-        strength = row["strength"]
-        assert row["AP"]["value"] == found["b", strength] - found["a", strength]
-        expected = paired_interval(resampled["a", strength], resampled["b", strength])["AP"]
-        assert (row["AP"]["low"], row["AP"]["high"]) == expected
-    assert mean["corruption"] == "mPC"
-    assert mean["AP"]["value"] == pytest.approx(np.mean([row["AP"]["value"] for row in cellwise[1:]]))
+        a, b = (resampled[model, row.condition] for model in ("a", "b"))
+        assert row.ap.value == found["b", row.condition] - found["a", row.condition]
+        assert (row.ap.low, row.ap.high) == paired_interval(a, b)["AP"]
+    assert str(mean.condition) == "mPC"
+    assert mean.ap.value == pytest.approx(np.mean([row.ap.value for row in cellwise[1:]]))
 
 
 def test_pixel_hashes_are_printed_and_those_of_every_model_agree(done):
     pixels = {}
     for record in done.records:
-        pixels.setdefault(record["strength"], []).append(record["pixels"])
-        assert record["pixels"]["used"][:16] in str(done)
+        pixels.setdefault(record.condition, []).append(record.pixels)
+        assert record.pixels["used"][:16] in str(done)
     assert all(a == b for a, b in pixels.values())
     assert len({a["decoded"] for a, _ in pixels.values()}) == 1
     assert len({a["used"] for a, _ in pixels.values()}) == 3
@@ -171,14 +172,14 @@ def test_the_page_is_complete_and_self_contained(done):
     assert all(source.startswith("data:") for source in page.sources)
     assert len(page.sources) == 3  # two pictures and an empty icon
     for record in done.records:
-        assert f"{record['AP']:.3f}" in text
+        assert f"{record.scores['AP']:.3f}" in text
 
 
 def test_a_finished_sweep_runs_nothing_and_a_missing_cell_alone(folder, without_pictures, monkeypatch, capsys):
     first = run(folder, sigma=[20, 40])
     ran = []
     whole = cells.Task.run
-    monkeypatch.setattr(cells.Task, "run", lambda task, *a: ran.append(task.cell.strength) or whole(task, *a))
+    monkeypatch.setattr(cells.Task, "run", lambda task, *a: ran.append(task.cell.condition.strength) or whole(task, *a))
     assert numbers(run(folder, sigma=[20, 40])) == numbers(first)
     assert ran == []
     assert "3 of 3 cells are finished already" in capsys.readouterr().out
@@ -186,6 +187,21 @@ def test_a_finished_sweep_runs_nothing_and_a_missing_cell_alone(folder, without_
     assert numbers(run(folder, sigma=[20, 40])) == numbers(first)
     run(folder, sigma=[20, 30, 40])
     assert ran == [20, 30]
+    for file in (first.folder / "cells").glob("*.json"):  # as earlier versions wrote it
+        content = json.loads(file.read_text())
+        del content["skipped"]
+        file.write_text(json.dumps(content))
+    assert numbers(run(folder, sigma=[20, 40])) == numbers(first)
+    assert ran == [20, 30]
+
+
+@pytest.mark.parametrize("content", ["", '{"model": "a"', "[]", '{"model": "a"}'])
+def test_a_damaged_cell_is_named(content, folder, without_pictures):
+    done = run(folder)
+    file = done.folder / "cells" / f"{done.cells[1].name}.json"
+    file.write_text(content)
+    with pytest.raises(YoloDynError, match=f"{file.name} is damaged .*: delete it, and it is measured again"):
+        run(folder)
 
 
 @pytest.mark.parametrize(
@@ -218,14 +234,14 @@ def half_dark(image, strength, bits):
 def test_severities_of_several_corruptions_one_of_them_the_users(folder, without_pictures):
     arguments = {"sigma": None, "severity": [1, 5], "corruption": ["half_dark", "shot_noise"]}
     here = run(folder, **arguments)
-    assert [(r["corruption"], r["severity"], r["sigma"]) for r in here.records] == [
+    assert [(r.condition.corruption, r.condition.severity, r.condition.sigma) for r in here.records] == [
         ("clean", None, 0),
         ("half_dark", 1, None),
         ("half_dark", 5, None),
         ("shot_noise", 1, None),
         ("shot_noise", 5, None),
     ]
-    assert here.records[2]["AP"] < here.records[1]["AP"] < here.records[0]["AP"]
+    assert here.records[2].scores["AP"] < here.records[1].scores["AP"] < here.records[0].scores["AP"]
     apart = run(folder, **arguments, jobs=2, name="apart", workers=1)
     assert numbers(apart) == numbers(here)
 
@@ -283,7 +299,7 @@ def test_an_executor_s_earlier_name_still_works():
 
 
 def test_a_task_runs_on_the_device_that_its_worker_knows_and_stays_the_same_cell(done, monkeypatch):
-    task = cells.Task(done.cells[0], done.images, Settings(device="1"), 0, 0, False, ".", done.cells[0].corrupter(0))
+    task = cells.Task(done.cells[0], done.images, Settings(device="1"), 0, 0, False, ".", Corrupter(None))
     assert task.on("").settings == Settings(device="")
     assert task.on("").cell == task.cell
 
@@ -320,7 +336,7 @@ def test_kill_9_loses_at_most_the_cell_in_work(kills, jobs, folder):
     assert [{key: record.get(key) for key in NUMBERS} for record in resumed["cells"]] == json.loads(
         json.dumps(numbers(undisturbed))
     )
-    assert resumed["differences"] == json.loads(json.dumps(undisturbed.differences))
+    assert resumed["differences"] == json.loads(json.dumps([row.as_dict() for row in undisturbed.differences]))
 
 
 def alive(session: int) -> list[int]:
@@ -344,8 +360,8 @@ def test_broken_images_are_skipped_and_counted_and_change_no_score(folder, capsy
     (folder / "images/val/cut.jpg").write_bytes(jpeg[: len(jpeg) // 2])
     found = run(folder)
     assert numbers(found) == numbers(expected)
-    assert {record["skipped"] for record in found.records} == {4}
-    assert {record["images"] for record in found.records} == {10}
+    assert {record.skipped for record in found.records} == {4}
+    assert {record.images for record in found.records} == {10}
     text, page = capsys.readouterr().out, (found.folder / "report.html").read_text()
     for name, reason in (
         ("empty.png", "the file is empty"),
@@ -377,18 +393,18 @@ def test_no_detections_at_all(folder, capsys):
         scores[-1].bias.data.fill_(-20)
     model.save("silent.pt")
     found = run(folder, model=["silent.pt", "a.pt"])
-    assert [record["AP"] for record in found.records if record["model"] == "silent"] == [0, 0]
+    assert [record.scores["AP"] for record in found.records if record.model == "silent"] == [0, 0]
     assert "silent, clean: no detections at all, so every score is 0" in capsys.readouterr().out
-    assert found.summary[0]["AP"]["rPC"] is None
-    assert found.differences[0]["AP"]["value"] > 0.5
+    assert found.summary[0].ap.rpc is None
+    assert found.differences[0].ap.value > 0.5
 
 
 def test_images_without_any_object(folder):
     for file in (folder / "labels/val").glob("*.txt"):
         file.write_text("")
     found = run(folder, model=["a.pt", "b.pt"])
-    assert all("AP" not in record for record in found.records)
-    assert found.summary[0]["AP"] == {"P": None, "mPC": None, "rPC": None, "cells": 0}
+    assert all("AP" not in record.scores for record in found.records)
+    assert found.summary[0].ap.as_dict() == {"P": None, "mPC": None, "rPC": None, "cells": 0}
     assert found.differences == []
 
 

@@ -16,13 +16,13 @@ from scipy import stats
 
 from yolo_dyn import YoloDynError, cli
 from yolo_dyn.runs.read import read_run
-from yolo_dyn.study import measure
 from yolo_dyn.study.columns import agrees, half_a_unit
 from yolo_dyn.study.definition import read_study, studies
-from yolo_dyn.study.found import Found, conditions
+from yolo_dyn.study.found import Found
 from yolo_dyn.study.networks import counts, model_file, with_options
 from yolo_dyn.study.page import counted, differences, write_page
 from yolo_dyn.study.picture import panels
+from yolo_dyn.study.records import RunRecord, read_record, write_record
 
 FAST = ["imgsz=64", "epochs=1", "batch=4", "workers=0", "plots=False", "device=cpu"]
 SMALL = {
@@ -164,13 +164,28 @@ def test_counts_stand_beside_the_papers(tmp_path, capsys):
         counted(read_study(str(written(tmp_path, columns=["AP"]))), ["stock"], tmp_path)
 
 
+def cell(corruption: str, sigma: float, ap: float) -> dict:
+    counts = {"seed": 0, "images": 72, "skipped": 0, "detections": 9}
+    return {
+        "corruption": corruption,
+        "sigma": sigma,
+        **counts,
+        "AP": ap,
+        "per_class": {},
+        "intervals": {},
+        "ultralytics": {},
+    }
+
+
 def made_up(arm: str, seed: int, clean: float, noisy: float, **environment) -> dict:
-    cells = [{"corruption": "clean", "sigma": 0.0, "AP": clean}]
-    cells += [{"corruption": "gaussian_noise", "sigma": sigma, "AP": noisy - sigma / 1000} for sigma in (10.0, 50.0)]
+    """A result file's content."""
+    cells = [cell("clean", 0.0, clean)]
+    cells += [cell("gaussian_noise", sigma, noisy - sigma / 1000) for sigma in (10.0, 50.0)]
     machine = {"processor": "CPU", "cores": 2, "ultralytics": "8", "torch": "2", **environment}
     return {
-        **{"arm": arm, "seed": seed, "command": f"yolo train seed={seed}", "weights": "0" * 64, "cells": cells},
-        **{"training": {"best_epoch": 50}, "data": {"images": 72}, "environment": machine},
+        **{"arm": arm, "what": "", "seed": seed, "command": f"yolo train seed={seed}", "weights": "0" * 64},
+        **{"parameters": 1, "training": {"epochs": 60, "best_epoch": 50}, "environment": machine},
+        **{"data": {"images": 72}, "cells": cells},
     }
 
 
@@ -259,9 +274,14 @@ def test_arms_without_seed_0_are_left_out_of_the_pictures_of_seed_0(three_seeds)
 
 
 def test_mpc_is_the_mean_over_the_noisy_cells():
-    cells = conditions(made_up("a", 0, 0.5, 0.3))
+    cells = RunRecord.from_dict(made_up("a", 0, 0.5, 0.3)).conditions()
     assert list(cells) == ["clean", "sigma 10", "sigma 50", "mPC"]
     assert cells["mPC"]["AP"] == pytest.approx((0.29 + 0.25) / 2)
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "docs" / "results").rglob("*-seed*.json")), ids=lambda file: file.name)
+def test_committed_results_are_kept_whole_as_typed_records(file):
+    assert json.loads(json.dumps(read_record(file).as_dict())) == json.loads(file.read_text())
 
 
 @pytest.mark.parametrize(
@@ -316,16 +336,15 @@ def tested(detectors, tmp_path, monkeypatch) -> Path:
 def test_a_study_from_training_to_its_page(tested, tmp_path, capsys, monkeypatch):
     """Killed after its first result, it goes on with the second, and changes nothing that is there."""
     words = ["study", str(written(tmp_path, split="test")), f"data={tested}", *FAST]
-    write = measure.write_record
 
     def killed(file, record):
-        write(file, record)
+        write_record(file, record)
         raise KeyboardInterrupt
 
     monkeypatch.setattr("yolo_dyn.study.run.write_record", killed)
     with pytest.raises(KeyboardInterrupt):
         cli.main([*words, "arms=narrow,stock", "seeds=0"])
-    monkeypatch.setattr("yolo_dyn.study.run.write_record", write)
+    monkeypatch.setattr("yolo_dyn.study.run.write_record", write_record)
     results = tmp_path / "runs" / "study" / "small" / "results"
     assert [file.name for file in results.iterdir()] == ["narrow-seed0.json"]
     before = (results / "narrow-seed0.json").read_bytes()

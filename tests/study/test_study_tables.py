@@ -10,10 +10,11 @@ from yolo_dyn import cli, layers
 from yolo_dyn.integration.api import load_model
 from yolo_dyn.study.columns import agrees
 from yolo_dyn.study.definition import Study, read_study, studies
-from yolo_dyn.study.measure import recipe, write_record
+from yolo_dyn.study.measure import recipe
 from yolo_dyn.study.networks import counts
 from yolo_dyn.study.page import DOES_NOT_FOLLOW, differences
 from yolo_dyn.study.paper import figures
+from yolo_dyn.study.records import write_record
 
 TRAINED = [name for name in studies() if read_study(name).trained()]
 FAST = ["epochs=1", "batch=4", "workers=0", "plots=False", "device=cpu"]

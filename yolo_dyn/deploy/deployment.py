@@ -22,7 +22,7 @@ from yolo_dyn.output.files import hash_file, writable, written_whole
 from yolo_dyn.output.labels import model_labels
 from yolo_dyn.robustness.evaluate import Settings
 from yolo_dyn.robustness.executors import RunOptions
-from yolo_dyn.robustness.plan import Plan, strengths
+from yolo_dyn.robustness.plan import Plan, chosen_conditions
 from yolo_dyn.robustness.results import Sweep
 from yolo_dyn.robustness.sweep import measure
 
@@ -81,7 +81,7 @@ def deploy(
     _check(models, formats)
     threads = chosen_threads(threads)
     settings = Settings(imgsz, batch=1, threads=threads)
-    conditions = strengths([0.0, 30.0] if sigma is None else sigma, None, None)
+    conditions = chosen_conditions([0.0, 30.0] if sigma is None else sigma, None, None)
     folder = writable(Path(project) / (name or data_name(data)))
     images = evaluation_set(data, split)
 
@@ -156,7 +156,7 @@ def rows(
     truth = {label: _outputs(open_session(file, settings.threads), photos) for label, file in models.items()}
     calls: list[Callable[[], Any]] = [functools.partial(session, photos[:1]) for session in sessions.values()]
     times = dict(zip(files, in_turn(calls, rounds, 5, lambda: None), strict=True))
-    scores = {row["model"]: row["AP"] for row in sweep.summary}
+    scores = {row.model: row.ap for row in sweep.summary}
     found = []
     for (label, target), file in files.items():
         difference = np.abs(_outputs(sessions[label, target], photos) - truth[label])
@@ -173,8 +173,8 @@ def rows(
                 median_ms=time["median_ms"],
                 p95_ms=time["p95_ms"],
                 ratio=time["ratio"],
-                ap=scores[f"{label}-{target}"]["P"],
-                mpc=scores[f"{label}-{target}"]["mPC"],
+                ap=scores[f"{label}-{target}"].p,
+                mpc=scores[f"{label}-{target}"].mpc,
             )
         )
     return found

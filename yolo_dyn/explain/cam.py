@@ -15,10 +15,10 @@ from yolo_dyn.integration.api import chosen_device
 from yolo_dyn.output.files import writable
 from yolo_dyn.output.labels import model_labels
 from yolo_dyn.output.style import SAVED
-from yolo_dyn.robustness.cells import CLEAN
-from yolo_dyn.robustness.corruptions import Image, find
+from yolo_dyn.robustness.corruptions import Image
 from yolo_dyn.robustness.evaluate import Corrupter
-from yolo_dyn.robustness.plan import strengths
+from yolo_dyn.robustness.plan import chosen_conditions
+from yolo_dyn.robustness.records import Condition
 
 SIGMAS = [0.0, 25.0]
 COLOURS = "inferno"  # evenly spaced for the eye, with any colour vision, and brighter where it is hotter
@@ -71,7 +71,7 @@ def cam(
     """
     if not 0 <= conf <= 1 or max_det < 1:
         raise YoloDynError(f"conf must lie in 0..1 and max_det be at least 1, got {conf} and {max_det}")
-    conditions = [strength or 0.0 for _, strength, _ in strengths(SIGMAS if sigma is None else sigma, None, None)]
+    conditions = chosen_conditions(SIGMAS if sigma is None else sigma, None, None)
     on = _torch_device(device)
     networks = [Network.load(label, file, on) for label, file in model_labels(model).items()]
     shown = unlabelled(source, _channels(networks), images, count)
@@ -84,9 +84,9 @@ def cam(
     folder = writable(Path(project) / (name or source_name(source)), "")
     wanted = Wanted(conf, max_det, target)
     panels = [
-        [_panel(network, shown, number, corrupter, imgsz, wanted, layer) for network in networks]
+        [_panel(network, shown, number, condition, seed, imgsz, wanted, layer) for network in networks]
         for number in range(len(shown.files))
-        for corrupter in (Corrupter(find("gaussian_noise") if s else None, s, seed) for s in conditions)
+        for condition in conditions
     ]
     picture = folder / "cam.png"
     draw(panels, picture)
@@ -128,20 +128,20 @@ def _panel(
     network: Network,
     images: EvaluationSet,
     number: int,
-    corrupter: Corrupter,
+    condition: Condition,
+    seed: int,
     imgsz: int,
     wanted: Wanted,
     layer: list[int] | None,
 ) -> Panel:
     file, side = images.files[number], network.side(imgsz)
-    image = corrupter(read_image(file, images.channels), file.name)
+    image = Corrupter.of(condition, seed)(read_image(file, images.channels), file.name)
     view = letterboxed(image, side) if network.detects else centre_crop(image, side)
     result = heat(network, view.pixels, wanted, layer)
-    condition = f"sigma {corrupter.strength:g}" if corrupter.corruption else CLEAN
     found = _words(network, result, wanted.target)
     print(f"{file.name}, {condition}, {network.label}: {found}")
     return Panel(
-        file.name, condition, network.label, found, image, view.lay_back(result.square), view.boxes(result.boxes)
+        file.name, str(condition), network.label, found, image, view.lay_back(result.square), view.boxes(result.boxes)
     )
 
 

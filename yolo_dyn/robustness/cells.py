@@ -8,6 +8,7 @@ that do not belong together cannot be mixed.
 import hashlib
 import json
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,42 +17,33 @@ from typing import Any
 import numpy as np
 
 from yolo_dyn.data.images import EvaluationSet
+from yolo_dyn.errors import YoloDynError
 from yolo_dyn.output.files import written_whole
 from yolo_dyn.robustness import scores
-from yolo_dyn.robustness.corruptions import find
 from yolo_dyn.robustness.evaluate import Corrupter, Settings, detect
-
-CLEAN = "clean"
+from yolo_dyn.robustness.records import CellRecord, Condition
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One model under one corruption at one strength; strength and severity of a clean cell are None."""
+    """One model under one condition, before anything is measured."""
 
     model: str  # file
     label: str  # of the model, in tables and pictures
-    corruption: str
-    strength: float | None
-    severity: int | None
+    condition: Condition
     identity: dict[str, Any]
 
     @property
     def name(self) -> str:
         """Name of its files, without suffix."""
         digest = hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()
-        strength = "" if self.strength is None else f"_{self.strength:.6g}"
-        return f"{self.label}_{self.corruption}{strength}_{digest[:12]}"
-
-    def corrupter(self, seed: int) -> Corrupter:
-        """What makes the pixels of this cell."""
-        return Corrupter(None if self.strength is None else find(self.corruption), self.strength or 0.0, seed)
+        strength = "" if self.condition.strength is None else f"_{self.condition.strength:.6g}"
+        return f"{self.label}_{self.condition.corruption}{strength}_{digest[:12]}"
 
     @property
     def title(self) -> str:
         """What it is, in words."""
-        if self.severity is not None:
-            return f"{self.label}, {self.corruption} at severity {self.severity}"
-        return f"{self.label}, {CLEAN if self.strength is None else f'{self.corruption} at {self.strength:g}'}"
+        return f"{self.label}, {self.condition.title}"
 
 
 @dataclass(frozen=True)
@@ -86,27 +78,24 @@ class Task:
         )
         result = scores.evaluate(self.images.coco, found.found)
         resampled = scores.resample(result, self.resamples)
-        sigma = (self.cell.strength or 0.0) if self.cell.corruption in (CLEAN, "gaussian_noise") else None
-        record = {
-            "model": self.cell.label,
-            "path": self.cell.model,
-            "weights": self.cell.identity["weights"],
-            "corruption": self.cell.corruption,
-            "sigma": sigma,
-            "severity": self.cell.severity,
-            "strength": self.cell.strength,
-            "seed": self.corrupter.seed,
-            "images": len(self.images.files),
-            "detections": len(found.found),
-            **result.scores,
-            "per_class": result.per_class,
-            "intervals": scores.interval(resampled),
-            "ultralytics": found.ultralytics,
-            "milliseconds": found.milliseconds,
-            "pixels": {key: _digest(found.hashes, key) for key in ("decoded", "noise", "used")} if self.hashes else {},
-            "seconds": time.perf_counter() - start,
-            "identity": self.cell.identity,
-        }
+        record = CellRecord(
+            model=self.cell.label,
+            path=self.cell.model,
+            weights=self.cell.identity["weights"],
+            condition=self.cell.condition,
+            seed=self.corrupter.seed,
+            images=len(self.images.files),
+            skipped=len(self.images.skipped),
+            detections=len(found.found),
+            scores=result.scores,
+            per_class=result.per_class,
+            intervals=scores.interval(resampled),
+            ultralytics=found.ultralytics,
+            milliseconds=found.milliseconds,
+            pixels={key: _digest(found.hashes, key) for key in ("decoded", "noise", "used")} if self.hashes else {},
+            seconds=time.perf_counter() - start,
+            identity=self.cell.identity,
+        )
         return Done(self.cell, record, {"detections": found.found, "resampled": resampled}, found.hashes)
 
 
@@ -115,7 +104,7 @@ class Done:
     """What a cell came to."""
 
     cell: Cell
-    record: dict[str, Any]
+    record: CellRecord
     arrays: dict[str, np.ndarray]  # detections [n, 7], resampled [R, 2]
     hashes: dict[str, dict[str, str]]  # of each image's pixels
 
@@ -136,16 +125,27 @@ def save(folder: Path, done: Done) -> None:
     with written_whole(path.with_name(f"{path.name}.npz")) as file, file.open("wb") as stream:
         np.savez_compressed(stream, **done.arrays)  # type: ignore[arg-type]
     with written_whole(path.with_name(f"{path.name}.json")) as file:
-        file.write_text(json.dumps(done.record, indent=1) + "\n", encoding="utf-8")
+        file.write_text(json.dumps(done.record.as_dict(), indent=1) + "\n", encoding="utf-8")
 
 
-def load(folder: Path, cell: Cell) -> dict[str, Any] | None:
-    """The record of a finished cell, or None."""
+def load(folder: Path, cell: Cell) -> CellRecord | None:
+    """The record of a finished cell, or None.
+
+    Raises:
+        YoloDynError: if its file is damaged.
+    """
     path = folder / f"{cell.name}.json"
     if not path.is_file():
         return None
-    record = json.loads(path.read_text(encoding="utf-8"))
-    return record if record["identity"] == cell.identity else None
+    record = _read(path)
+    return record if record.identity == cell.identity else None
+
+
+def _read(path: Path) -> CellRecord:
+    try:
+        return CellRecord.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, KeyError, TypeError) as error:
+        raise YoloDynError(f"the cell {path} is damaged ({error!r}): delete it, and it is measured again") from error
 
 
 def load_arrays(folder: Path, cell: Cell) -> dict[str, np.ndarray]:
@@ -156,16 +156,14 @@ def load_arrays(folder: Path, cell: Cell) -> dict[str, np.ndarray]:
 
 def changed(folder: Path, cells: list[Cell]) -> list[str]:
     """For cells that were finished here under another identity: what has changed since."""
-    wanted = {cell.name for cell in cells}
-    by_title = {(cell.label, cell.corruption, cell.strength): cell for cell in cells}
-    changes: dict[str, int] = {}
+    names = {cell.name for cell in cells}
+    now = {(cell.label, cell.condition): cell.identity for cell in cells}
+    changes: Counter[str] = Counter()
     for path in sorted(folder.glob("*.json")):
-        if path.stem in wanted:
+        if path.stem in names:
             continue
-        record = json.loads(path.read_text(encoding="utf-8"))
-        cell = by_title.get((record["model"], record["corruption"], record["strength"]))
-        if cell:
-            keys = [key for key, value in cell.identity.items() if record["identity"].get(key) != value]
-            what = f"other {', '.join(keys)}"
-            changes[what] = changes.get(what, 0) + 1
+        earlier = _read(path)
+        identity = now.get((earlier.model, earlier.condition), {})
+        keys = [key for key, value in identity.items() if earlier.identity.get(key) != value]
+        changes.update([f"other {', '.join(keys)}"] if keys else [])
     return [f"{count} finished cells here are of {what} and are left aside" for what, count in changes.items()]

@@ -13,7 +13,7 @@ from yolo_dyn.robustness.evaluate import Settings
 from yolo_dyn.robustness.executors import RunOptions
 from yolo_dyn.robustness.models import class_names
 from yolo_dyn.robustness.pictures import grid
-from yolo_dyn.robustness.plan import Plan, strengths
+from yolo_dyn.robustness.plan import Plan, chosen_conditions
 from yolo_dyn.robustness.sweep import measure
 
 SIGMAS = [0.0, 25.0, 50.0]
@@ -65,7 +65,7 @@ def compare(
         raise YoloDynError("give one of source (images) and data (a data YAML)")
     settings = Settings(imgsz, device=chosen_device(device), threads=chosen_threads(0))
     by_default = sigma is None and severity is None and corruption in (None, ["gaussian_noise"])
-    conditions = strengths(SIGMAS if by_default else sigma, severity, corruption)
+    conditions = chosen_conditions(SIGMAS if by_default else sigma, severity, corruption)
     plan = Plan(model_labels(model), conditions, settings, seed, resamples=1)
     folder = writable(Path(project) / (name or (data_name(data) if data else source_name(source))))
     data = data or str(_described(source, class_names(model[0]), folder))

@@ -20,7 +20,8 @@ from ultralytics.utils import LOGGER, nms, ops
 
 from yolo_dyn.data.images import EvaluationSet, read_image, resized
 from yolo_dyn.integration.precision import compute_in_float32
-from yolo_dyn.robustness.corruptions import Corruption, Image
+from yolo_dyn.robustness.corruptions import Corruption, Image, find
+from yolo_dyn.robustness.records import Condition
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,12 @@ class Corrupter:
     corruption: Corruption | None
     strength: float = 0.0
     seed: int = 0
+
+    @classmethod
+    def of(cls, condition: Condition, seed: int) -> "Corrupter":
+        """What makes the pixels of a condition."""
+        strength = condition.strength
+        return cls(None if strength is None else find(condition.corruption), strength or 0.0, seed)
 
     def __call__(self, image: Image, name: str) -> Image:
         return self.corruption.apply(image, self.strength, self.seed, name) if self.corruption else image

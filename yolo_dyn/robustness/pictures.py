@@ -10,9 +10,11 @@ import numpy as np
 from yolo_dyn.data.images import EvaluationSet, read_image
 from yolo_dyn.output.style import BLUE, SAVED, VERMILLION, YELLOW, marked_line
 from yolo_dyn.robustness import cells as store
-from yolo_dyn.robustness.cells import CLEAN, Cell
+from yolo_dyn.robustness.cells import Cell
 from yolo_dyn.robustness.corruptions import find
-from yolo_dyn.robustness.results import Sweep, condition
+from yolo_dyn.robustness.evaluate import Corrupter
+from yolo_dyn.robustness.records import CLEAN, Condition
+from yolo_dyn.robustness.results import Sweep
 
 MATCH = 0.5  # least intersection over union of a hit
 
@@ -72,9 +74,9 @@ def grid(sweep: Sweep, path: Path, count: int = 3, conf: float = 0.25, columns: 
     Returns:
         The file names of the drawn images.
     """
-    conditions = spread(list(dict.fromkeys((cell.corruption, cell.strength) for cell in sweep.cells)), columns)
-    shown = [cell for cell in sweep.cells if (cell.corruption, cell.strength) in conditions]
-    judged = {(cell.label, cell.corruption, cell.strength): judge_all(sweep, cell, conf) for cell in shown}
+    conditions = spread(list(dict.fromkeys(cell.condition for cell in sweep.cells)), columns)
+    shown = [cell for cell in sweep.cells if cell.condition in conditions]
+    judged = {(cell.label, cell.condition): judge_all(sweep, cell, conf) for cell in shown}
     chosen = _most_different(list(judged.values()), len(sweep.models), count)
     _draw_grid(sweep, path, chosen, shown, judged)
     return [sweep.images.files[i].name for i in chosen]
@@ -98,27 +100,28 @@ def _most_different(judged: list[list[Judged]], models: int, count: int) -> list
     return np.argsort(-spread, kind="stable")[:count].tolist()
 
 
-def _draw_grid(sweep: Sweep, path: Path, chosen: list[int], shown: list[Cell], judged: dict[Any, list[Judged]]) -> None:
+def _draw_grid(
+    sweep: Sweep, path: Path, chosen: list[int], shown: list[Cell], judged: dict[tuple[str, Condition], list[Judged]]
+) -> None:
     import matplotlib.pyplot as plt
 
-    conditions = list(dict.fromkeys((cell.corruption, cell.strength) for cell in shown))
-    titles = {(r["corruption"], r["strength"]): condition(r) for r in sweep.records}
-    corrupters = {(cell.corruption, cell.strength): cell.corrupter(sweep.settings["seed"]) for cell in shown}
+    conditions = list(dict.fromkeys(cell.condition for cell in shown))
     rows = [(i, model) for i in chosen for model in sweep.models]
     height, width = _panel(sweep.images, chosen)
     size = (width * len(conditions), (height + 0.28) * len(rows) + 0.5)
     figure, axes = plt.subplots(len(rows), len(conditions), figsize=size, squeeze=False, layout="constrained")
     for (i, model), line in zip(rows, axes, strict=True):
-        for (corruption, strength), axis in zip(conditions, line, strict=True):
+        for condition, axis in zip(conditions, line, strict=True):
             file = sweep.images.files[i]
-            image = corrupters[corruption, strength](read_image(file, sweep.images.channels), file.name)
+            corrupter = Corrupter.of(condition, sweep.settings["seed"])
+            image = corrupter(read_image(file, sweep.images.channels), file.name)
             axis.imshow(image[..., ::-1] if image.shape[2] == 3 else image[..., 0], cmap="gray")
-            _boxes(axis, judged[model, corruption, strength][i], sweep.images)
+            _boxes(axis, judged[model, condition][i], sweep.images)
             axis.set_xticks([])
             axis.set_yticks([])
         line[0].set_ylabel(f"{model}\n{sweep.images.files[i].name}", fontsize=7)
-    for key, axis in zip(conditions, axes[0], strict=True):
-        axis.set_title(f"{titles[key]}\n{axis.get_title()}", fontsize=8)
+    for condition, axis in zip(conditions, axes[0], strict=True):
+        axis.set_title(f"{condition}\n{axis.get_title()}", fontsize=8)
     if sweep.images.labelled:
         figure.legend(handles=_legend(), loc="outside lower center", ncols=3, fontsize=8, facecolor="#777777")
     figure.savefig(path, **SAVED)
@@ -164,7 +167,8 @@ def curves(sweep: Sweep, path: Path) -> None:
     """Draw AP and AP50 over the strength of each corruption, with the 95 % band of a bootstrap over images."""
     import matplotlib.pyplot as plt
 
-    corruptions = list(dict.fromkeys(r["corruption"] for r in sweep.records if r["corruption"] != CLEAN)) or [CLEAN]
+    conditions = [record.condition for record in sweep.records]
+    corruptions = list(dict.fromkeys(c.corruption for c in conditions if not c.clean)) or [CLEAN]
     names = ("AP", "AP50")
     size = (9.6, 3.6 * len(corruptions) + 0.5)
     figure, axes = plt.subplots(len(corruptions), 2, figsize=size, squeeze=False, layout="constrained", sharex="row")
@@ -183,21 +187,22 @@ def curves(sweep: Sweep, path: Path) -> None:
 
 
 def _curve(axis: Any, sweep: Sweep, model: str, corruption: str, name: str, number: int) -> None:
-    mine = [r for r in sweep.records if r["model"] == model and r["corruption"] in (CLEAN, corruption)]
-    mine = [r for r in mine if name in r["intervals"]]
-    if not mine:
+    of_model = [record for record in sweep.records if record.model == model and name in record.intervals]
+    records = [record for record in of_model if record.condition.corruption in (CLEAN, corruption)]
+    if not records:
         return
-    by_severity = any(r["severity"] is not None for r in mine)
-    x = [(r["severity"] or 0) if by_severity else (r["strength"] or 0.0) for r in mine]
-    low, high = zip(*(r["intervals"][name] for r in mine), strict=True)
+    by_severity = any(record.condition.severity for record in records)
+    conditions = [record.condition for record in records]
+    x = [(c.severity or 0) if by_severity else (c.strength or 0.0) for c in conditions]
+    low, high = zip(*(record.intervals[name] for record in records), strict=True)
     look = marked_line(number)
-    axis.plot(x, [r[name] for r in mine], label=model, **look)
+    axis.plot(x, [record.scores[name] for record in records], label=model, **look)
     axis.fill_between(x, low, high, color=look["color"], alpha=0.15, linewidth=0)
 
 
 def _unit(sweep: Sweep, corruption: str) -> str:
     if corruption == CLEAN:
         return CLEAN
-    if any(r["severity"] is not None for r in sweep.records):
+    if any(record.condition.severity for record in sweep.records):
         return f"severity of {corruption.replace('_', ' ')} (0: clean)"
     return f"sigma of {corruption.replace('_', ' ')} ({find(corruption).unit})"

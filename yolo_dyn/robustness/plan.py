@@ -9,13 +9,13 @@ import numpy as np
 from yolo_dyn.data.images import EvaluationSet
 from yolo_dyn.errors import YoloDynError
 from yolo_dyn.output.files import hash_file
-from yolo_dyn.robustness.cells import CLEAN, Cell
+from yolo_dyn.robustness.cells import Cell
 from yolo_dyn.robustness.corruptions import SEVERITIES, find
 from yolo_dyn.robustness.evaluate import Settings
+from yolo_dyn.robustness.records import CLEAN, GAUSSIAN, Condition
 
 SIGMAS = [0.0, 10.0, 20.0, 30.0, 40.0, 50.0]
 VERSIONS = ("yolo-dyn", "ultralytics", "torch", "opencv-python")  # that numbers depend on
-Strength = tuple[str, float | None, int | None]  # corruption, strength, severity
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Plan:
     """Models, conditions and settings; what decides the numbers of each cell."""
 
     models: dict[str, str]  # label -> file
-    strengths: list[Strength]  # the clean one first
+    conditions: list[Condition]  # the clean one first
     settings: Settings
     seed: int = 0
     resamples: int = 1000
@@ -40,11 +40,11 @@ class Plan:
         }
         weights = {label: hash_file(file) for label, file in self.models.items()}
         found = []
-        for corruption, strength, severity in self.strengths:
-            pixels = {"corruption": _probe(corruption, strength, self.seed)}
+        for condition in self.conditions:
+            pixels = {"corruption": _probe(condition, self.seed)}
             for label, file in self.models.items():
                 identity = {**common, "weights": weights[label], **pixels}
-                found.append(Cell(file, label, corruption, strength, severity, identity))
+                found.append(Cell(file, label, condition, identity))
         return found
 
     def as_dict(self) -> dict[str, object]:
@@ -52,29 +52,31 @@ class Plan:
         return {**asdict(self.settings), "seed": self.seed, "resamples": self.resamples}
 
 
-def _probe(corruption: str, strength: float | None, seed: int) -> str:
-    """Hash of a small corrupted image: another one where the code of a corruption has changed."""
-    if strength is None:
+def _probe(condition: Condition, seed: int) -> str:
+    """Hash of a small corrupted image: another one if the code of a corruption has changed."""
+    if condition.strength is None:
         return CLEAN
     image = np.arange(64 * 64 * 3, dtype=np.uint32).reshape(64, 64, 3).astype(np.uint8)
-    made = find(corruption).apply(image, strength, seed, "probe")
-    return f"{corruption} {strength:.6g} {hashlib.sha256(made.tobytes()).hexdigest()[:16]}"
+    made = find(condition.corruption).apply(image, condition.strength, seed, "probe")
+    return f"{condition.corruption} {condition.strength:.6g} {hashlib.sha256(made.tobytes()).hexdigest()[:16]}"
 
 
-def strengths(sigma: list[float] | None, severity: list[int] | None, corruption: list[str] | None) -> list[Strength]:
+def chosen_conditions(
+    sigma: list[float] | None, severity: list[int] | None, corruption: list[str] | None
+) -> list[Condition]:
     """Conditions asked for: sigma of Gaussian noise, or severities of any corruption; always a clean one, for P.
 
     Raises:
         YoloDynError: for both at once, or what no corruption takes.
     """
-    if sigma is not None and (severity is not None or corruption not in (None, ["gaussian_noise"])):
-        raise YoloDynError("sigma is the strength of gaussian_noise; other corruptions take severity")
-    clean: Strength = (CLEAN, None, None)
-    if severity is None and corruption in (None, ["gaussian_noise"]):
+    by_sigma = corruption in (None, [GAUSSIAN])
+    if sigma is not None and (severity is not None or not by_sigma):
+        raise YoloDynError(f"sigma is the strength of {GAUSSIAN}; other corruptions take severity")
+    if severity is None and by_sigma:
         values = sorted(set(SIGMAS if sigma is None else sigma))
         if not values or not 0 <= values[0] <= values[-1] < float("inf"):
             raise YoloDynError(f"sigma must be grey levels of at least 0, got {sigma}")
-        return [clean, *(("gaussian_noise", value, None) for value in values if value)]
+        return [Condition(CLEAN), *(Condition(GAUSSIAN, value) for value in values if value)]
     severities = sorted(set(severity or SEVERITIES))
-    names = dict.fromkeys(corruption or ["gaussian_noise"])
-    return [clean, *((c, find(c).at(value), value) for c in names for value in severities)]
+    names = dict.fromkeys(corruption or [GAUSSIAN])
+    return [Condition(CLEAN), *(Condition(name, find(name).at(s), s) for name in names for s in severities)]

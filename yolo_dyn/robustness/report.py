@@ -7,7 +7,7 @@ from yolo_dyn.output.environment import environment
 from yolo_dyn.output.pages import embedded, render
 from yolo_dyn.robustness import scores
 from yolo_dyn.robustness.pictures import curves, grid
-from yolo_dyn.robustness.results import Sweep, condition
+from yolo_dyn.robustness.results import Sweep
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 
@@ -33,13 +33,13 @@ def write(sweep: Sweep) -> Path:
 
 def html(sweep: Sweep, drawn: list[str]) -> str:
     """The page as text, its pictures embedded."""
-    filters = {"score": _score, "signed": lambda value: f"{value:+.3f}", "condition": condition}
+    filters = {"score": _score, "signed": lambda value: f"{value:+.3f}"}
     return render(
         TEMPLATE,
         filters,
         sweep=sweep,
-        conditions=list(dict.fromkeys(condition(record) for record in sweep.records)),
-        found={(record["model"], condition(record)): record for record in sweep.records},
+        conditions=list(dict.fromkeys(record.condition for record in sweep.records)),
+        scores={(record.model, record.condition): record.scores for record in sweep.records},
         names=list(scores.SCORES),
         drawn=drawn,
         environment=environment(),

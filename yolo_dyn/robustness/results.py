@@ -2,7 +2,7 @@
 
 import csv
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,10 @@ from yolo_dyn.data.images import EvaluationSet, data_name
 from yolo_dyn.output.environment import environment
 from yolo_dyn.robustness import cells as store
 from yolo_dyn.robustness import scores
-from yolo_dyn.robustness.cells import CLEAN, Cell
+from yolo_dyn.robustness.cells import Cell
+from yolo_dyn.robustness.records import MEAN, CellRecord, Condition, Difference, Estimate, Performance, Summary
 
 COLUMNS = ("model", "weights", "corruption", "sigma", "severity", "strength", "seed", "images", "skipped", "detections")
-MEAN = "mPC"  # stands in the corruption's place where a figure is the mean over all of them
 
 
 @dataclass(frozen=True, repr=False)
@@ -27,22 +27,23 @@ class Sweep:
     settings: dict[str, Any]
     command: str  # that makes it again; empty where it was called from Python
     cells: list[Cell]
-    records: list[dict[str, Any]]  # one a cell
-    summary: list[dict[str, Any]]  # one a model: P, mPC, rPC of AP and AP50
-    differences: list[dict[str, Any]]  # of each other model to the first, one a corruption and strength, and of mPC
+    records: list[CellRecord]  # one a cell
+    summary: list[Summary]  # one a model
+    differences: list[Difference]  # of each other model to the first, one a condition, and of mPC
 
     @classmethod
     def read(
         cls, folder: Path, cells: list[Cell], images: EvaluationSet, settings: dict[str, Any], command: str
     ) -> "Sweep":
         """Put finished cells together."""
-        records = [store.load(folder / "cells", cell) for cell in cells]
-        skipped = {"skipped": len(images.skipped)}  # no part of a cell: what is not evaluated changes no number
-        found = [(cell, record | skipped) for cell, record in zip(cells, records, strict=True) if record is not None]
-        resampled = {_key(record): _resampled(folder, cell) for cell, record in found}
-        kept = [record for _, record in found]
-        rows = differences(kept, resampled)
-        return cls(folder, images, settings, command, [cell for cell, _ in found], kept, summary(kept), rows)
+        skipped = len(images.skipped)  # no part of a cell: what is not evaluated changes no number
+        finished = [(cell, replace(r, skipped=skipped)) for cell in cells if (r := store.load(folder / "cells", cell))]
+        records = [record for _, record in finished]
+        resampled = {_key(record): _resampled(folder, cell) for cell, record in finished}
+        compared = differences(records, resampled)
+        return cls(
+            folder, images, settings, command, [cell for cell, _ in finished], records, summary(records), compared
+        )
 
     @property
     def title(self) -> str:
@@ -52,12 +53,12 @@ class Sweep:
     @property
     def models(self) -> list[str]:
         """Labels, the first one being what the others are compared with."""
-        return list(dict.fromkeys(record["model"] for record in self.records))
+        return list(dict.fromkeys(record.model for record in self.records))
 
     @property
     def classes(self) -> list[str]:
         """Classes that have an object, in the order of the data set."""
-        return [name for name in self.images.names.values() if any(name in r["per_class"] for r in self.records)]
+        return [name for name in self.images.names.values() if any(name in r.per_class for r in self.records)]
 
     def __str__(self) -> str:
         return terminal(self)
@@ -77,9 +78,9 @@ class Sweep:
                 "fingerprint": self.images.fingerprint,
             },
             "environment": environment(),
-            "summary": self.summary,
-            "differences": self.differences,
-            "cells": self.records,
+            "summary": [row.as_dict() for row in self.summary],
+            "differences": [row.as_dict() for row in self.differences],
+            "cells": [record.as_dict() for record in self.records],
         }
 
     def write_json(self) -> Path:
@@ -94,10 +95,11 @@ class Sweep:
         with path.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow([*COLUMNS, *scores.SCORES, *intervals, *(f"AP of {name}" for name in self.classes)])
-            for r in self.records:
-                bounds = [value for name in scores.RESAMPLED for value in r["intervals"].get(name, ("", ""))]
-                values = [r.get(key, "") for key in (*COLUMNS, *scores.SCORES)]
-                writer.writerow([*values, *bounds, *(r["per_class"].get(name, "") for name in self.classes)])
+            for record in self.records:
+                cells = record.as_dict()
+                bounds = [value for name in scores.RESAMPLED for value in record.intervals.get(name, ("", ""))]
+                values = [cells.get(key, "") for key in (*COLUMNS, *scores.SCORES)]
+                writer.writerow([*values, *bounds, *(record.per_class.get(name, "") for name in self.classes)])
         return path
 
     def write_truth(self) -> Path:
@@ -107,89 +109,71 @@ class Sweep:
         return path
 
 
-Key = tuple[str, str, float | None]  # model, corruption, strength
+Key = tuple[str, Condition]  # model, condition
 
 
-def _key(record: dict[str, Any]) -> Key:
-    return record["model"], record["corruption"], record["strength"]
+def _key(record: CellRecord) -> Key:
+    return record.model, record.condition
 
 
 def _resampled(folder: Path, cell: Cell) -> np.ndarray:
     return store.load_arrays(folder / "cells", cell)["resampled"]
 
 
-def summary(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def summary(records: list[CellRecord]) -> list[Summary]:
     """P, mPC and rPC of each model. A cell that was not run is absent, never 0."""
     rows = []
-    for model in dict.fromkeys(record["model"] for record in records):
-        row: dict[str, Any] = {"model": model}
-        for name in scores.RESAMPLED:
-            mine = [r for r in records if r["model"] == model and name in r]
-            clean = next((r[name] for r in mine if r["corruption"] == CLEAN), None)
-            corrupted = [r[name] for r in mine if r["corruption"] != CLEAN]
-            row[name] = {
-                "P": clean,
-                "mPC": scores.mean_performance(corrupted),
-                "rPC": scores.relative_performance(clean, corrupted),
-                "cells": len(corrupted),
-            }
-        rows.append(row)
+    for model in dict.fromkeys(record.model for record in records):
+        own = [record for record in records if record.model == model]
+        rows.append(Summary(model, _performance(own, "AP"), _performance(own, "AP50")))
     return rows
 
 
-def differences(records: list[dict[str, Any]], resampled: dict[Key, np.ndarray]) -> list[dict[str, Any]]:
+def _performance(records: list[CellRecord], name: str) -> Performance:
+    scored = [record for record in records if name in record.scores]
+    clean = next((record.scores[name] for record in scored if record.condition.clean), None)
+    corrupted = [record.scores[name] for record in scored if not record.condition.clean]
+    mean, relative = scores.mean_performance(corrupted), scores.relative_performance(clean, corrupted)
+    return Performance(clean, mean, relative, len(corrupted))
+
+
+def differences(records: list[CellRecord], resampled: dict[Key, np.ndarray]) -> list[Difference]:
     """Each other model less the first, cell by cell and for the mean over all corrupted cells (mPC)."""
-    models = list(dict.fromkeys(record["model"] for record in records))
-    found = {_key(record): record for record in records if record["intervals"]}
+    models = list(dict.fromkeys(record.model for record in records))
+    scored = {_key(record): record for record in records if record.intervals}
     rows = []
     for other in models[1:]:
-        pairs = []  # cells that both models have
-        for (model, corruption, strength), record in found.items():
-            if model == models[0] and (other, corruption, strength) in found:
-                pairs.append((record, found[other, corruption, strength]))
-        shown = [([pair], {key: pair[0][key] for key in ("corruption", "strength", "severity")}) for pair in pairs]
-        corrupted = [pair for pair in pairs if pair[0]["corruption"] != CLEAN]
+        both = [c for model, c in scored if model == models[0] and (other, c) in scored]
+        pairs = {condition: [(scored[models[0], condition], scored[other, condition])] for condition in both}
+        corrupted = [pair for condition, (pair,) in pairs.items() if not condition.clean]
         if corrupted:
-            shown.append((corrupted, {"corruption": MEAN, "strength": None, "severity": None}))
-        for these, what in shown:
-            rows.append({"model": other, "to": models[0], **what, **_difference(these, resampled)})
+            pairs[Condition(MEAN)] = corrupted
+        rows += [Difference(other, models[0], c, *_estimates(these, resampled)) for c, these in pairs.items()]
     return rows
 
 
-def _difference(
-    pairs: list[tuple[dict[str, Any], dict[str, Any]]], resampled: dict[Key, np.ndarray]
-) -> dict[str, dict[str, float]]:
+def _estimates(pairs: list[tuple[CellRecord, CellRecord]], resampled: dict[Key, np.ndarray]) -> list[Estimate]:
     """Mean difference over pairs of cells, with its interval, of AP and AP50."""
     first, second = (np.mean([resampled[_key(pair[i])] for pair in pairs], 0) for i in (0, 1))
     intervals = scores.paired_interval(first, second)
-    values = {name: float(np.mean([b[name] - a[name] for a, b in pairs])) for name in scores.RESAMPLED}
-    return {name: {"value": values[name], "low": low, "high": high} for name, (low, high) in intervals.items()}
-
-
-def condition(record: dict[str, Any]) -> str:
-    """Corruption and strength in words, short enough for the head of a column."""
-    if record["corruption"] in (CLEAN, MEAN):
-        return record["corruption"]
-    if record["severity"] is not None:
-        return f"{record['corruption']} {record['severity']}"
-    return f"sigma {record['strength']:g}"
+    means = {name: float(np.mean([b.scores[name] - a.scores[name] for a, b in pairs])) for name in intervals}
+    return [Estimate(means[name], *intervals[name]) for name in scores.RESAMPLED]
 
 
 def terminal(sweep: Sweep) -> str:
     """The summary as text: AP over all conditions, then P, mPC, rPC and the differences."""
-    conditions = list(dict.fromkeys(condition(record) for record in sweep.records))
-    found = {(record["model"], condition(record)): record for record in sweep.records}
+    conditions = list(dict.fromkeys(str(record.condition) for record in sweep.records))
+    found = {(record.model, str(record.condition)): record for record in sweep.records}
     lines = ["", "AP (COCO, over IoU 0.50 to 0.95), and Ultralytics' own, which the report explains", ""]
     for start in range(0, len(conditions), 6):
         some = conditions[start : start + 6]
         rows: dict[str, list[float | None]] = {}
         for model in sweep.models:
-            records = [found.get((model, name), {}) for name in some]
-            rows[model] = [record.get("AP") for record in records]
-            rows[f"{model} (Ultralytics)"] = [record.get("ultralytics", {}).get("AP") for record in records]
+            records = [found.get((model, name)) for name in some]
+            rows[model] = [record.scores.get("AP") if record else None for record in records]
+            rows[f"{model} (Ultralytics)"] = [record.ultralytics.get("AP") if record else None for record in records]
         lines += [*_table(some, rows), ""]
-    keys = ["P", "mPC", "rPC"]
-    lines += _table(keys, {row["model"]: [row["AP"][key] for key in keys] for row in sweep.summary})
+    lines += _table(["P", "mPC", "rPC"], {row.model: [row.ap.p, row.ap.mpc, row.ap.rpc] for row in sweep.summary})
     if sweep.differences:
         lines += [
             "",
@@ -197,12 +181,12 @@ def terminal(sweep: Sweep) -> str:
             "",
         ]
     for row in sweep.differences:
-        d = row["AP"]
-        lines.append(f"{row['model']}  {condition(row):<24}{d['value']:+.3f}  [{d['low']:+.3f}, {d['high']:+.3f}]")
+        d = row.ap
+        lines.append(f"{row.model}  {row.condition!s:<24}{d.value:+.3f}  [{d.low:+.3f}, {d.high:+.3f}]")
     for record in sweep.records:
-        if record["pixels"]:
-            pixels = "  ".join(f"{key} {value[:16]}" for key, value in record["pixels"].items())
-            lines.append(f"pixels of {record['model']}, {condition(record)}: {pixels}")
+        if record.pixels:
+            pixels = "  ".join(f"{key} {value[:16]}" for key, value in record.pixels.items())
+            lines.append(f"pixels of {record.model}, {record.condition}: {pixels}")
     return "\n".join([*lines, "", f"{len(sweep.records)} cells, pictures and report.html in {sweep.folder}"])
 
 

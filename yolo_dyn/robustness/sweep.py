@@ -10,11 +10,11 @@ from yolo_dyn.output.files import writable
 from yolo_dyn.output.labels import model_labels
 from yolo_dyn.robustness import cells as store
 from yolo_dyn.robustness.cells import Cell, Task
-from yolo_dyn.robustness.evaluate import Settings
+from yolo_dyn.robustness.evaluate import Corrupter, Settings
 from yolo_dyn.robustness.executors import RunOptions
 from yolo_dyn.robustness.executors import executor as find_executor
 from yolo_dyn.robustness.models import check_model
-from yolo_dyn.robustness.plan import Plan, strengths
+from yolo_dyn.robustness.plan import Plan, chosen_conditions
 from yolo_dyn.robustness.report import write
 from yolo_dyn.robustness.results import Sweep
 
@@ -81,7 +81,7 @@ def robustness(
     options = RunOptions(workers, jobs, find_executor(executor, jobs), hashes)
     on = options.executor.device(device)
     settings = Settings(imgsz, batch, conf, iou, max_det, half, on, chosen_threads(threads))
-    plan = Plan(model_labels(model), strengths(sigma, severity, corruption), settings, seed, resamples)
+    plan = Plan(model_labels(model), chosen_conditions(sigma, severity, corruption), settings, seed, resamples)
     folder = writable(Path(project) / (name or data_name(data)))
     images = evaluation_set(data, split)
     if not images.labelled:
@@ -106,7 +106,9 @@ def measure(plan: Plan, images: EvaluationSet, folder: Path, options: RunOptions
         print(line)
     common = (images, plan.settings, plan.resamples, options.workers, options.hashes, str(folder))
     missing = [cell for cell in wanted if _missing(folder, cell, options.hashes)]
-    _run([Task(cell, *common, cell.corrupter(plan.seed)) for cell in missing], len(wanted), options, folder)
+    _run(
+        [Task(cell, *common, Corrupter.of(cell.condition, plan.seed)) for cell in missing], len(wanted), options, folder
+    )
     return Sweep.read(folder, wanted, images, plan.as_dict(), _command())
 
 
@@ -121,14 +123,14 @@ def _run(tasks: list[Task], wanted: int, options: RunOptions, folder: Path) -> N
     for done, result in enumerate(options.executor.run(tasks, options.jobs, bar.update), 1):
         store.save(folder / "cells", result)
         bar.set_description(f"{done} of {len(tasks)} cells, last: {result.cell.title}")
-        if not result.record["detections"]:
+        if not result.record.detections:
             print(f"\n{result.cell.title}: no detections at all, so every score is 0")
     bar.close()
 
 
 def _missing(folder: Path, cell: Cell, hashes: bool) -> bool:
     record = store.load(folder / "cells", cell)
-    return record is None or (hashes and not record["pixels"])
+    return record is None or (hashes and not record.pixels)
 
 
 def _command() -> str:

@@ -1,6 +1,5 @@
 """What the result files of a study come to: scores of arms and seeds, and comparisons of seeds that may be paired."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,25 +7,20 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from yolo_dyn.errors import MissingFileError, YoloDynError
-from yolo_dyn.robustness.cells import CLEAN
-from yolo_dyn.robustness.results import MEAN
-from yolo_dyn.robustness.scores import mean_performance
 from yolo_dyn.runs.seeds import Comparison, compare_seeds, shared
 from yolo_dyn.runs.tradeoff.scores import ies, rcs
 from yolo_dyn.study.definition import Study
-from yolo_dyn.study.measure import Record, read_record
-
-TIMING = "timing.json"
+from yolo_dyn.study.records import TIMING, RunRecord, Timing, read_record, read_timing
 
 
-class Run(NamedTuple):
-    """A training: the same seed leads to other weights with another torch, or on another kind of processor."""
+class RunKey(NamedTuple):
+    """A training among those of its arm: a seed leads to other weights with another torch or kind of processor."""
 
     seed: int
     machine: str  # what decides that, in words
 
 
-RunScores = dict[Run, float]
+RunScores = dict[RunKey, float]
 
 
 @dataclass(frozen=True)
@@ -34,8 +28,8 @@ class Found:
     """Records of a study by arm and run, arms in the study's order; and how long its arms take."""
 
     study: Study
-    records: dict[str, dict[Run, Record]]
-    timing: dict[str, Any]  # see `timing.time_arms`
+    records: dict[str, dict[RunKey, RunRecord]]
+    timing: Timing
 
     @classmethod
     def read(cls, study: Study, source: Path) -> "Found":
@@ -44,19 +38,19 @@ class Found:
         Raises:
             YoloDynError: where one is damaged, or of an arm that the study does not have.
         """
-        records: dict[str, dict[Run, Record]] = {arm: {} for arm in study.arms}
+        records: dict[str, dict[RunKey, RunRecord]] = {arm: {} for arm in study.arms}
         for file in sorted(source.glob("*-seed*.json")):
             record = read_record(file)
-            if record["arm"] not in records:
-                raise YoloDynError(f"{file} is of the arm {record['arm']!r}, which study {study.name} does not have")
-            run = Run(record["seed"], machine(record["environment"]))
-            if run in records[record["arm"]]:
+            if record.arm not in records:
+                raise YoloDynError(f"{file} is of the arm {record.arm!r}, which study {study.name} does not have")
+            run = RunKey(record.seed, machine(record.environment))
+            if run in records[record.arm]:
                 raise YoloDynError(f"{file} is of an arm, a seed and a machine that another file is of: delete one")
-            records[record["arm"]][run] = record
-        return cls(study, {arm: runs for arm, runs in records.items() if runs}, _timing(source / TIMING))
+            records[record.arm][run] = record
+        return cls(study, {arm: runs for arm, runs in records.items() if runs}, read_timing(source / TIMING))
 
     def require(self, source: Path) -> "Found":
-        if not self.records and not self.timing:
+        if not self.records and self.timing == Timing():
             raise MissingFileError(f"no result in {source}: `yolo-dyn study {self.study.source}` makes them")
         return self
 
@@ -64,24 +58,25 @@ class Found:
     def conditions(self) -> list[str]:
         """Clean, each sigma, and mPC where there is noise."""
         some = next(iter(next(iter(self.records.values())).values()), None) if self.records else None
-        return list(conditions(some)) if some else []
+        return list(some.conditions()) if some else []
 
     def scores(self, arm: str, column: str) -> RunScores:
         """A column's score of each run; also of a condition. Empty where it was not measured."""
-        found = {run: score(record, column, self.study.metric) for run, record in self.records.get(arm, {}).items()}
+        found = {run: record.score(column, self.study.metric) for run, record in self.records.get(arm, {}).items()}
         return {run: value for run, value in found.items() if value is not None}
 
     def timed(self, arm: str, column: str) -> float | None:
         """Seconds of an epoch, milliseconds of an image, or what follows from them; None where it was not timed."""
+        image, epoch = self.timing.image, self.timing.epoch
         if column in ("ratio", "ms"):
-            return self.timing.get("image", {}).get(column, {}).get(arm)
-        seconds = self.timing.get("epoch", {}).get("seconds", {}).get(arm)
+            return (image.ratio if column == "ratio" else image.ms).get(arm) if image else None
+        seconds = epoch.seconds.get(arm) if epoch else None
         if seconds is None or column == "seconds":
             return seconds
         reached = list(self.scores(arm, self.study.metric).values())
         if not reached:
             return None
-        images = next(iter(self.records[arm].values()))["data"].get("training_images")
+        images = next(iter(self.records[arm].values())).data.get("training_images")
         mean = float(np.mean(reached))
         return ies(seconds, mean) if column == "ies" else rcs(seconds, mean, images) if images else None
 
@@ -103,41 +98,3 @@ def machine(environment: dict[str, Any]) -> str:
     on = "" if device == "cpu" else f", device {device}"
     versions = f"ultralytics {environment['ultralytics']}, torch {environment['torch']}"
     return f"{environment['processor']}{kind}, {environment['cores']} cores{on}, {versions}"
-
-
-def _timing(file: Path) -> dict[str, Any]:
-    if not file.is_file():
-        return {}
-    try:
-        timing = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise YoloDynError(f"{file} is damaged ({error}): delete it, and seconds=True measures it again") from error
-    if not isinstance(timing, dict):
-        raise YoloDynError(f"{file} must hold a mapping, got {timing!r}")
-    return timing
-
-
-def conditions(record: Record) -> dict[str, dict[str, Any]]:
-    """The cells of a detector's record by condition; mPC, where there is noise, is their mean."""
-    cells = {_condition(cell): cell for cell in record.get("cells", ())}
-    noisy = [cell for name, cell in cells.items() if name != CLEAN]
-    if noisy:
-        keys = [key for key, value in noisy[0].items() if isinstance(value, float)]
-        cells[MEAN] = {key: mean_performance([cell[key] for cell in noisy if key in cell]) for key in keys}
-    return cells
-
-
-def _condition(cell: dict[str, Any]) -> str:
-    return CLEAN if cell["corruption"] == CLEAN else f"sigma {cell['sigma']:g}"
-
-
-def score(record: Record, column: str, metric: str) -> float | None:
-    """A column's score of a record, or the metric under a condition; None where it was not measured."""
-    if "scores" in record:
-        return record["scores"].get(column)
-    cells = conditions(record)
-    if column == "rPC":
-        return cells[MEAN][metric] / cells[CLEAN][metric] if MEAN in cells and cells[CLEAN][metric] else None
-    if column in cells:
-        return cells[column][metric]
-    return cells[CLEAN].get(column)

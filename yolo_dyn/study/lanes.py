@@ -8,9 +8,10 @@ from dataclasses import replace
 
 from yolo_dyn.errors import YoloDynError
 from yolo_dyn.robustness.executors import cluster_device, end_with_parent, on_ray
-from yolo_dyn.study.measure import Job, Record
+from yolo_dyn.study.measure import Job
+from yolo_dyn.study.records import RunRecord
 
-Execute = Callable[[list[Job]], Iterator[tuple[Job, Record]]]
+Execute = Callable[[list[Job]], Iterator[tuple[Job, RunRecord]]]
 
 
 def run_jobs(executor: str, device: str, jobs: int) -> Execute:
@@ -37,19 +38,19 @@ def run_jobs(executor: str, device: str, jobs: int) -> Execute:
     return lambda missing: _in_lanes(missing, lanes) if len(lanes) > 1 else _serial(missing, device)
 
 
-def _serial(jobs: list[Job], device: str) -> Iterator[tuple[Job, Record]]:
+def _serial(jobs: list[Job], device: str) -> Iterator[tuple[Job, RunRecord]]:
     for number, job in enumerate(jobs, 1):
         print(f"\n{job.title}: {number} of {len(jobs)} that are missing")
         yield job, replace(job, device=device).run()
 
 
-def _in_lanes(jobs: list[Job], lanes: list[str]) -> Iterator[tuple[Job, Record]]:
+def _in_lanes(jobs: list[Job], lanes: list[str]) -> Iterator[tuple[Job, RunRecord]]:
     """A lane is a device that runs one job at a time, each in a fresh process that ends with this one."""
     free: queue.Queue[str] = queue.Queue()
     for device in lanes:
         free.put(device)
 
-    def run(job: Job) -> Record:
+    def run(job: Job) -> RunRecord:
         device = free.get()
         try:
             context = multiprocessing.get_context("spawn")
@@ -67,6 +68,6 @@ def _in_lanes(jobs: list[Job], lanes: list[str]) -> Iterator[tuple[Job, Record]]
             threads.shutdown(wait=False, cancel_futures=True)
 
 
-def _on_ray(jobs: list[Job], device: str) -> Iterator[tuple[Job, Record]]:
+def _on_ray(jobs: list[Job], device: str) -> Iterator[tuple[Job, RunRecord]]:
     if jobs:
         yield from on_ray(lambda job, on: replace(job, device=on).run(), jobs, cluster_device(device))

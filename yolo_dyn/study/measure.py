@@ -1,6 +1,5 @@
-"""One arm with one seed: train it with the stock trainer, score it, and keep what it came to in one small file."""
+"""One arm with one seed: train it with the stock trainer, and score it."""
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,18 +11,14 @@ from yolo_dyn.data.images import data_name
 from yolo_dyn.errors import YoloDynError
 from yolo_dyn.integration.api import load_model
 from yolo_dyn.output.environment import environment
-from yolo_dyn.output.files import bundled_folder, hash_file, written_whole
-from yolo_dyn.robustness.scores import SCORES
+from yolo_dyn.output.files import bundled_folder, hash_file
 from yolo_dyn.robustness.sweep import robustness
 from yolo_dyn.robustness.training import noise_recipe
 from yolo_dyn.runs.read import AP, TOP1, TOP5, read_arguments, read_run, training_images
 from yolo_dyn.runs.repeat import train_once
 from yolo_dyn.study.definition import Study
 from yolo_dyn.study.networks import model_file
-
-CELL = ("corruption", "sigma", "seed", "images", "skipped", "detections")
-KEPT = (*CELL, *SCORES, "per_class", "intervals", "ultralytics")  # of a cell
-Record = dict[str, Any]  # what a result file holds
+from yolo_dyn.study.records import RunRecord, Training, result_file
 
 
 @dataclass(frozen=True)
@@ -59,23 +54,23 @@ class Job:
         task = "" if self.study.task == "detect" else f" {self.study.task}"
         return f"yolo{task} train " + " ".join(f"{key}={value}" for key, value in words.items())
 
-    def run(self, progress: Callable[[int], None] | None = None) -> Record:
+    def run(self, progress: Callable[[int], None] | None = None) -> RunRecord:
         """Train, from where it stopped if it was interrupted, and score."""
         run = self.project.absolute() / f"{self.arm}-seed{self.seed}"
         self.train_into(run)
         best = run / "weights" / "best.pt"
         scored = _classified if self.study.task == "classify" else _detected
-        return {
-            "arm": self.arm,
-            "what": self.study.arms[self.arm].what,
-            "seed": self.seed,
-            "command": self.command(),
-            "weights": hash_file(best),
-            "parameters": sum(p.numel() for p in load_model(str(best)).parameters()),
-            "training": _training(run, TOP1 if self.study.task == "classify" else AP),
-            "environment": environment() | {"device": _device(run)},
+        return RunRecord(
+            arm=self.arm,
+            what=self.study.arms[self.arm].what,
+            seed=self.seed,
+            command=self.command(),
+            weights=hash_file(best),
+            parameters=sum(p.numel() for p in load_model(str(best)).parameters()),
+            training=_training(run, TOP1 if self.study.task == "classify" else AP),
+            environment=environment() | {"device": _device(run)},
             **scored(self, run, best),
-        }
+        )
 
     def train_into(self, run: Path, **changes: Any) -> None:
         """Train into a folder, with changes to the arguments; from where it stopped, if it was interrupted."""
@@ -103,7 +98,7 @@ def recipe(name: str) -> str:
     return str(found)
 
 
-def _detected(job: Job, run: Path, best: Path) -> Record:
+def _detected(job: Job, run: Path, best: Path) -> dict[str, Any]:
     """The scores under each strength of noise, the clean one first."""
     sweep = robustness(
         [str(best)],
@@ -121,11 +116,11 @@ def _detected(job: Job, run: Path, best: Path) -> Record:
             "fingerprint": sweep.images.fingerprint,
             "split": job.study.split,
         },
-        "cells": [{key: record[key] for key in KEPT if key in record} for record in sweep.records],
+        "cells": [record.scores_alone() for record in sweep.records],
     }
 
 
-def _classified(job: Job, run: Path, best: Path) -> Record:
+def _classified(job: Job, run: Path, best: Path) -> dict[str, Any]:
     """The accuracy of the best epoch."""
     columns = read_run(run)
     at = max(range(len(columns[TOP1])), key=columns[TOP1].__getitem__)
@@ -135,39 +130,12 @@ def _classified(job: Job, run: Path, best: Path) -> Record:
     }
 
 
-def _training(run: Path, metric: str) -> Record:
+def _training(run: Path, metric: str) -> Training:
     columns = read_run(run)
     best = max(range(len(columns[metric])), key=columns[metric].__getitem__)
-    return {"epochs": len(columns[metric]), "best_epoch": int(columns["epoch"][best]), "seconds": columns["time"][-1]}
+    return Training(len(columns[metric]), int(columns["epoch"][best]), columns["time"][-1])
 
 
 def _device(run: Path) -> str:
     device = read_arguments(run).get("device")
     return str(device) if device not in (None, "") else ("0" if torch.cuda.is_available() else "cpu")
-
-
-def result_file(out: Path, arm: str, seed: int) -> Path:
-    return out / f"{arm}-seed{seed}.json"
-
-
-def write_record(file: Path, record: Record) -> None:
-    """Write a result file whole."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with written_whole(file) as partial:
-        partial.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-
-
-def read_record(file: Path) -> Record:
-    """Read a result file.
-
-    Raises:
-        YoloDynError: where it is damaged, or is none.
-    """
-    try:
-        record = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, UnicodeDecodeError) as error:
-        raise YoloDynError(f"the result {file} is damaged ({error}): delete it, and it is measured again") from error
-    lacking = [key for key in ("arm", "seed", "command", "weights", "environment") if key not in record]
-    if lacking or not ({"cells", "scores"} & record.keys()):
-        raise YoloDynError(f"{file} is no result of a study: it has no {(lacking or ['cells'])[0]!r}")
-    return record

@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from yolo_dyn.errors import YoloDynError
-from yolo_dyn.robustness.cells import CLEAN
-from yolo_dyn.robustness.results import MEAN
+from yolo_dyn.robustness.records import CLEAN, MEAN
 from yolo_dyn.runs.seeds import Comparison
 from yolo_dyn.study.columns import COLUMNS, COUNTED, SCORED, agrees
 from yolo_dyn.study.definition import Study
@@ -149,8 +148,8 @@ def _setting(found: Found) -> str:
     if not found.records:
         return "Nothing is trained yet; the paper's figures are in brackets."
     some = next(iter(next(iter(found.records.values())).values()))
-    images = some["data"].get("images")
-    lines = [f"`{some['command']}`, and so on for each arm and seed."]
+    images = some.data.get("images")
+    lines = [f"`{some.command}`, and so on for each arm and seed."]
     lines.append("Mean over seeds, and the standard deviation where there are several.")
     if study.paper:
         lines.append("The paper's figures are in brackets.")
@@ -160,9 +159,9 @@ def _setting(found: Found) -> str:
         lines.append("Top-1 and top-5 of the best epoch.")
     if study.sigmas:
         lines.append("mPC: mean AP over the sigmas of Gaussian noise; rPC = mPC / AP.")
-    for timed in ("image", "epoch"):
-        if timed in found.timing:
-            lines.append(f"Time: {found.timing[timed]['what']} (`yolo-dyn study {study.source} seconds=True`).")
+    for times in (found.timing.image, found.timing.epoch):
+        if times:
+            lines.append(f"Time: {times.what} (`yolo-dyn study {study.source} seconds=True`).")
     return " ".join([*lines, f"Trained on {'; '.join(found.machines)}."])
 
 
@@ -241,7 +240,7 @@ def _seeds(found: Found) -> str:
         by_column = [found.scores(arm, column) for column in columns]
         for run, record in sorted(runs.items()):
             cells = [f"{scores[run]:.3f}" if run in scores else "" for scores in by_column]
-            tail = [str(record["training"]["best_epoch"]), f"`{record['weights'][:12]}`"]
+            tail = [str(record.training.best_epoch), f"`{record.weights[:12]}`"]
             lines.append(f"| {' | '.join([arm, str(run.seed), letters.get(run.machine, ''), *cells, *tail])} |")
     return "\n".join([*lines, "", *(f"{letter}: {machine}." for machine, letter in letters.items())])
 

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 
 from yolo_dyn.output.style import BLUE, SAVED, VERMILLION, marked_line
-from yolo_dyn.robustness.cells import CLEAN
-from yolo_dyn.robustness.results import MEAN
+from yolo_dyn.robustness.records import CLEAN, MEAN
 from yolo_dyn.study.columns import COLUMNS
 from yolo_dyn.study.found import Found
+from yolo_dyn.study.records import Timing
 
 
 def draw(found: Found, picture: Path) -> Path | None:
@@ -32,7 +32,7 @@ def panels(found: Found) -> dict[str, Found]:
         kept = {arm: found.records.get(arm, {}) for arm in panel["arms"]}
         if "seeds" in panel:
             kept = {arm: {k: r for k, r in runs.items() if k.seed in panel["seeds"]} for arm, runs in kept.items()}
-        shown[title] = Found(found.study, {arm: runs for arm, runs in kept.items() if runs}, {})
+        shown[title] = Found(found.study, {arm: runs for arm, runs in kept.items() if runs}, Timing())
     return shown
 
 

@@ -9,9 +9,10 @@ from yolo_dyn.integration.api import stock_yaml
 from yolo_dyn.output.files import writable
 from yolo_dyn.study.definition import Study, read_study, studies
 from yolo_dyn.study.lanes import run_jobs
-from yolo_dyn.study.measure import Job, read_record, recipe, write_record
+from yolo_dyn.study.measure import Job, recipe
 from yolo_dyn.study.networks import model_file
 from yolo_dyn.study.page import counted, write_page
+from yolo_dyn.study.records import read_record, write_record
 from yolo_dyn.study.timing import time_arms
 
 
@@ -135,7 +136,7 @@ def _check(what: Study, jobs: list[Job], out: Path) -> None:
     writable(out.parent, out.name)
     for job in jobs:
         if job.file(out).is_file():
-            _same(read_record(job.file(out))["command"], job.command(), job.file(out))
+            _same(read_record(job.file(out)).command, job.command(), job.file(out))
 
 
 def _check_data(what: Study, data: str) -> None:

@@ -15,9 +15,9 @@ from yolo_dyn.runs.read import read_run
 from yolo_dyn.runs.tradeoff.scores import seconds_per_epoch
 from yolo_dyn.study.columns import COLUMNS, TIMED
 from yolo_dyn.study.definition import Study
-from yolo_dyn.study.found import TIMING
-from yolo_dyn.study.measure import Job, write_record
+from yolo_dyn.study.measure import Job
 from yolo_dyn.study.networks import model_file
+from yolo_dyn.study.records import TIMING, EpochTimes, ImageTimes, Timing, write_json
 
 ROUNDS, EPOCH_ROUNDS = 40, 2
 
@@ -25,15 +25,13 @@ ROUNDS, EPOCH_ROUNDS = 40, 2
 def time_arms(study: Study, arms: list[str], data: str, train: dict[str, Any], project: Path, out: Path) -> None:
     """Time what the study's columns ask for, the arms in turn, and write it to the folder of results."""
     asked = {column for column in study.columns if COLUMNS[column].kind == TIMED}
-    found: dict[str, Any] = {}
-    if asked & {"ms", "ratio"}:
-        found["image"] = time_images(study, arms, project / "models")
-    if asked - {"ms", "ratio"}:
-        found["epoch"] = time_epochs([Job(study, arm, 0, data, train, project) for arm in arms])
-    write_record(out / TIMING, {**found, "environment": environment()})
+    jobs = [Job(study, arm, 0, data, train, project) for arm in arms]
+    image = time_images(study, arms, project / "models") if asked & {"ms", "ratio"} else None
+    epoch = time_epochs(jobs) if asked - {"ms", "ratio"} else None
+    write_json(out / TIMING, Timing(image, epoch, environment()).as_dict())
 
 
-def time_images(study: Study, arms: list[str], models: Path) -> dict[str, Any]:
+def time_images(study: Study, arms: list[str], models: Path) -> ImageTimes:
     """Milliseconds of an image at batch 1 on a CPU, and the ratio to the base in turn; weights do not matter."""
     base = study.base or arms[0]
     names = [base, *(arm for arm in arms if arm != base)]
@@ -44,15 +42,15 @@ def time_images(study: Study, arms: list[str], models: Path) -> dict[str, Any]:
     for arm, step in zip(names, steps, strict=True):  # each beside the base, so that a slow minute favours none
         first, own = in_turn([reference, step], ROUNDS, 5, lambda: None)
         found[arm] = summary(arm, own if arm != base else first, first)
-    return {
-        "what": f"an image of {study.imgsz} px at batch 1, fused, CPU, {torch.get_num_threads()} threads, in turn with "
+    return ImageTimes(
+        f"an image of {study.imgsz} px at batch 1, fused, CPU, {torch.get_num_threads()} threads, in turn with "
         f"{base}, {ROUNDS} rounds",
-        "ms": {arm: each["median_ms"] for arm, each in found.items()},
-        "ratio": {arm: each["ratio"] for arm, each in found.items()},
-    }
+        {arm: each["median_ms"] for arm, each in found.items()},
+        {arm: each["ratio"] for arm, each in found.items()},
+    )
 
 
-def time_epochs(jobs: list[Job]) -> dict[str, Any]:
+def time_epochs(jobs: list[Job]) -> EpochTimes:
     """Seconds of an epoch with its validation, the second of two, since the first warms up; arms in turn."""
     found: dict[str, list[float]] = {job.arm: [] for job in jobs}
     with tempfile.TemporaryDirectory() as folder:
@@ -61,7 +59,7 @@ def time_epochs(jobs: list[Job]) -> dict[str, Any]:
                 run = Path(folder) / f"{job.arm}-{number}"
                 job.train_into(run, epochs=2)
                 found[job.arm].append(seconds_per_epoch(read_run(run)["time"]))
-    return {
-        "what": f"seconds of the second of two epochs, median of {EPOCH_ROUNDS} runs, arms in turn",
-        "seconds": {arm: median(each) for arm, each in found.items()},
-    }
+    return EpochTimes(
+        f"seconds of the second of two epochs, median of {EPOCH_ROUNDS} runs, arms in turn",
+        {arm: median(each) for arm, each in found.items()},
+    )

@@ -1,0 +1,173 @@
+"""Typed records of a sweep. Each knows its form in JSON: `as_dict` writes it, and `from_dict` reads what is kept."""
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from yolo_dyn.robustness.scores import SCORES
+
+CLEAN = "clean"
+MEAN = "mPC"  # stands in the corruption's place where a figure is the mean over all of them
+GAUSSIAN = "gaussian_noise"  # whose strength is called sigma
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What was done to the images: a corruption at a strength. Clean images have no strength."""
+
+    corruption: str
+    strength: float | None = None
+    severity: int | None = None  # by which the strength was chosen; None if it was given itself
+
+    @property
+    def clean(self) -> bool:
+        return self.corruption == CLEAN
+
+    @property
+    def sigma(self) -> float | None:
+        """Standard deviation of Gaussian noise in grey levels; None for other corruptions."""
+        return (self.strength or 0.0) if self.corruption in (CLEAN, GAUSSIAN) else None
+
+    def __str__(self) -> str:
+        """Short enough for the head of a column."""
+        if self.strength is None:
+            return self.corruption
+        return f"{self.corruption} {self.severity}" if self.severity else f"sigma {self.strength:g}"
+
+    @property
+    def title(self) -> str:
+        """In words."""
+        if self.strength is None:
+            return self.corruption
+        return f"{self.corruption} at {f'severity {self.severity}' if self.severity else f'{self.strength:g}'}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellScores:
+    """How well one model detects under one condition."""
+
+    condition: Condition
+    seed: int  # of the corruption
+    images: int
+    skipped: int  # that could not be read, and are not among the images
+    detections: int
+    scores: dict[str, float]  # names of `scores.SCORES`; what no object of the data has is absent
+    per_class: dict[str, float]  # AP
+    intervals: dict[str, tuple[float, float]]  # 95 % of AP and AP50
+    ultralytics: dict[str, float]  # AP and AP50 as Ultralytics computes them
+
+    def as_dict(self) -> dict[str, Any]:
+        """The form in JSON, the scores side by side with the rest."""
+        return {
+            "corruption": self.condition.corruption,
+            "sigma": self.condition.sigma,
+            "seed": self.seed,
+            "images": self.images,
+            "skipped": self.skipped,
+            "detections": self.detections,
+            **self.scores,
+            "per_class": self.per_class,
+            "intervals": self.intervals,
+            "ultralytics": self.ultralytics,
+        }
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> "CellScores":
+        return CellScores(**_scored(content))
+
+
+def _scored(content: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of `CellScores`. Studies keep no strength beside sigma; cells of earlier versions no number skipped."""
+    strength = content["strength"] if "strength" in content else content["sigma"] or None
+    return {
+        "condition": Condition(content["corruption"], strength, content.get("severity")),
+        "seed": content["seed"],
+        "images": content["images"],
+        "skipped": content.get("skipped", 0),
+        "detections": content["detections"],
+        "scores": {name: content[name] for name in SCORES if name in content},
+        "per_class": content["per_class"],
+        "intervals": {name: (low, high) for name, (low, high) in content["intervals"].items()},
+        "ultralytics": content["ultralytics"],
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellRecord(CellScores):
+    """A finished cell: its scores, and what they were measured with."""
+
+    model: str  # label
+    path: str  # of the model
+    weights: str  # SHA-256
+    milliseconds: dict[str, float]  # an image: preprocess, inference, postprocess
+    pixels: dict[str, str]  # SHA-256 over all images, if they were asked for: decoded, noise, used
+    seconds: float  # that the cell took
+    identity: dict[str, Any]  # everything that decides its numbers
+
+    def as_dict(self) -> dict[str, Any]:
+        own = {name: getattr(self, name) for name in _OWN}
+        return {**own, "severity": self.condition.severity, "strength": self.condition.strength, **super().as_dict()}
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> "CellRecord":
+        return CellRecord(**_scored(content), **{name: content[name] for name in _OWN})
+
+    def scores_alone(self) -> CellScores:
+        """Without what belongs to this machine and folder."""
+        return CellScores(**{field.name: getattr(self, field.name) for field in fields(CellScores)})
+
+
+_OWN = ("model", "path", "weights", "milliseconds", "pixels", "seconds", "identity")
+
+
+@dataclass(frozen=True)
+class Performance:
+    """One score of one model over a sweep, as the benchmark of Michaelis et al. has it (arXiv 1907.07484)."""
+
+    p: float | None  # P: on clean images
+    mpc: float | None  # mPC: mean over the corrupted cells
+    rpc: float | None  # rPC: mPC / P
+    cells: int  # corrupted ones
+
+    def as_dict(self) -> dict[str, float | None]:
+        return {"P": self.p, "mPC": self.mpc, "rPC": self.rpc, "cells": self.cells}
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a model's cells come to."""
+
+    model: str
+    ap: Performance
+    ap50: Performance
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"model": self.model, "AP": self.ap.as_dict(), "AP50": self.ap50.as_dict()}
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value with the ends of its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def sure(self) -> bool:
+        """Whether the interval leaves zero out."""
+        return self.low > 0 or self.high < 0
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One model less another under a condition, or in the mean over all corrupted ones."""
+
+    model: str
+    to: str
+    condition: Condition
+    ap: Estimate
+    ap50: Estimate
+
+    def as_dict(self) -> dict[str, Any]:
+        models = {"model": self.model, "to": self.to}
+        return {**models, **asdict(self.condition), "AP": asdict(self.ap), "AP50": asdict(self.ap50)}
