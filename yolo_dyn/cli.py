@@ -74,17 +74,14 @@ def main(argv: list[str] | None = None) -> int:
     name, *words = (sys.argv[1:] if argv is None else argv) or ["help"]
     if words and f"{name} {words[0]}" in COMMANDS:
         name, words = f"{name} {words[0]}", words[1:]
-    result: Any = None
+    outcome: Any = None
     try:
         if name in ("help", "-h", "--help"):
             print(usage())
         elif name in COMMANDS:
             function = COMMANDS[name].load()
-            result = function(**parse(function, _keyed(words, COMMANDS[name].words), COMMANDS[name].example))
-            if isinstance(result, list):
-                print("\n".join(result))
-            elif result is not None and not isinstance(result, dict):
-                print(result)
+            outcome = function(**parse(function, _keyed(words, COMMANDS[name].words), COMMANDS[name].example))
+            print(outcome)
         else:
             raise YoloDynError(
                 f"unknown command {name!r}{nearest(name, COMMANDS)} (commands: help, {', '.join(COMMANDS)})"
@@ -95,7 +92,7 @@ def main(argv: list[str] | None = None) -> int:
             raise
         print(f"yolo-dyn: error: {ours}", file=sys.stderr)
         return 2
-    return int(not getattr(result, "ok", True))
+    return int(not getattr(outcome, "ok", True))
 
 
 def _keyed(words: list[str], argument: str) -> list[str]:

@@ -1,5 +1,6 @@
 """The main job on the embedded data set: train with and without SGDM, compare under noise, predict, export, check."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from yolo_dyn.errors import YoloDynError
 from yolo_dyn.integration import integrate
 from yolo_dyn.integration.api import dataset
+from yolo_dyn.output.outcome import Outcome
+from yolo_dyn.robustness.results import Sweep
+from yolo_dyn.robustness.sweep import robustness
 
 MODEL, BASELINE, DATA, IMGSZ = "yolov8n-sgdm.yaml", "yolov8n.yaml", "shapes.yaml", 192
 SIGMAS = [0.0, 10.0, 20.0, 30.0]
@@ -30,20 +33,73 @@ RECIPE: dict[str, Any] = {
 }
 
 
-def demo(epochs: int = 6, out: str = "runs/demo") -> None:
+@dataclass(frozen=True)
+class Demo(Outcome):
+    """What the demo measured, and where its files are."""
+
+    sweep: Sweep
+    ap50: float  # of the SGDM model on the clean validation images
+    box_difference: float  # of ONNX to torch, pixels
+    score_difference: float
+    weights: Path
+    predictions: Path
+    onnx: Path
+
+    @property
+    def failures(self) -> list[str]:
+        """What a working installation does not show."""
+        lines = []
+        if self.ap50 < AP50_EXPECTED:
+            lines.append(
+                f"AP50 {self.ap50:.3f} is below {AP50_EXPECTED}: this installation does not learn as it should"
+            )
+        if self.box_difference > 1e-2 or self.score_difference > 1e-4:
+            lines.append("the ONNX file disagrees with torch: boxes must agree within 1e-2 px, scores within 1e-4")
+        return lines
+
+    @property
+    def ok(self) -> bool:
+        return not self.failures
+
+    def __str__(self) -> str:
+        files = {
+            "weights": self.weights,
+            "training": self.weights.parents[1] / "results.csv",
+            "report": self.sweep.folder / "report.html",
+            "predictions": self.predictions,
+            "ONNX": self.onnx,
+        }
+        lines = [
+            f"AP50 {self.ap50:.3f} on the clean validation images (expected: at least {AP50_EXPECTED})",
+            f"ONNX against torch on {PICTURES} images: boxes within {self.box_difference:.1e} px,"
+            f" class scores within {self.score_difference:.1e}",
+        ]
+        return "\n".join(
+            [str(self.sweep), "", *lines, "", *(f"  {k:<13}{v}" for k, v in files.items()), *self.failures]
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "sweep": self.sweep.as_dict(),
+            "AP50": self.ap50,
+            "box_difference": self.box_difference,
+            "score_difference": self.score_difference,
+            "files": [str(file) for file in (self.weights, self.predictions, self.onnx)],
+        }
+
+
+def demo(epochs: int = 6, out: str = "runs/demo") -> Demo:
     """Train yolov8n with and without SGDM on the embedded data set, compare both under noise, predict, export to ONNX.
 
     Args:
         epochs: passes over the 800 training images, for each model.
         out: folder for the results.
 
-    Raises:
-        YoloDynError: where AP50 stays under what a working installation reaches, or the ONNX file disagrees with torch.
+    Returns:
+        What was measured; not `ok` if the models do not learn as they should, or the ONNX file disagrees with torch.
     """
     integrate()
     from ultralytics import YOLO
-
-    from yolo_dyn.robustness.sweep import robustness
 
     folder = Path(out).resolve()
     common: dict[str, Any] = {"imgsz": IMGSZ, "device": "cpu", "project": str(folder), "exist_ok": True}
@@ -62,18 +118,7 @@ def demo(epochs: int = 6, out: str = "runs/demo") -> None:
     boxes, scores = _disagreement(best, onnx, images)
     models = [str(file) for file in trained.values()]
     sweep = robustness(models, DATA, SIGMAS, imgsz=IMGSZ, device="cpu", name="robustness", project=str(folder))
-    ap50 = sweep.summary[1].ap50.p
-
-    print(
-        f"{sweep}\n\nAP50 {ap50:.3f} on the clean validation images (expected: at least {AP50_EXPECTED})"
-        f"\nONNX against torch on {PICTURES} images: boxes within {boxes:.1e} px, class scores within {scores:.1e}"
-        f"\n\n  weights      {best}\n  training     {best.parents[1] / 'results.csv'}"
-        f"\n  report       {sweep.folder / 'report.html'}\n  predictions  {picture}\n  ONNX         {onnx}"
-    )
-    if ap50 is None or ap50 < AP50_EXPECTED:
-        raise YoloDynError(f"AP50 {ap50:.3f} is below {AP50_EXPECTED}: this installation does not learn as it should")
-    if boxes > 1e-2 or scores > 1e-4:
-        raise YoloDynError("the ONNX file disagrees with torch: boxes must agree within 1e-2 px, scores within 1e-4")
+    return Demo(sweep, sweep.summary[1].ap50.p or 0.0, boxes, scores, best, picture, onnx)
 
 
 def _drawn(result: Any, factor: int = 2) -> Any:

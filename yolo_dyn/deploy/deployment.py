@@ -14,7 +14,7 @@ import numpy as np
 
 from yolo_dyn.bench.timing import in_turn, summary
 from yolo_dyn.data.images import EvaluationSet, data_name, evaluation_set, letterbox, read_image
-from yolo_dyn.deploy.report import Deployment, Row, write
+from yolo_dyn.deploy.report import Deployment, DeploymentRow, write
 from yolo_dyn.deploy.runtimes import Session, open_session
 from yolo_dyn.errors import MissingFileError, YoloDynError, nearest
 from yolo_dyn.integration.api import chosen_threads
@@ -149,7 +149,7 @@ def rows(
     sweep: Sweep,
     settings: Settings,
     rounds: int,
-) -> list[Row]:
+) -> list[DeploymentRow]:
     """Compare, time and weigh the files."""
     sessions = {key: open_session(file, settings.threads) for key, file in files.items()}
     photos = _photos(images, settings.imgsz)
@@ -162,7 +162,7 @@ def rows(
         difference = np.abs(_outputs(sessions[label, target], photos) - truth[label])
         time = summary(label, times[label, target], times[next(iter(models)), target])
         found.append(
-            Row(
+            DeploymentRow(
                 model=label,
                 format=target,
                 file=str(file),

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from yolo_dyn.output.environment import environment
+from yolo_dyn.output.outcome import Outcome
 from yolo_dyn.output.pages import embedded, render
 from yolo_dyn.output.style import COLOURS, MARKERS, SAVED
 from yolo_dyn.robustness.results import Sweep
@@ -25,7 +26,7 @@ HEADS = {  # of the table, with how many digits follow the point
 
 
 @dataclass(frozen=True)
-class Row:
+class DeploymentRow:
     """One model in one format."""
 
     model: str
@@ -43,11 +44,11 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Deployment:
+class Deployment(Outcome):
     """What a deployment comes to."""
 
     folder: Path
-    rows: list[Row]
+    rows: list[DeploymentRow]
     sweep: Sweep
     imgsz: int
     threads: int
@@ -56,24 +57,27 @@ class Deployment:
     def __str__(self) -> str:
         return terminal(self)
 
+    def as_dict(self) -> dict[str, Any]:
+        """What is written to deploy.json."""
+        return {
+            "imgsz": self.imgsz,
+            "batch": 1,
+            "threads": self.threads,
+            "rounds": self.rounds,
+            "data": {"data": self.sweep.images.data, "split": self.sweep.images.split},
+            "environment": environment(),
+            "rows": [asdict(row) for row in self.rows],
+        }
+
 
 def write(deployment: Deployment) -> Path:
     """Write everything; the page, which is returned, is the last."""
     folder = deployment.folder
     with (folder / "deploy.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [field.name for field in fields(Row)])
+        writer = csv.DictWriter(file, [field.name for field in fields(DeploymentRow)])
         writer.writeheader()
         writer.writerows(asdict(row) for row in deployment.rows)
-    content = {
-        "imgsz": deployment.imgsz,
-        "batch": 1,
-        "threads": deployment.threads,
-        "rounds": deployment.rounds,
-        "data": {"data": deployment.sweep.images.data, "split": deployment.sweep.images.split},
-        "environment": environment(),
-        "rows": [asdict(row) for row in deployment.rows],
-    }
-    (folder / "deploy.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    (folder / "deploy.json").write_text(json.dumps(deployment.as_dict(), indent=1) + "\n", encoding="utf-8")
     draw(deployment, folder / "latency.png")
     text = render(
         Path(__file__).with_name("deploy.html.j2"),
@@ -89,7 +93,7 @@ def write(deployment: Deployment) -> Path:
     return folder / "deploy.html"
 
 
-def cells(row: Row) -> list[str]:
+def cells(row: DeploymentRow) -> list[str]:
     """The figures of a row as text."""
     values: list[Any] = [getattr(row, key) for key in HEADS]
     digits = [number for _, number in HEADS.values()]

@@ -9,11 +9,13 @@ from yolo_dyn.errors import YoloDynError
 from yolo_dyn.integration.api import chosen_device, chosen_threads
 from yolo_dyn.output.files import writable
 from yolo_dyn.output.labels import model_labels
+from yolo_dyn.output.outcome import Written
 from yolo_dyn.robustness.evaluate import Settings
 from yolo_dyn.robustness.executors import RunOptions
 from yolo_dyn.robustness.models import class_names
 from yolo_dyn.robustness.pictures import grid
 from yolo_dyn.robustness.plan import Plan, chosen_conditions
+from yolo_dyn.robustness.records import GAUSSIAN
 from yolo_dyn.robustness.sweep import measure
 
 SIGMAS = [0.0, 25.0, 50.0]
@@ -35,7 +37,7 @@ def compare(
     device: str = "",
     name: str = "",
     project: str = "runs/compare",
-) -> str:
+) -> Written:
     """Draw what models detect in the same noisy images: found, missed and false alarms where the truth is known.
 
     Args:
@@ -56,7 +58,7 @@ def compare(
         project: folder of all such folders.
 
     Returns:
-        A line that says which images were drawn, and where the picture is.
+        The picture; its text says which images were drawn.
 
     Raises:
         YoloDynError: where something does not fit, before anything long begins.
@@ -64,7 +66,7 @@ def compare(
     if bool(source) == bool(data):
         raise YoloDynError("give one of source (images) and data (a data YAML)")
     settings = Settings(imgsz, device=chosen_device(device), threads=chosen_threads(0))
-    by_default = sigma is None and severity is None and corruption in (None, ["gaussian_noise"])
+    by_default = sigma is None and severity is None and corruption in (None, [GAUSSIAN])
     conditions = chosen_conditions(SIGMAS if by_default else sigma, severity, corruption)
     plan = Plan(model_labels(model), conditions, settings, seed, resamples=1)
     folder = writable(Path(project) / (name or (data_name(data) if data else source_name(source))))
@@ -73,7 +75,7 @@ def compare(
     sweep = measure(plan, available, folder, RunOptions())
     picture = folder / "grid.png"
     drawn = grid(sweep, picture, count if images is None else len(images), conf)
-    return f"\n{', '.join(drawn)}: drawn to {picture}"
+    return Written((picture,), f"\n{', '.join(drawn)}: drawn to {picture}")
 
 
 def _described(source: str, names: dict[int, str], folder: Path) -> Path:

@@ -10,6 +10,7 @@ import numpy as np
 
 from yolo_dyn.data.images import EvaluationSet, data_name
 from yolo_dyn.output.environment import environment
+from yolo_dyn.output.outcome import Outcome
 from yolo_dyn.robustness import cells as store
 from yolo_dyn.robustness import scores
 from yolo_dyn.robustness.cells import Cell
@@ -19,7 +20,7 @@ COLUMNS = ("model", "weights", "corruption", "sigma", "severity", "strength", "s
 
 
 @dataclass(frozen=True, repr=False)
-class Sweep:
+class Sweep(Outcome):
     """All cells of a sweep, and what follows from them."""
 
     folder: Path

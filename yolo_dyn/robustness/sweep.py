@@ -3,6 +3,8 @@
 import sys
 from pathlib import Path
 
+from ultralytics.utils import LOGGER, TQDM
+
 from yolo_dyn.data.images import EvaluationSet, data_name, evaluation_set
 from yolo_dyn.errors import YoloDynError
 from yolo_dyn.integration.api import chosen_threads
@@ -98,33 +100,28 @@ def measure(plan: Plan, images: EvaluationSet, folder: Path, options: RunOptions
         YoloDynError: where a model does not fit, before anything long begins.
     """
     for line in images.log():
-        print(line)
+        LOGGER.info(line)
     for file in plan.models.values():
         check_model(file, images, plan.settings.imgsz)
-    wanted = plan.cells(images, options.executor.machine(plan.settings.device))
-    for line in store.changed(folder / "cells", wanted):
-        print(line)
+    cells = plan.cells(images, options.executor.machine(plan.settings.device))
+    for line in store.changed(folder / "cells", cells):
+        LOGGER.info(line)
     common = (images, plan.settings, plan.resamples, options.workers, options.hashes, str(folder))
-    missing = [cell for cell in wanted if _missing(folder, cell, options.hashes)]
-    _run(
-        [Task(cell, *common, Corrupter.of(cell.condition, plan.seed)) for cell in missing], len(wanted), options, folder
-    )
-    return Sweep.read(folder, wanted, images, plan.as_dict(), _command())
+    missing = [cell for cell in cells if _missing(folder, cell, options.hashes)]
+    if len(missing) < len(cells):
+        LOGGER.info(f"{len(cells) - len(missing)} of {len(cells)} cells are finished already in {folder}")
+    if missing:
+        _run([Task(cell, *common, Corrupter.of(cell.condition, plan.seed)) for cell in missing], options, folder)
+    return Sweep.read(folder, cells, images, plan.as_dict(), _command())
 
 
-def _run(tasks: list[Task], wanted: int, options: RunOptions, folder: Path) -> None:
-    from ultralytics.utils import TQDM
-
-    if len(tasks) < wanted:
-        print(f"{wanted - len(tasks)} of {wanted} cells are finished already in {folder}")
-    if not tasks:
-        return
+def _run(tasks: list[Task], options: RunOptions, folder: Path) -> None:
     bar = TQDM(total=len(tasks) * len(tasks[0].images.files), desc=f"{len(tasks)} cells", unit="images")
     for done, result in enumerate(options.executor.run(tasks, options.jobs, bar.update), 1):
         store.save(folder / "cells", result)
         bar.set_description(f"{done} of {len(tasks)} cells, last: {result.cell.title}")
         if not result.record.detections:
-            print(f"\n{result.cell.title}: no detections at all, so every score is 0")
+            LOGGER.info(f"\n{result.cell.title}: no detections at all, so every score is 0")
     bar.close()
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import yaml
 
 from yolo_dyn.errors import YoloDynError
+from yolo_dyn.output.outcome import Written
 
 
 def gaussian_noise(sigma: float = 50, p: float = 0.5) -> list[Any]:
@@ -31,7 +32,7 @@ def gaussian_noise(sigma: float = 50, p: float = 0.5) -> list[Any]:
     return [*stock, A.GaussNoise(std_range=(0, sigma / 255), per_channel=True, p=p)]
 
 
-def noise_recipe(sigma: float = 50, p: float = 0.5, out: str = "gaussian-noise.yaml") -> str:
+def noise_recipe(sigma: float = 50, p: float = 0.5, out: str = "gaussian-noise.yaml") -> Written:
     """Write a recipe for the stock trainer that adds Gaussian noise: yolo train cfg=gaussian-noise.yaml ...
 
     Args:
@@ -59,4 +60,4 @@ def noise_recipe(sigma: float = 50, p: float = 0.5, out: str = "gaussian-noise.y
         Path(out).write_text(head + body, encoding="utf-8")
     except OSError as error:
         raise YoloDynError(f"out={out} cannot be written: {error.strerror}") from error
-    return out
+    return Written((Path(out),))

@@ -1,8 +1,9 @@
 """Parameters and FLOPs of a model, row by row, beside the stock model and the paper."""
 
 import contextlib
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -12,6 +13,7 @@ from yolo_dyn.bench.flops import counted_by_row
 from yolo_dyn.errors import YoloDynError
 from yolo_dyn.integration import image_channels
 from yolo_dyn.integration.api import load_model
+from yolo_dyn.output.outcome import Outcome
 from yolo_dyn.study.paper import figures
 
 
@@ -53,33 +55,60 @@ def profile(model: nn.Module, imgsz: int = 640) -> list[Cost]:
     ]
 
 
-def info(model: str, base: str = "", imgsz: int = 640, nc: int = 0) -> None:
-    """Print parameters and GFLOPs of a model, per layer and in total, beside the stock model and the paper.
+@dataclass(frozen=True)
+class Costs(Outcome):
+    """What a model costs, beside the stock model and the paper."""
+
+    model: str
+    imgsz: int
+    rows: list[Cost]
+    base: str  # the stock model; empty if there is none
+    base_rows: list[Cost]
+
+    def __str__(self) -> str:
+        lines = [f"{'row':>4}  {'layer':<16}{'parameters':>12}{'GFLOPs':>10}"]
+        for i, row in enumerate(self.rows):
+            mark = "  *" if row.name in registry.names() else ""
+            lines.append(f"{i:>4}  {row.name:<16}{row.params:>12,}{row.flops / 1e9:>10.3f}{mark}")
+        params, gflops = _totals(self.rows)
+        note = f"at {self.imgsz} px, two FLOPs a multiply-add; * layers of yolo_dyn"
+        lines += [
+            "",
+            f"{'':<36}{'parameters':>14}{'GFLOPs':>10}   {note}",
+            f"{self.model:<36}{params:>14,}{gflops:>10.3f}",
+        ]
+        if self.base:
+            stock = _totals(self.base_rows)
+            lines.append(f"{self.base:<36}{stock[0]:>14,}{stock[1]:>10.3f}")
+            lines.append(f"{'increment':<36}{params - stock[0]:>+14,}{gflops - stock[1]:>+10.3f}")
+        return "\n".join([*lines, *_papers(self.model)])
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def info(model: str, base: str = "", imgsz: int = 640, nc: int = 0) -> Costs:
+    """Count parameters and GFLOPs of a model, per layer and in total, beside the stock model and the paper.
 
     Args:
         model: model YAML or checkpoint.
         base: the model to compare with; by default the name without its layer, yolov8n.yaml for yolov8n-sgdm.yaml.
         imgsz: height and width of the image in pixels.
-        nc: classes; those that the YAML says where it is 0.
+        nc: classes; those that the YAML says if it is 0.
     """
     rows = profile(load_model(model, nc), imgsz)
-    print(f"{'row':>4}  {'layer':<16}{'parameters':>12}{'GFLOPs':>10}")
-    for i, row in enumerate(rows):
-        mark = "  *" if row.name in registry.names() else ""
-        print(f"{i:>4}  {row.name:<16}{row.params:>12,}{row.flops / 1e9:>10.3f}{mark}")
-    totals = _totals(rows)
-    print(f"\n{'':<36}{'parameters':>14}{'GFLOPs':>10}   at {imgsz} px, two FLOPs a multiply-add; * layers of yolo_dyn")
-    print(f"{model:<36}{totals[0]:>14,}{totals[1]:>10.3f}")
     base = base or _stock_name(model)
-    if base:
-        stock = _totals(profile(load_model(base, nc), imgsz))
-        print(f"{base:<36}{stock[0]:>14,}{stock[1]:>10.3f}")
-        print(f"{'increment':<36}{totals[0] - stock[0]:>+14,}{totals[1] - stock[1]:>+10.3f}")
+    return Costs(model, imgsz, rows, base, profile(load_model(base, nc), imgsz) if base else [])
+
+
+def _papers(model: str) -> list[str]:
+    """A line for each of the paper's tables that has the model."""
+    lines = []
     for table, baseline, arm in figures(Path(model).stem):
         columns = f"{f'{baseline[0]} -> {arm[0]} M':>14}{f'{baseline[1]} -> {arm[1]}':>14}"
-        print(
-            f"{f'paper, {table}':<36}{columns}   increment {arm[0] - baseline[0]:+.1f} M, {arm[1] - baseline[1]:+.1f}"
-        )
+        increment = f"increment {arm[0] - baseline[0]:+.1f} M, {arm[1] - baseline[1]:+.1f}"
+        lines.append(f"{f'paper, {table}':<36}{columns}   {increment}")
+    return lines
 
 
 def _totals(rows: list[Cost]) -> tuple[int, float]:

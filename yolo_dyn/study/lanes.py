@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from dataclasses import replace
 
+from ultralytics.utils import LOGGER
+
 from yolo_dyn.errors import YoloDynError
 from yolo_dyn.robustness.executors import cluster_device, end_with_parent, on_ray
 from yolo_dyn.study.measure import Job
@@ -40,7 +42,7 @@ def run_jobs(executor: str, device: str, jobs: int) -> Execute:
 
 def _serial(jobs: list[Job], device: str) -> Iterator[tuple[Job, RunRecord]]:
     for number, job in enumerate(jobs, 1):
-        print(f"\n{job.title}: {number} of {len(jobs)} that are missing")
+        LOGGER.info(f"\n{job.title}: {number} of {len(jobs)} that are missing")
         yield job, replace(job, device=device).run()
 
 

@@ -78,7 +78,7 @@ class Job:
         if "cfg" in arguments:
             arguments["cfg"] = recipe(arguments["cfg"])
         if arm.noise:
-            arguments["cfg"] = noise_recipe(out=str(self.project / "gaussian-noise.yaml"))
+            arguments["cfg"] = str(noise_recipe(out=str(self.project / "gaussian-noise.yaml")))
         if self.device:
             arguments["device"] = self.device
         train_once(run, model_file(arm, self.arm, self.project / "models"), arguments)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from yolo_dyn.errors import YoloDynError
+from yolo_dyn.output.outcome import Written
 from yolo_dyn.robustness.records import CLEAN, MEAN
 from yolo_dyn.runs.seeds import Comparison
 from yolo_dyn.study.columns import COLUMNS, COUNTED, SCORED, agrees
@@ -18,7 +19,7 @@ from yolo_dyn.study.picture import draw
 DOES_NOT_FOLLOW = "does not follow from what the paper describes"
 
 
-def write_page(study: Study, source: Path, page: Path) -> str:
+def write_page(study: Study, source: Path, page: Path) -> Written:
     """Write the page of the result files in a folder; its picture goes beside them.
 
     Raises:
@@ -33,7 +34,7 @@ def write_page(study: Study, source: Path, page: Path) -> str:
         page.write_text(text, encoding="utf-8")
     except OSError as error:
         raise YoloDynError(f"page={page} cannot be written: {error.strerror}") from error
-    return f"{sum(map(len, found.records.values()))} results in {source}, the page is {page}"
+    return Written((page,), f"{sum(map(len, found.records.values()))} results in {source}, the page is {page}")
 
 
 def _again(study: Study, source: Path, page: Path) -> str:

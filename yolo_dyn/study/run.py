@@ -3,10 +3,13 @@
 from pathlib import Path
 from typing import Any
 
+from ultralytics.utils import LOGGER
+
 from yolo_dyn.data.images import evaluation_set
 from yolo_dyn.errors import MissingFileError, YoloDynError, nearest
 from yolo_dyn.integration.api import stock_yaml
 from yolo_dyn.output.files import writable
+from yolo_dyn.output.outcome import Outcome, Text, Written
 from yolo_dyn.study.definition import Study, read_study, studies
 from yolo_dyn.study.lanes import run_jobs
 from yolo_dyn.study.measure import Job, recipe
@@ -30,7 +33,7 @@ def study(
     out: str = "",
     page: str = "",
     **train: Any,
-) -> str:
+) -> Outcome:
     """Run a study: train and measure what is missing, arm by arm, and set it beside the paper's figures.
 
     Every arm and seed ends in one small file, so a killed study goes on where it was, and the page is made from these
@@ -52,19 +55,19 @@ def study(
         **train: arguments of the stock trainer, which come before the study's.
 
     Returns:
-        Where the page is.
+        The page; or the list of studies, or counts, if these are asked for.
 
     Raises:
         YoloDynError: for an unknown study or arm, a wrong key in its file, data without the split, or results in the
             folder that other arguments led to; before anything long begins.
     """
     if not study:
-        return _listed()
+        return Text(_listed())
     what = read_study(study)
     names = _chosen(what, arms, study)
     folder = Path(project or f"runs/study/{what.name}")
     if counts:
-        return counted(what, names, folder / "models")
+        return Text(counted(what, names, folder / "models"))
     results = Path(out) if out else folder / "results"
     where = Path(page) if page else results.parent / "page.md"
     wanted = [
@@ -81,7 +84,7 @@ def study(
     return write_page(what, results, where)
 
 
-def results(study: str, source: str, page: str = "") -> str:
+def results(study: str, source: str, page: str = "") -> Written:
     """Write the page of a study again, from its result files alone.
 
     Args:
@@ -90,7 +93,7 @@ def results(study: str, source: str, page: str = "") -> str:
         page: the page; page.md beside the folder where it is empty.
 
     Returns:
-        Where the page is.
+        The page.
 
     Raises:
         YoloDynError: where there is no result, or one is damaged.
@@ -163,7 +166,7 @@ def _same(kept: str, wanted: str, file: Path) -> None:
 def _run(wanted: list[Job], out: Path, execute: Any) -> None:
     missing = [job for job in wanted if not job.file(out).is_file()]
     if len(missing) < len(wanted):
-        print(f"{len(wanted) - len(missing)} of {len(wanted)} results are there already, in {out}")
+        LOGGER.info(f"{len(wanted) - len(missing)} of {len(wanted)} results are there already, in {out}")
     for number, (job, record) in enumerate(execute(missing), 1):
         write_record(job.file(out), record)
-        print(f"\n{job.title}: written to {job.file(out)}, {number} of {len(missing)} that were missing")
+        LOGGER.info(f"\n{job.title}: written to {job.file(out)}, {number} of {len(missing)} that were missing")

@@ -8,6 +8,7 @@ import functools
 from dataclasses import dataclass
 from decimal import Decimal
 
+from yolo_dyn.output.outcome import Text
 from yolo_dyn.runs.tradeoff.scores import ies, rcs
 from yolo_dyn.study.columns import half_a_unit
 from yolo_dyn.study.definition import read_study, studies
@@ -104,8 +105,8 @@ def _scores(table: Table, row: Published) -> list[tuple[str, str, Interval]]:
     return [("IES", row.ies, row.ies_by_columns()), ("RCS", row.rcs, row.rcs_by_columns(table.images))]
 
 
-def tradeoff_paper() -> str:
-    """Print IES and RCS of the FMDConv paper's tables beside what their own columns give, and where the two differ."""
+def tradeoff_paper() -> Text:
+    """Set IES and RCS of the FMDConv paper's tables beside what their own columns give, and where the two differ."""
     lines, count = [], 0
     for table in tables():
         low, high = images_by_columns(table)
@@ -124,4 +125,4 @@ def tradeoff_paper() -> str:
     lines.append(
         f"{len(wrong)} of {count} scores do not follow from the columns beside them, however these were rounded:"
     )
-    return "\n".join([*lines, *(f"  {line}" for line in wrong)])
+    return Text("\n".join([*lines, *(f"  {line}" for line in wrong)]))
