@@ -96,7 +96,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _keyed(words: list[str], argument: str) -> list[str]:
-    """Gather the words without a key under the argument that takes them, where there is one."""
+    """Gather the words without a key under the argument that takes them, if there is one."""
     bare = [word for word in words if "=" not in word] if argument else []
     return [word for word in words if word not in bare] + ([f"{argument}={','.join(bare)}"] if bare else [])
 

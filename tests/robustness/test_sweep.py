@@ -175,14 +175,14 @@ def test_the_page_is_complete_and_self_contained(done):
         assert f"{record.scores['AP']:.3f}" in text
 
 
-def test_a_finished_sweep_runs_nothing_and_a_missing_cell_alone(folder, without_pictures, monkeypatch, capsys):
+def test_a_finished_sweep_runs_nothing_and_a_missing_cell_alone(folder, without_pictures, monkeypatch, log):
     first = run(folder, sigma=[20, 40])
     ran = []
     whole = cells.Task.run
     monkeypatch.setattr(cells.Task, "run", lambda task, *a: ran.append(task.cell.condition.strength) or whole(task, *a))
     assert numbers(run(folder, sigma=[20, 40])) == numbers(first)
     assert ran == []
-    assert "3 of 3 cells are finished already" in capsys.readouterr().out
+    assert "3 of 3 cells are finished already" in log[-1]
     (first.folder / "cells" / f"{first.cells[1].name}.json").unlink()
     assert numbers(run(folder, sigma=[20, 40])) == numbers(first)
     run(folder, sigma=[20, 30, 40])
@@ -216,11 +216,11 @@ def test_a_damaged_cell_is_named(content, folder, without_pictures):
     ],
     ids=["weights", "labels", "pixels", "max_det", "imgsz", "seed"],
 )
-def test_a_change_is_noticed_and_never_mixed_in(change, noticed, folder, without_pictures, capsys):
+def test_a_change_is_noticed_and_never_mixed_in(change, noticed, folder, without_pictures, log):
     before = run(folder)
     changes = change(folder)
     after = run(folder, **(changes if isinstance(changes, dict) else {}))
-    assert f"finished cells here are of {noticed} and are left aside" in capsys.readouterr().out
+    assert f"finished cells here are of {noticed} and are left aside" in "\n".join(log)
     assert not {cell.name for cell in before.cells} & {cell.name for cell in after.cells}
     assert numbers(after) != numbers(before)
     assert len(after.records) == 2
@@ -246,13 +246,13 @@ def test_severities_of_several_corruptions_one_of_them_the_users(folder, without
     assert numbers(apart) == numbers(here)
 
 
-def test_the_code_of_a_corruption_is_part_of_a_cell(folder, without_pictures, monkeypatch, capsys):
+def test_the_code_of_a_corruption_is_part_of_a_cell(folder, without_pictures, monkeypatch, log):
     arguments = {"sigma": None, "severity": [3], "corruption": ["half_dark"]}
     run(folder, **arguments)
     other = Corruption("half_dark", lambda image, s, bits: image // 3, (1, 1, 0.5, 1, 1))
     monkeypatch.setitem(CORRUPTIONS, "half_dark", other)
     run(folder, **arguments)
-    assert "1 finished cells here are of other corruption" in capsys.readouterr().out
+    assert "1 finished cells here are of other corruption" in "\n".join(log)
 
 
 @pytest.mark.accept
@@ -350,7 +350,7 @@ def alive(session: int) -> list[int]:
     return found
 
 
-def test_broken_images_are_skipped_and_counted_and_change_no_score(folder, capsys):
+def test_broken_images_are_skipped_and_counted_and_change_no_score(folder, log):
     expected = run(folder)
     good = (folder / "images/val/0.png").read_bytes()
     (folder / "images/val/empty.png").touch()
@@ -362,7 +362,7 @@ def test_broken_images_are_skipped_and_counted_and_change_no_score(folder, capsy
     assert numbers(found) == numbers(expected)
     assert {record.skipped for record in found.records} == {4}
     assert {record.images for record in found.records} == {10}
-    text, page = capsys.readouterr().out, (found.folder / "report.html").read_text()
+    text, page = "\n".join(log), (found.folder / "report.html").read_text()
     for name, reason in (
         ("empty.png", "the file is empty"),
         ("text.jpg", "it is no image"),
@@ -373,11 +373,11 @@ def test_broken_images_are_skipped_and_counted_and_change_no_score(folder, capsy
         assert re.search(f"{name}: {reason}", page)
 
 
-def test_labels_and_images_that_do_not_pair(folder, capsys):
+def test_labels_and_images_that_do_not_pair(folder, log):
     (folder / "labels/val/1.txt").unlink()
     (folder / "labels/val/of_nothing.txt").write_text("0 0.5 0.5 0.1 0.1\n")
     found = run(folder)
-    text, page = capsys.readouterr().out, (found.folder / "report.html").read_text()
+    text, page = "\n".join(log), (found.folder / "report.html").read_text()
     for note in (
         "1 images have no label file and count as without objects: 1.png",
         "1 label files have no image: of_nothing.txt",
@@ -386,7 +386,7 @@ def test_labels_and_images_that_do_not_pair(folder, capsys):
         assert note in page
 
 
-def test_no_detections_at_all(folder, capsys):
+def test_no_detections_at_all(folder, log):
     model = YOLO("a.pt")
     for scores in model.model.model[-1].cv3:
         scores[-1].weight.data.zero_()
@@ -394,7 +394,7 @@ def test_no_detections_at_all(folder, capsys):
     model.save("silent.pt")
     found = run(folder, model=["silent.pt", "a.pt"])
     assert [record.scores["AP"] for record in found.records if record.model == "silent"] == [0, 0]
-    assert "silent, clean: no detections at all, so every score is 0" in capsys.readouterr().out
+    assert "silent, clean: no detections at all, so every score is 0" in "\n".join(log)
     assert found.summary[0].ap.rpc is None
     assert found.differences[0].ap.value > 0.5
 

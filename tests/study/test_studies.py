@@ -333,7 +333,7 @@ def tested(detectors, tmp_path, monkeypatch) -> Path:
     return data
 
 
-def test_a_study_from_training_to_its_page(tested, tmp_path, capsys, monkeypatch):
+def test_a_study_from_training_to_its_page(tested, tmp_path, capsys, monkeypatch, log):
     """Killed after its first result, it goes on with the second, and changes nothing that is there."""
     words = ["study", str(written(tmp_path, split="test")), f"data={tested}", *FAST]
 
@@ -350,8 +350,7 @@ def test_a_study_from_training_to_its_page(tested, tmp_path, capsys, monkeypatch
     before = (results / "narrow-seed0.json").read_bytes()
 
     assert cli.main([*words, "arms=narrow,stock", "seeds=0"]) == 0
-    out = capsys.readouterr().out
-    assert "1 of 2 results are there already" in out
+    assert "1 of 2 results are there already" in "\n".join(log)
     assert (results / "narrow-seed0.json").read_bytes() == before
     record = json.loads(before)
     assert record["command"].startswith(

@@ -118,7 +118,7 @@ def smallest(study: Study, folder: Path) -> str:
 
 
 @pytest.mark.parametrize("name", listed(TRAINED, TOUCHED.__contains__))
-def test_a_study_from_training_to_its_page(name, tiny, colours, tmp_path, monkeypatch, capsys):
+def test_a_study_from_training_to_its_page(name, tiny, colours, tmp_path, monkeypatch, log):
     """Killed after its first result, it goes on with what is missing, and changes nothing that is there."""
     monkeypatch.chdir(tmp_path)
     study = read_study(name)
@@ -142,7 +142,7 @@ def test_a_study_from_training_to_its_page(name, tiny, colours, tmp_path, monkey
     assert [file.name for file in results.iterdir()] == [first.name]
 
     assert cli.main(words) == 0
-    assert "1 of 2 results are there already" in capsys.readouterr().out
+    assert "1 of 2 results are there already" in "\n".join(log)
     assert first.read_bytes() == before
     records = [json.loads((results / f"{arm}-seed{seed}.json").read_text()) for seed in (0, 1)]
     assert [record["training"]["epochs"] for record in records] == [1, 1]

@@ -62,19 +62,19 @@ def deploy(
         data: an Ultralytics data YAML, for scores and to calibrate INT8.
         formats: torch, torchscript, onnx, onnx-dynamic, onnx-half, onnx-int8, openvino, ncnn; by default torch, onnx,
             onnx-int8 and openvino.
-        sigma: standard deviations of Gaussian noise in grey levels; 0 and 30 where nothing is given.
+        sigma: standard deviations of Gaussian noise in grey levels; 0 and 30 by default.
         split: of the data, for scores.
         imgsz: images are letterboxed to a square of so many pixels.
-        threads: of each runtime; as Ultralytics sets torch's where it is 0.
+        threads: of each runtime; as Ultralytics sets torch's if it is 0.
         rounds: calls of each file, in turn.
-        name: of the folder for the results, inside `project`; that of the data set where it is empty.
+        name: of the folder for the results, inside `project`; that of the data set if it is empty.
         project: folder of all such folders.
 
     Returns:
         One row a model and format, as in deploy.csv.
 
     Raises:
-        YoloDynError: where something does not fit, or a format cannot be exported.
+        YoloDynError: if something does not fit, or a format cannot be exported.
     """
     formats = list(dict.fromkeys(formats or [TORCH, "onnx", "onnx-int8", "openvino"]))
     models = model_labels(model)
@@ -98,9 +98,9 @@ def deploy(
 
 
 def _check(models: dict[str, str], formats: list[str]) -> None:
-    for wanted in formats:
-        if wanted not in FORMATS:
-            raise YoloDynError(f"unknown format {wanted!r}{nearest(wanted, FORMATS)} (known: {', '.join(FORMATS)})")
+    for target in formats:
+        if target not in FORMATS:
+            raise YoloDynError(f"unknown format {target!r}{nearest(target, FORMATS)} (known: {', '.join(FORMATS)})")
     for file in models.values():
         if Path(file).suffix != ".pt":
             raise YoloDynError(f"model must be a checkpoint (.pt), which is exported from here; got {file!r}")
@@ -112,7 +112,7 @@ def exported(checkpoint: str, target: str, imgsz: int, data: str, folder: Path) 
     """The file of a checkpoint in a format, exported into the folder unless it is there already.
 
     Raises:
-        YoloDynError: where the stock export fails.
+        YoloDynError: if the stock export fails.
     """
     if target == TORCH:
         return Path(checkpoint)

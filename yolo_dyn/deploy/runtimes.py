@@ -25,7 +25,7 @@ def open_session(file: str | Path, threads: int) -> Session:
         threads: of the runtime.
 
     Raises:
-        YoloDynError: where there is no such file, its runtime is not installed, or no runtime here takes its kind.
+        YoloDynError: if there is no such file, its runtime is not installed, or no runtime here takes its kind.
     """
     file = Path(file)
     if not file.exists():
@@ -71,12 +71,12 @@ def _ncnn(folder: Path, threads: int) -> Session:
     net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = net.opt.use_bf16_storage = False
     net.load_param(str(folder / "model.ncnn.param"))
     net.load_model(str(folder / "model.ncnn.bin"))
-    given, wanted = net.input_names()[0], sorted(net.output_names())[0]
+    entry, output = net.input_names()[0], sorted(net.output_names())[0]
 
     def one(image: np.ndarray) -> np.ndarray:
         with net.create_extractor() as extractor:
-            extractor.input(given, ncnn.Mat(image))
-            return np.array(extractor.extract(wanted)[1])
+            extractor.input(entry, ncnn.Mat(image))
+            return np.array(extractor.extract(output)[1])
 
     return lambda images: np.stack([one(np.ascontiguousarray(image)) for image in images])
 

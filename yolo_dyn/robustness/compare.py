@@ -45,23 +45,23 @@ def compare(
         source: folder, file or pattern of images; YOLO labels are found beside it as in training.
         data: a data YAML in place of a source.
         split: of the data.
-        images: file names to draw; those where the models differ most where nothing is given.
+        images: file names to draw; those where the models differ most by default.
         count: how many to choose.
-        sigma: standard deviations of Gaussian noise in grey levels; 0, 25, 50 where nothing is given.
+        sigma: standard deviations of Gaussian noise in grey levels; 0, 25, 50 by default.
         severity: 1 to 5, in place of sigma.
         corruption: names, with severity; gaussian_noise by default.
         conf: least score of a detection that is drawn.
         seed: of the corruptions.
         imgsz: images are letterboxed to a square of so many pixels.
-        device: torch device; the first GPU where there is one, else the CPU.
-        name: of the folder for the results, inside `project`; that of the source or data where it is empty.
+        device: torch device; the first GPU if there is one, else the CPU.
+        name: of the folder for the results, inside `project`; that of the source or data if it is empty.
         project: folder of all such folders.
 
     Returns:
         The picture; its text says which images were drawn.
 
     Raises:
-        YoloDynError: where something does not fit, before anything long begins.
+        YoloDynError: if something does not fit, before anything long begins.
     """
     if bool(source) == bool(data):
         raise YoloDynError("give one of source (images) and data (a data YAML)")
@@ -83,6 +83,6 @@ def _described(source: str, names: dict[int, str], folder: Path) -> Path:
     files = source_files(source)
     listed, data = folder / "images.txt", folder / "data.yaml"
     listed.write_text("".join(f"{file.absolute()}\n" for file in files), encoding="utf-8")
-    where = str(listed.absolute())
-    data.write_text(yaml.safe_dump({"train": where, "val": where, "names": names}), encoding="utf-8")
+    split = str(listed.absolute())
+    data.write_text(yaml.safe_dump({"train": split, "val": split, "names": names}), encoding="utf-8")
     return data

@@ -44,7 +44,7 @@ class Corruption:
         """The strength of a severity.
 
         Raises:
-            YoloDynError: where there is no such severity.
+            YoloDynError: if there is no such severity.
         """
         if severity not in SEVERITIES:
             raise YoloDynError(f"severity must be one of {', '.join(map(str, SEVERITIES))}, got {severity!r}")
@@ -77,7 +77,7 @@ def register_corruption(name: str, strengths: tuple[float, ...], unit: str = "")
         unit: of the strength, for tables and pictures.
 
     Raises:
-        YoloDynError: where the name is taken, or there are not five strengths.
+        YoloDynError: if the name is taken, or there are not five strengths.
 
     Examples:
         >>> import numpy as np
@@ -108,7 +108,7 @@ def find(corruption: str) -> Corruption:
     """The corruption of that name; a declared one is imported at first use, and registers itself.
 
     Raises:
-        YoloDynError: where there is none.
+        YoloDynError: if there is none.
     """
     if corruption not in CORRUPTIONS:
         for point in entry_points(group=ENTRY_POINT_GROUP, name=corruption):
@@ -247,7 +247,7 @@ def _albumentations(make: Callable[[Any, float], Any]) -> Function:
     """A transform of albumentations, seeded like our own noise."""
 
     def apply(image: Image, strength: float, bits: np.random.Philox) -> Image:
-        import albumentations  # takes two seconds: only where it is used
+        import albumentations  # takes two seconds: only if it is used
 
         seed = int(bits.random_raw(1)[0] % 2**32)
         return albumentations.Compose([make(albumentations, strength)], seed=seed)(image=image)["image"]

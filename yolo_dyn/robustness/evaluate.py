@@ -73,7 +73,7 @@ class Detections:
     found: np.ndarray  # [n, 7], as scores.evaluate takes it
     ultralytics: dict[str, float]  # AP50 and AP by its own interpolation and matching
     milliseconds: dict[str, float]  # an image: preprocess, inference, postprocess
-    hashes: dict[str, dict[str, str]]  # of each image file's pixels, where they were asked for
+    hashes: dict[str, dict[str, str]]  # of each image file's pixels, if they were asked for
 
 
 class CorruptedImages(YOLODataset):
@@ -125,7 +125,7 @@ class CorruptedImages(YOLODataset):
         return small, image.shape[:2], small.shape[:2]
 
     def get_image_and_label(self, index: int) -> dict[str, Any]:
-        """The stock label, with the hashes of the pixels that were just read where they are wanted."""
+        """The stock label, with the hashes of the pixels that were just read if they are wanted."""
         label = super().get_image_and_label(index)
         return label | ({"hashes": self._hashed} if self._hashes else {})
 
@@ -162,7 +162,7 @@ class CorruptedValidator(DetectionValidator):
         )
 
     def get_dataloader(self, dataset_path: str, batch_size: int) -> Any:
-        """The stock loader, with workers on a CPU too where they are asked for."""
+        """The stock loader, with workers on a CPU too if they are asked for."""
         dataset = self.build_dataset(dataset_path, batch=batch_size)
         return build_dataloader(dataset, batch_size, self._workers, shuffle=False, device=self.device)
 

@@ -13,7 +13,7 @@ def check_model(model: str, images: EvaluationSet, imgsz: int) -> None:
     """Find out before a long run that a model does not fit.
 
     Raises:
-        YoloDynError: where the file is missing, is no detection model, has other classes than the data set, or was
+        YoloDynError: if the file is missing, is no detection model, has other classes than the data set, or was
             exported for another image size.
     """
     backend = _backend(model)
@@ -32,7 +32,7 @@ def class_names(model: str) -> dict[int, str]:
     """Classes of a model.
 
     Raises:
-        YoloDynError: where the file is missing or is no model.
+        YoloDynError: if the file is missing or is no model.
     """
     return _names(_backend(model))
 

@@ -69,7 +69,7 @@ def grid(sweep: Sweep, path: Path, count: int = 3, conf: float = 0.25, columns: 
         path: picture to write.
         count: how many images: those where the models differ most, or where the only one suffers most.
         conf: least score of a detection that is drawn.
-        columns: most conditions; the clean one and those spread over the others are shown where there are more.
+        columns: most conditions; the clean one and those spread over the others are shown if there are more.
 
     Returns:
         The file names of the drawn images.
@@ -152,8 +152,8 @@ def _box(axis: Any, box: Any, colour: str, style: str, text: str) -> None:
     ink = "black" if colour == YELLOW else "white"
     label = {"facecolor": colour, "edgecolor": "none", "pad": 0.6, "alpha": 0.85}
     inside = box[1] < 0.05 * axis.get_ylim()[0]  # of the picture, whose y axis points down
-    where = "top" if inside else "bottom"
-    axis.text(box[0], box[1], text, fontsize=5.5, color=ink, bbox=label, verticalalignment=where, clip_on=True)
+    side = "top" if inside else "bottom"
+    axis.text(box[0], box[1], text, fontsize=5.5, color=ink, bbox=label, verticalalignment=side, clip_on=True)
 
 
 def _legend() -> list[Any]:

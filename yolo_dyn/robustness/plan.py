@@ -39,13 +39,13 @@ class Plan:
             "versions": {package: version(package) for package in VERSIONS},
         }
         weights = {label: hash_file(file) for label, file in self.models.items()}
-        found = []
+        cells = []
         for condition in self.conditions:
             pixels = {"corruption": _probe(condition, self.seed)}
             for label, file in self.models.items():
                 identity = {**common, "weights": weights[label], **pixels}
-                found.append(Cell(file, label, condition, identity))
-        return found
+                cells.append(Cell(file, label, condition, identity))
+        return cells
 
     def as_dict(self) -> dict[str, object]:
         """Settings for the report."""
@@ -57,8 +57,8 @@ def _probe(condition: Condition, seed: int) -> str:
     if condition.strength is None:
         return CLEAN
     image = np.arange(64 * 64 * 3, dtype=np.uint32).reshape(64, 64, 3).astype(np.uint8)
-    made = find(condition.corruption).apply(image, condition.strength, seed, "probe")
-    return f"{condition.corruption} {condition.strength:.6g} {hashlib.sha256(made.tobytes()).hexdigest()[:16]}"
+    corrupted = find(condition.corruption).apply(image, condition.strength, seed, "probe")
+    return f"{condition.corruption} {condition.strength:.6g} {hashlib.sha256(corrupted.tobytes()).hexdigest()[:16]}"
 
 
 def chosen_conditions(

@@ -6,7 +6,7 @@ from typing import Any
 from yolo_dyn.robustness.scores import SCORES
 
 CLEAN = "clean"
-MEAN = "mPC"  # stands in the corruption's place where a figure is the mean over all of them
+MEAN = "mPC"  # stands in the corruption's place if a figure is the mean over all of them
 GAUSSIAN = "gaussian_noise"  # whose strength is called sigma
 
 

@@ -26,7 +26,7 @@ class Sweep(Outcome):
     folder: Path
     images: EvaluationSet
     settings: dict[str, Any]
-    command: str  # that makes it again; empty where it was called from Python
+    command: str  # that makes it again; empty if it was called from Python
     cells: list[Cell]
     records: list[CellRecord]  # one a cell
     summary: list[Summary]  # one a model

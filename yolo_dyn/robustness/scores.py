@@ -54,7 +54,7 @@ def evaluate(truth: dict[str, Any], detections: np.ndarray) -> Result:
         The scores; without any detection they are 0.
 
     Raises:
-        YoloDynError: where a detection names an unknown image or category.
+        YoloDynError: if a detection names an unknown image or category.
     """
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
@@ -126,7 +126,7 @@ def average_precision(records: list[ClassRecords], times: np.ndarray) -> np.ndar
 
     Returns:
         AP of each resample at each threshold, ``[R, T]``: the mean over the classes that have an object there; NaN
-        where none has.
+        if none has.
     """
     total = np.zeros((len(times), len(THRESHOLDS)))
     classes = np.zeros((len(times), 1))
@@ -140,7 +140,7 @@ def average_precision(records: list[ClassRecords], times: np.ndarray) -> np.ndar
 
 
 def _class_precision(r: ClassRecords, times: np.ndarray, objects: np.ndarray) -> np.ndarray:
-    """AP of one class, ``[R, T]``; 0 where it has no object. Precision falls between hits: only hits are looked at."""
+    """AP of one class, ``[R, T]``; 0 if it has no object. Precision falls between hits: only hits are looked at."""
     drawn = times[:, r.images]  # [R, n], how often each detection counts
     seen = drawn.cumsum(1)
     recalls = torch.from_numpy(np.broadcast_to(RECALLS, (len(times), len(RECALLS))).copy())
@@ -173,7 +173,7 @@ def resample(result: Result, resamples: int = 1000, seed: int = 0) -> np.ndarray
 
 
 def interval(resampled: np.ndarray, level: float = 0.95) -> dict[str, tuple[float, float]]:
-    """Percentile intervals of AP and AP50, from ``[R, 2]`` resampled scores; none where no resample has an object."""
+    """Percentile intervals of AP and AP50, from ``[R, 2]`` resampled scores; none if no resample has an object."""
     scored = resampled[~np.isnan(resampled).any(1)]
     if not len(scored):
         return {}
@@ -185,7 +185,7 @@ def paired_interval(first: np.ndarray, other: np.ndarray, level: float = 0.95) -
     """Percentile intervals of the other model's score less the first's, from the same resamples of the same images.
 
     Raises:
-        YoloDynError: where the two were not resampled equally often.
+        YoloDynError: if the two were not resampled equally often.
     """
     if first.shape != other.shape:
         raise YoloDynError(f"the models do not pair: {len(first)} and {len(other)} resamples")
@@ -193,11 +193,11 @@ def paired_interval(first: np.ndarray, other: np.ndarray, level: float = 0.95) -
 
 
 def mean_performance(scores: list[float]) -> float | None:
-    """mPC: the mean score over the corruptions and strengths that were run; None where none was."""
+    """mPC: the mean score over the corruptions and strengths that were run; None if none was."""
     return sum(scores) / len(scores) if scores else None
 
 
 def relative_performance(clean: float | None, scores: list[float]) -> float | None:
-    """rPC: the share of the clean score that is kept, mPC / P; None where it is not defined."""
+    """rPC: the share of the clean score that is kept, mPC / P; None if it is not defined."""
     mean = mean_performance(scores)
     return None if mean is None or not clean else mean / clean

@@ -53,7 +53,7 @@ def robustness(
     Args:
         model: checkpoints or exported models; the first is what the others are compared with.
         data: an Ultralytics data YAML.
-        sigma: standard deviations of Gaussian noise in grey levels; 0, 10, 20, 30, 40, 50 where nothing is given.
+        sigma: standard deviations of Gaussian noise in grey levels; 0, 10, 20, 30, 40, 50 by default.
         severity: 1 to 5, in place of sigma.
         corruption: names, with severity; gaussian_noise by default.
         seed: of the corruptions and of the bootstrap.
@@ -64,21 +64,21 @@ def robustness(
         iou: threshold of non-maximum suppression.
         max_det: most detections an image.
         half: half precision.
-        device: torch device; the first GPU where there is one, else the CPU.
+        device: torch device; the first GPU if there is one, else the CPU.
         workers: processes that read and corrupt images.
-        threads: of torch on a CPU; as Ultralytics sets them, one less than there are cores, where it is 0.
+        threads: of torch on a CPU; as Ultralytics sets them, one less than there are cores, if it is 0.
         jobs: cells at a time, each in its own process.
         executor: "serial", "processes" or "ray".
         resamples: of the images, for the intervals.
         hashes: print and write hashes of all pixels.
-        name: of the folder for the results, inside `project`; that of the data set where it is empty.
+        name: of the folder for the results, inside `project`; that of the data set if it is empty.
         project: folder of all such folders.
 
     Returns:
         All cells with what follows from them, as in results.json.
 
     Raises:
-        YoloDynError: where something does not fit, before anything long begins.
+        YoloDynError: if something does not fit, before anything long begins.
     """
     options = RunOptions(workers, jobs, find_executor(executor, jobs), hashes)
     on = options.executor.device(device)
@@ -97,7 +97,7 @@ def measure(plan: Plan, images: EvaluationSet, folder: Path, options: RunOptions
     """Run the cells that are missing in the folder.
 
     Raises:
-        YoloDynError: where a model does not fit, before anything long begins.
+        YoloDynError: if a model does not fit, before anything long begins.
     """
     for line in images.log():
         LOGGER.info(line)
@@ -131,5 +131,5 @@ def _missing(folder: Path, cell: Cell, hashes: bool) -> bool:
 
 
 def _command() -> str:
-    """The command that was typed, where it was."""
+    """The command that was typed, if it was."""
     return f"yolo-dyn {' '.join(sys.argv[1:])}" if Path(sys.argv[0]).name == "yolo-dyn" else ""

@@ -20,7 +20,7 @@ def gaussian_noise(sigma: float = 50, p: float = 0.5) -> list[Any]:
         p: share of the images that get noise.
 
     Raises:
-        YoloDynError: where sigma or p is out of its range.
+        YoloDynError: if sigma or p is out of its range.
     """
     if not 0 < sigma <= 255:
         raise YoloDynError(f"sigma must be grey levels above 0 and at most 255, got {sigma}")
@@ -44,7 +44,7 @@ def noise_recipe(sigma: float = 50, p: float = 0.5, out: str = "gaussian-noise.y
         The file.
 
     Raises:
-        YoloDynError: where sigma or p is out of its range, or the file cannot be written.
+        YoloDynError: if sigma or p is out of its range, or the file cannot be written.
     """
     augmentations = gaussian_noise(sigma, p)
     import albumentations as A

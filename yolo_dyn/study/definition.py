@@ -26,8 +26,8 @@ class Arm:
 
     model: str = ""  # model YAML; none for an arm that only the paper has
     what: str = ""  # in words
-    to: str = ""  # the arm it is compared with; the study's base where nothing is given
-    seeds: list[int] = field(default_factory=list)  # the study's where nothing is given
+    to: str = ""  # the arm it is compared with; the study's base by default
+    seeds: list[int] = field(default_factory=list)  # the study's by default
     options: dict[str, Any] = field(default_factory=dict)  # of all rows of a layer: {SGDM: {razor_ratio: 0.25}}
     train: dict[str, Any] = field(default_factory=dict)  # arguments of the stock trainer, beside the study's
     noise: bool = False  # trained with Gaussian noise, as `yolo-dyn noise-recipe` has it
@@ -50,7 +50,7 @@ class Study:
     task: str = "detect"
     data: str = ""  # data YAML, or folder of pictures by class; data= on the command line comes first
     split: str = "val"  # that numbers are from
-    classes: int = 0  # of counted networks; those of their YAML where it is 0
+    classes: int = 0  # of counted networks; those of their YAML if it is 0
     imgsz: int = 640  # of counted and timed networks, pixels
     train: dict[str, Any] = field(default_factory=dict)  # arguments of the stock trainer; cfg names a recipe
     seeds: list[int] = field(default_factory=lambda: [0])
@@ -90,7 +90,7 @@ def read_study(name: str) -> Study:
     """Read a study by the name of one that comes with the package, or by the path of a file of one's own.
 
     Raises:
-        YoloDynError: where there is none, or the file holds what no study has; it names file and key.
+        YoloDynError: if there is none, or the file holds what no study has; it names file and key.
     """
     file = Path(name) if Path(name).suffix in (".yaml", ".yml") else studies().get(name)
     if file is None:
@@ -119,42 +119,42 @@ def _study(content: Any, printed: Any, file: str) -> Study:
         raise YoloDynError(f"{file}: arms must be a mapping of names to arms")
     arms = {}
     for name, arm in content["arms"].items():
-        where = f"{file}, arms, {name}"
-        _check(arm, Arm, where)
+        place = f"{file}, arms, {name}"
+        _check(arm, Arm, place)
         figures = printed["arms"][name].get("paper", {})
-        _check_figures(figures, f"{where}, paper")
+        _check_figures(figures, f"{place}, paper")
         arms[str(name)] = Arm(**{**arm, "paper": figures})
         if not arms[str(name)].model and not arms[str(name)].left_out:
-            raise YoloDynError(f"{where}: model is missing, the YAML of a network; or left_out, why it has none")
+            raise YoloDynError(f"{place}: model is missing, the YAML of a network; or left_out, why it has none")
     _check({**content, "arms": arms}, Study, file)
     study = Study(**{**content, "arms": arms, "name": Path(file).stem})
     _check_study(study, file)
     return study
 
 
-def _check(found: Any, kind: type, where: str) -> None:
-    """Raise where a mapping has other keys than a dataclass, or values of another kind."""
+def _check(found: Any, kind: type, place: str) -> None:
+    """Raise if a mapping has other keys than a dataclass, or values of another kind."""
     if not isinstance(found, dict):
-        raise YoloDynError(f"{where}: a mapping is needed, got {found!r}")
+        raise YoloDynError(f"{place}: a mapping is needed, got {found!r}")
     hints = typing.get_type_hints(kind)
     known = [key for key in hints if key not in ("name", "source")]
     for key, value in found.items():
         if key not in known:
-            raise YoloDynError(f"{where}: unknown key {key!r}{nearest(str(key), known)} (keys: {', '.join(known)})")
-        wanted = typing.get_origin(hints[key]) or hints[key]
-        if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool):
-            raise YoloDynError(f"{where}: {key} must be a {wanted.__name__}, got {value!r}")
+            raise YoloDynError(f"{place}: unknown key {key!r}{nearest(str(key), known)} (keys: {', '.join(known)})")
+        accepted = typing.get_origin(hints[key]) or hints[key]
+        if not isinstance(value, accepted) or (isinstance(value, bool) and accepted is not bool):
+            raise YoloDynError(f"{place}: {key} must be a {accepted.__name__}, got {value!r}")
     missing = [f.name for f in fields(kind) if f.default is f.default_factory and f.name not in found]
     if missing:
-        raise YoloDynError(f"{where}: {missing[0]} is missing")
+        raise YoloDynError(f"{place}: {missing[0]} is missing")
 
 
-def _check_figures(figures: Any, where: str) -> None:
+def _check_figures(figures: Any, place: str) -> None:
     for column, figure in figures.items() if isinstance(figures, dict) else ():
         if column not in COLUMNS:
-            raise YoloDynError(f"{where}: unknown column {column!r}{nearest(column, COLUMNS)} ({', '.join(COLUMNS)})")
+            raise YoloDynError(f"{place}: unknown column {column!r}{nearest(column, COLUMNS)} ({', '.join(COLUMNS)})")
         if not isinstance(figure, Decimal):
-            raise YoloDynError(f"{where}: {column} must be a number as it is printed, got {figure!r}")
+            raise YoloDynError(f"{place}: {column} must be a number as it is printed, got {figure!r}")
 
 
 def _check_study(study: Study, file: str) -> None:
@@ -179,14 +179,14 @@ def _check_study(study: Study, file: str) -> None:
         ):
             raise YoloDynError(f"{file}, panels, {title}: must have the keys arms and, maybe, seeds, got {panel!r}")
         named |= {f"panels, {title}, {arm}": arm for arm in panel["arms"]}
-    for where, arm in named.items():
+    for place, arm in named.items():
         if arm not in study.arms:
-            raise YoloDynError(f"{file}, {where}: unknown arm {arm!r}{nearest(str(arm), study.arms)}")
+            raise YoloDynError(f"{file}, {place}: unknown arm {arm!r}{nearest(str(arm), study.arms)}")
     if ("module" in " ".join(study.columns)) != bool(study.module) or set(study.module) - {"layer", "shape"}:
-        raise YoloDynError(f"{file}, module: must have the keys layer and shape where a column asks for it")
+        raise YoloDynError(f"{file}, module: must have the keys layer and shape if a column asks for it")
     if study.task == "classify" and study.sigmas:
         raise YoloDynError(f"{file}: sigmas are for detectors, and task is classify")
     all_seeds = {"seeds": study.seeds, **{f"arms, {name}, seeds": arm.seeds for name, arm in study.arms.items()}}
-    for where, seeds in all_seeds.items():
+    for place, seeds in all_seeds.items():
         if not all(type(seed) is int and seed >= 0 for seed in seeds) or len(set(seeds)) < len(seeds):
-            raise YoloDynError(f"{file}, {where}: must be different integers of at least 0, got {seeds}")
+            raise YoloDynError(f"{file}, {place}: must be different integers of at least 0, got {seeds}")

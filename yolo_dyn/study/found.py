@@ -36,7 +36,7 @@ class Found:
         """All result files of a folder.
 
         Raises:
-            YoloDynError: where one is damaged, or of an arm that the study does not have.
+            YoloDynError: if one is damaged, or of an arm that the study does not have.
         """
         records: dict[str, dict[RunKey, RunRecord]] = {arm: {} for arm in study.arms}
         for file in sorted(source.glob("*-seed*.json")):
@@ -56,17 +56,17 @@ class Found:
 
     @property
     def conditions(self) -> list[str]:
-        """Clean, each sigma, and mPC where there is noise."""
+        """Clean, each sigma, and mPC if there is noise."""
         some = next(iter(next(iter(self.records.values())).values()), None) if self.records else None
         return list(some.conditions()) if some else []
 
     def scores(self, arm: str, column: str) -> RunScores:
-        """A column's score of each run; also of a condition. Empty where it was not measured."""
+        """A column's score of each run; also of a condition. Empty if it was not measured."""
         found = {run: record.score(column, self.study.metric) for run, record in self.records.get(arm, {}).items()}
         return {run: value for run, value in found.items() if value is not None}
 
     def timed(self, arm: str, column: str) -> float | None:
-        """Seconds of an epoch, milliseconds of an image, or what follows from them; None where it was not timed."""
+        """Seconds of an epoch, milliseconds of an image, or what follows from them; None if it was not timed."""
         image, epoch = self.timing.image, self.timing.epoch
         if column in ("ratio", "ms"):
             return (image.ratio if column == "ratio" else image.ms).get(arm) if image else None
@@ -81,7 +81,7 @@ class Found:
         return ies(seconds, mean) if column == "ies" else rcs(seconds, mean, images) if images else None
 
     def compared(self, arm: str, to: str, column: str) -> Comparison | None:
-        """One arm less another over the seeds that both were trained with alike; None where there are none."""
+        """One arm less another over the seeds that both were trained with alike; None if there are none."""
         first, other = shared(self.scores(to, column), self.scores(arm, column))
         return compare_seeds(first, other) if first else None
 

@@ -116,7 +116,7 @@ def _totals(rows: list[Cost]) -> tuple[int, float]:
 
 
 def _stock_name(model: str) -> str:
-    """The name without the suffixes of its layers, where there is such a model."""
+    """The name without the suffixes of its layers, if there is such a model."""
     stem = Path(model).stem
     suffixes = tuple(f"-{layer.lower()}" for layer in registry.names())
     while stem.endswith(suffixes):

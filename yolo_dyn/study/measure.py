@@ -88,7 +88,7 @@ def recipe(name: str) -> str:
     """A recipe by its path, or by the name of one that comes with the package.
 
     Raises:
-        YoloDynError: where there is none.
+        YoloDynError: if there is none.
     """
     bundled = bundled_folder("datasets") / "recipes"
     found = next((file for file in (Path(name), bundled / name) if file.is_file()), None)

@@ -26,14 +26,14 @@ def model_file(arm: Arm, name: str, folder: Path) -> str:
         folder: for the written file.
 
     Raises:
-        YoloDynError: where the model's YAML is missing, or has no row of a layer that options are for.
+        YoloDynError: if the model's YAML is missing, or has no row of a layer that options are for.
     """
     if not arm.options:
         return arm.model
     source, options = stock_yaml(arm.model), dict(arm.options)
     content = yaml.safe_load(source.read_text(encoding="utf-8"))
-    if source.name != Path(arm.model).name and (said := variant(Path(arm.model).name)[1]):  # the width, the stem
-        options["TorchvisionBackbone"] = {**said, **options.get("TorchvisionBackbone", {})}
+    if source.name != Path(arm.model).name and (named := variant(Path(arm.model).name)[1]):  # the width, the stem
+        options["TorchvisionBackbone"] = {**named, **options.get("TorchvisionBackbone", {})}
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{Path(arm.model).stem}-{name}.yaml"
     text = yaml.safe_dump(with_options(content, options, arm.model), sort_keys=False, default_flow_style=None)
@@ -47,7 +47,7 @@ def with_options(content: dict[str, Any], options: dict[str, Any], file: str) ->
     """A model's content with options in all rows of a layer: ``{SGDM: {razor_ratio: 0.25}}``.
 
     Raises:
-        YoloDynError: where no row has the layer.
+        YoloDynError: if no row has the layer.
     """
     content = copy.deepcopy(content)
     rows = [*content["backbone"], *content["head"]]
@@ -64,22 +64,22 @@ def with_options(content: dict[str, Any], options: dict[str, Any], file: str) ->
 
 def counts(study: Study, name: str, folder: Path) -> dict[str, float]:
     """What columns say that need no training: parameters, and multiply-adds for one image."""
-    wanted = [column for column in study.columns if COLUMNS[column].kind == COUNTED]
-    if not wanted:
+    counted = [column for column in study.columns if COLUMNS[column].kind == COUNTED]
+    if not counted:
         return {}
     arm = study.arms[name]
     found = _module_counts(study, arm) if study.module else {}
-    if set(wanted) <= set(found):
+    if set(counted) <= set(found):
         return found
     file = model_file(arm, name, folder)
-    imgsz = study.imgsz if set(wanted) & {"gflops", "madds", "gmadds"} else 0
+    imgsz = study.imgsz if set(counted) & {"gflops", "madds", "gmadds"} else 0
     params, adds = _numbers(file, stock_yaml(file).read_bytes(), study.task, study.classes, imgsz, study.besides)
     return found | {"params": params / 1e6, "gflops": 2 * adds / 1e9, "madds": adds / 1e6, "gmadds": adds / 1e9}
 
 
 @functools.lru_cache(maxsize=256)  # a page asks for what the arms before it asked for
 def _numbers(file: str, content: bytes, task: str, classes: int, imgsz: int, besides: bool) -> tuple[int, int]:
-    """Parameters of a YAML's network, and its multiply-adds for an image of `imgsz`, 0 where that is 0.
+    """Parameters of a YAML's network, and its multiply-adds for an image of `imgsz`, 0 if that is 0.
 
     `content` is the file's, so that a changed file is counted anew.
     """

@@ -23,7 +23,7 @@ def write_page(study: Study, source: Path, page: Path) -> Written:
     """Write the page of the result files in a folder; its picture goes beside them.
 
     Raises:
-        YoloDynError: where there is no result, or the page cannot be written.
+        YoloDynError: if there is no result, or the page cannot be written.
     """
     found = Found.read(study, source).require(source)
     pictures = [draw(found, source / "curves.png")] if found.records else []
@@ -94,7 +94,7 @@ def counted(study: Study, arms: list[str], models: Path) -> str:
 
 
 def _cell(study: Study, arm: str, column: str, ours: float | None) -> str:
-    """Ours, and the paper's in brackets as it is printed; a share of 1 where the paper has percent."""
+    """Ours, and the paper's in brackets as it is printed; a share of 1 if the paper has percent."""
     shape = COLUMNS[column]
     printed = study.arms[arm].paper.get(column)
     mine = "-" if ours is None else f"{ours:.{shape.digits}f}"
@@ -116,32 +116,32 @@ def differences(study: Study, numbers: dict[str, dict[str, float]]) -> list[str]
 
 
 def statements(found: Found) -> list[str]:
-    """What the tests say, in words; an effect is claimed only where its interval leaves zero out."""
+    """What the tests say, in words; an effect is claimed only if its interval leaves zero out."""
     lines = []
     for question in found.study.questions:
         ask, arm, to = question["ask"], question["arm"], question["to"]
         metric = found.study.metric
         noisy = {CLEAN: "clean", MEAN: "under noise (mPC)"}
-        measured = noisy if found.study.sigmas else {metric: COLUMNS[metric].title}
-        tests = {label: found.compared(arm, to, column) for column, label in measured.items()}
+        columns = noisy if found.study.sigmas else {metric: COLUMNS[metric].title}
+        tests = {label: found.compared(arm, to, column) for column, label in columns.items()}
         last = list(tests.values())[-1]
         if last is None:
             lines.append(f"**{ask}** Not known yet: {arm} and {to} share no seed that was trained alike.")
             continue
-        said = "; ".join(f"{label}: {test}" for label, test in tests.items())
-        lines.append(f"**{ask}** {arm} less {to}, {said}. {_verdict(last, found.study)}")
+        measured = "; ".join(f"{label}: {test}" for label, test in tests.items())
+        lines.append(f"**{ask}** {arm} less {to}, {measured}. {_verdict(last, found.study)}")
     return lines
 
 
 def _verdict(test: Comparison, study: Study) -> str:
-    where = "Under noise" if study.sigmas else "Here"
+    place = "Under noise" if study.sigmas else "Here"
     if test.low is None or test.high is None:
         return "One seed proves nothing." if len(test.seeds) < 2 else "All seeds agree: there is nothing to test."
     if test.low > 0:
-        return f"{where} it does, in this study."
+        return f"{place} it does, in this study."
     if test.high < 0:
-        return f"{where} it is worse, in this study."
-    return f"{where} these seeds do not tell the two apart."
+        return f"{place} it is worse, in this study."
+    return f"{place} these seeds do not tell the two apart."
 
 
 def _setting(found: Found) -> str:
@@ -151,7 +151,7 @@ def _setting(found: Found) -> str:
     some = next(iter(next(iter(found.records.values())).values()))
     images = some.data.get("images")
     lines = [f"`{some.command}`, and so on for each arm and seed."]
-    lines.append("Mean over seeds, and the standard deviation where there are several.")
+    lines.append("Mean over seeds, and the standard deviation if there are several.")
     if study.paper:
         lines.append("The paper's figures are in brackets.")
     if images:
@@ -230,7 +230,7 @@ def _tests(found: Found) -> str:
 
 
 def _seeds(found: Found) -> str:
-    """A row for each training; machines have letters where there are several."""
+    """A row for each training; machines have letters if there are several."""
     if not found.records:
         return ""
     columns = found.conditions if found.study.sigmas else [c for c in found.study.columns if COLUMNS[c].kind == SCORED]

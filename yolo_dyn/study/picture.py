@@ -1,4 +1,4 @@
-"""The picture of a study: AP over noise where it has noise, else each arm's score beside the paper's."""
+"""The picture of a study: AP over noise if it has noise, else each arm's score beside the paper's."""
 
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from yolo_dyn.study.records import Timing
 
 
 def draw(found: Found, picture: Path) -> Path | None:
-    """Draw the study's picture; None where nothing is measured yet that it shows."""
+    """Draw the study's picture; None if nothing is measured yet that it shows."""
     import matplotlib.pyplot as plt
 
     figure = _over_noise(found) if found.study.sigmas else _beside_the_paper(found)
@@ -26,9 +26,9 @@ def draw(found: Found, picture: Path) -> Path | None:
 
 def panels(found: Found) -> dict[str, Found]:
     """What the picture shows side by side: the study's panels, or everything in one."""
-    asked = found.study.panels or {found.study.title: {"arms": list(found.study.arms)}}
+    all_panels = found.study.panels or {found.study.title: {"arms": list(found.study.arms)}}
     shown = {}
-    for title, panel in asked.items():
+    for title, panel in all_panels.items():
         kept = {arm: found.records.get(arm, {}) for arm in panel["arms"]}
         if "seeds" in panel:
             kept = {arm: {k: r for k, r in runs.items() if k.seed in panel["seeds"]} for arm, runs in kept.items()}

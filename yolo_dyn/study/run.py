@@ -40,18 +40,18 @@ def study(
     files alone.
 
     Args:
-        study: name of a study that comes with the package, or a YAML file; the list of them where it is empty.
-        data: data YAML, or folder of pictures by class; the study's own where it is empty.
-        arms: names; all where nothing is given.
-        seeds: of these arms; each arm's own where nothing is given.
+        study: name of a study that comes with the package, or a YAML file; the list of them if it is empty.
+        data: data YAML, or folder of pictures by class; the study's own if it is empty.
+        arms: names; all by default.
+        seeds: of these arms; each arm's own by default.
         counts: only print what needs no training: parameters and multiply-adds, beside the paper's.
         seconds: only time the arms in turn; for a machine with nothing else to do.
         executor: "ray" to spread arms and seeds over a Ray cluster whose nodes see the same files.
         device: torch device of the trainings; several, 0,1, take an arm each at a time.
         jobs: trainings at a time on each device.
-        project: folder of trainings; runs/study/<study> where it is empty.
-        out: folder of the result files; `results` in the folder of trainings where it is empty.
-        page: the page; page.md beside the results' folder where it is empty.
+        project: folder of trainings; runs/study/<study> if it is empty.
+        out: folder of the result files; `results` in the folder of trainings if it is empty.
+        page: the page; page.md beside the results' folder if it is empty.
         **train: arguments of the stock trainer, which come before the study's.
 
     Returns:
@@ -63,25 +63,25 @@ def study(
     """
     if not study:
         return Text(_listed())
-    what = read_study(study)
-    names = _chosen(what, arms, study)
-    folder = Path(project or f"runs/study/{what.name}")
+    definition = read_study(study)
+    names = _chosen(definition, arms, study)
+    folder = Path(project or f"runs/study/{definition.name}")
     if counts:
-        return Text(counted(what, names, folder / "models"))
+        return Text(counted(definition, names, folder / "models"))
     results = Path(out) if out else folder / "results"
-    where = Path(page) if page else results.parent / "page.md"
-    wanted = [
-        Job(what, name, seed, data or what.data, train, folder)
+    page_file = Path(page) if page else results.parent / "page.md"
+    all_jobs = [
+        Job(definition, name, seed, data or definition.data, train, folder)
         for name in names
-        for seed in (what.seeds_of(name) if seeds is None else seeds)
+        for seed in (definition.seeds_of(name) if seeds is None else seeds)
     ]
-    _check(what, wanted, results)
+    _check(definition, all_jobs, results)
     if seconds:
-        time_arms(what, names, data or what.data, train, folder, results)
+        time_arms(definition, names, data or definition.data, train, folder, results)
     else:
-        wanted.sort(key=lambda job: job.seed)  # every arm once before any arm twice
-        _run(wanted, results, run_jobs(executor, device, jobs))
-    return write_page(what, results, where)
+        all_jobs.sort(key=lambda job: job.seed)  # every arm once before any arm twice
+        _run(all_jobs, results, run_jobs(executor, device, jobs))
+    return write_page(definition, results, page_file)
 
 
 def results(study: str, source: str, page: str = "") -> Written:
@@ -90,13 +90,13 @@ def results(study: str, source: str, page: str = "") -> Written:
     Args:
         study: name of a study that comes with the package, or a YAML file.
         source: folder of the result files.
-        page: the page; page.md beside the folder where it is empty.
+        page: the page; page.md beside the folder if it is empty.
 
     Returns:
         The page.
 
     Raises:
-        YoloDynError: where there is no result, or one is damaged.
+        YoloDynError: if there is no result, or one is damaged.
     """
     return write_page(read_study(study), Path(source), Path(page) if page else Path(source).parent / "page.md")
 
@@ -108,44 +108,44 @@ def _listed() -> str:
     return "\n".join(["studies: yolo-dyn study NAME data=...", "", *lines])
 
 
-def _chosen(what: Study, arms: list[str] | None, file: str) -> list[str]:
-    trained = what.trained()
+def _chosen(study: Study, arms: list[str] | None, file: str) -> list[str]:
+    trained = study.trained()
     for name in arms or ():
-        if name in what.arms and name not in trained:
-            raise YoloDynError(f"{file}: the arm {name!r} is left out: {what.arms[name].left_out}")
+        if name in study.arms and name not in trained:
+            raise YoloDynError(f"{file}: the arm {name!r} is left out: {study.arms[name].left_out}")
         if name not in trained:
             raise YoloDynError(f"{file}: unknown arm {name!r}{nearest(name, trained)} (known: {', '.join(trained)})")
     if not trained:
-        reasons = "; ".join(dict.fromkeys(arm.left_out for arm in what.arms.values()))
+        reasons = "; ".join(dict.fromkeys(arm.left_out for arm in study.arms.values()))
         raise YoloDynError(f"study {file}: all of its arms are left out: {reasons}")
     return list(arms or trained)
 
 
-def _check(what: Study, jobs: list[Job], out: Path) -> None:
-    """Raise where something does not fit, before anything long begins."""
+def _check(study: Study, jobs: list[Job], out: Path) -> None:
+    """Raise if something does not fit, before anything long begins."""
     if not jobs:
         raise YoloDynError("seeds must name at least one seed")
     for job in {job.arm: job for job in jobs}.values():
-        arm = what.arms[job.arm]
+        arm = study.arms[job.arm]
         try:
             stock_yaml(arm.model)
             model_file(arm, job.arm, job.project / "models")
         except (FileNotFoundError, YoloDynError) as error:
             kind = MissingFileError if isinstance(error, FileNotFoundError) else YoloDynError
-            raise kind(f"study {what.name}, arm {job.arm}: {error}") from error
+            raise kind(f"study {study.name}, arm {job.arm}: {error}") from error
         if "cfg" in job.arguments():
             recipe(job.arguments()["cfg"])
-    _check_data(what, jobs[0].data)
+    _check_data(study, jobs[0].data)
     writable(out.parent, out.name)
     for job in jobs:
         if job.file(out).is_file():
             _same(read_record(job.file(out)).command, job.command(), job.file(out))
 
 
-def _check_data(what: Study, data: str) -> None:
+def _check_data(study: Study, data: str) -> None:
     if not data:
-        raise YoloDynError(f"study {what.name} names no data: give data=")
-    if what.task == "classify":
+        raise YoloDynError(f"study {study.name} names no data: give data=")
+    if study.task == "classify":
         folder = Path(data)
         if len(folder.parts) > 1 and not folder.is_dir():  # a bare name may be one that Ultralytics knows
             raise YoloDynError(f"data={data} is no folder of pictures by class")
@@ -153,20 +153,20 @@ def _check_data(what: Study, data: str) -> None:
             raise YoloDynError(f"data={data} has no folder 'train' with a folder for each class")
         if folder.is_dir() and not any((folder / split).is_dir() for split in ("val", "test")):
             raise YoloDynError(f"data={data} has no folder 'val' or 'test' with a folder for each class")
-    elif not evaluation_set(data, what.split).labelled:
-        raise YoloDynError(f"{data}, split {what.split}, has no labels to score against")
+    elif not evaluation_set(data, study.split).labelled:
+        raise YoloDynError(f"{data}, split {study.split}, has no labels to score against")
 
 
-def _same(kept: str, wanted: str, file: Path) -> None:
-    """Raise where a result was made by another command: it would be mixed with what it does not belong to."""
-    if set(kept.split()) != set(wanted.split()):
-        raise YoloDynError(f"the result {file} is of `{kept}`, not of `{wanted}`: give another out=, or delete it")
+def _same(earlier: str, now: str, file: Path) -> None:
+    """Raise if a result was made by another command: it would be mixed with what it does not belong to."""
+    if set(earlier.split()) != set(now.split()):
+        raise YoloDynError(f"the result {file} is of `{earlier}`, not of `{now}`: give another out=, or delete it")
 
 
-def _run(wanted: list[Job], out: Path, execute: Any) -> None:
-    missing = [job for job in wanted if not job.file(out).is_file()]
-    if len(missing) < len(wanted):
-        LOGGER.info(f"{len(wanted) - len(missing)} of {len(wanted)} results are there already, in {out}")
+def _run(jobs: list[Job], out: Path, execute: Any) -> None:
+    missing = [job for job in jobs if not job.file(out).is_file()]
+    if len(missing) < len(jobs):
+        LOGGER.info(f"{len(jobs) - len(missing)} of {len(jobs)} results are there already, in {out}")
     for number, (job, record) in enumerate(execute(missing), 1):
         write_record(job.file(out), record)
         LOGGER.info(f"\n{job.title}: written to {job.file(out)}, {number} of {len(missing)} that were missing")

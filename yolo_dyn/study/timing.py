@@ -24,10 +24,10 @@ ROUNDS, EPOCH_ROUNDS = 40, 2
 
 def time_arms(study: Study, arms: list[str], data: str, train: dict[str, Any], project: Path, out: Path) -> None:
     """Time what the study's columns ask for, the arms in turn, and write it to the folder of results."""
-    asked = {column for column in study.columns if COLUMNS[column].kind == TIMED}
+    timed = {column for column in study.columns if COLUMNS[column].kind == TIMED}
     jobs = [Job(study, arm, 0, data, train, project) for arm in arms]
-    image = time_images(study, arms, project / "models") if asked & {"ms", "ratio"} else None
-    epoch = time_epochs(jobs) if asked - {"ms", "ratio"} else None
+    image = time_images(study, arms, project / "models") if timed & {"ms", "ratio"} else None
+    epoch = time_epochs(jobs) if timed - {"ms", "ratio"} else None
     write_json(out / TIMING, Timing(image, epoch, environment()).as_dict())
 
 
