@@ -1,11 +1,16 @@
 """The `yolo-dyn` command."""
 
+import ast
 import json
 import re
+import typing
+from pathlib import Path
 
 import pytest
+from helpers import ROOT
 
 from yolo_dyn import cli
+from yolo_dyn.output.outcome import Outcome
 
 
 def test_help_names_every_command_with_an_example(capsys):
@@ -100,3 +105,21 @@ def test_bench_noise(detectors, capsys):
     text = capsys.readouterr().out
     assert re.search(r"gaussian_noise, severity 3: \d+\.\d ms a 640x480 image on one core", text)
     assert re.search(r"a clean and a noisy pass over 10 images at 64 px, 2 rounds in turn, ratio \d\.\d+", text)
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_every_command_returns_an_outcome(name):
+    """Or, as the one function of them that others call for its file, the path of what it wrote."""
+    returned = typing.get_type_hints(cli.COMMANDS[name].load())["return"]
+    assert returned is Path if name == "insert" else issubclass(returned, Outcome)
+
+
+def test_only_cli_prints():
+    calls = {}
+    for file in sorted((ROOT / "yolo_dyn").rglob("*.py")):
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        names = [n.func.id for n in ast.walk(tree) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)]
+        calls[str(file.relative_to(ROOT / "yolo_dyn"))] = names.count("print")
+    # versions.py speaks for the stock command; runtimes.py is run as a process of its own, and prints its result
+    allowed = {"cli.py", "integration/versions.py", "deploy/runtimes.py"}
+    assert {file for file, count in calls.items() if count} == allowed

@@ -69,7 +69,7 @@ def test_source_without_labels(detectors, tmp_path, monkeypatch, drawn):
     monkeypatch.chdir(tmp_path)
     shutil.copytree(detectors / "images/val", tmp_path / "photos")
     models = [str(detectors / "a.pt"), str(detectors / "b.pt")]
-    line = compare(models, source="photos", sigma=[0, 30], count=2, **SMALL)
+    line = str(compare(models, source="photos", sigma=[0, 30], count=2, **SMALL))
     picture = Path("runs/compare/photos/grid.png")
     assert line.endswith(f"drawn to {picture}")
     assert min(cv2.imread(str(picture)).shape[:2]) > 300
@@ -103,7 +103,7 @@ def test_source_with_labels_beside_it_and_named_images(detectors, tmp_path, monk
 
 def test_a_data_yaml_in_place_of_a_source(detectors, tmp_path, monkeypatch, drawn):
     monkeypatch.chdir(tmp_path)
-    line = compare([str(detectors / "a.pt")], data=str(detectors / "data.yaml"), severity=[5], count=1, **SMALL)
+    line = str(compare([str(detectors / "a.pt")], data=str(detectors / "data.yaml"), severity=[5], count=1, **SMALL))
     assert "runs/compare/detectors0/grid.png" in line
     assert [axis.get_title().split("\n")[0] for axis in drawn[0].axes] == ["clean", "gaussian_noise 5"]
 
