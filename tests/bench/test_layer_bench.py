@@ -16,14 +16,18 @@ def small(monkeypatch):
     monkeypatch.setattr(layer_bench, "SHAPES", ((32, 12), (64, 6)))
 
 
-def test_bench_layers_reports_every_cell(tmp_path, capsys):
-    layer_bench.bench_layers(["ODConv", "CBAM"], rounds=2, out=str(tmp_path))
+def test_bench_layers_reports_every_cell(tmp_path, log):
+    done = layer_bench.bench_layers(["ODConv", "CBAM"], rounds=2, out=str(tmp_path))
     report = json.loads((tmp_path / "layers.json").read_text())
     assert len(report["cells"]) == 3 * 2 * 4  # the static convolution and two layers, two shapes, four cases
     assert {cell["ratio"] for cell in report["cells"] if cell["layer"] == layer_bench.STATIC} == {1.0}
     assert all(cell["ms"] > 0 and cell["peak_mib"] > 0 for cell in report["cells"])
     assert (tmp_path / "layers.png").stat().st_size > 10_000
-    table = capsys.readouterr().out.splitlines()
+    assert log == [
+        "layer                 cell                           median ms    ratio   peak MiB",
+        *map(str, done.cells),
+    ]
+    table = str(done).splitlines()
     assert any(line.startswith("ODConv") and line.count(" / ") == 4 for line in table)
 
 
@@ -38,9 +42,8 @@ def test_peak_memory_counts_what_lives_at_once():
     assert layer_bench.peak_memory(step) == pytest.approx(3, abs=0.05)
 
 
-def test_bench_forms_shows_all_forms(capsys):
-    layer_bench.bench_forms(rounds=1)
-    lines = capsys.readouterr().out.splitlines()
+def test_bench_forms_shows_all_forms():
+    lines = str(layer_bench.bench_forms(rounds=1)).splitlines()
     assert lines[0].split("convolution")[1].split() == ["kernel", "response", "unfold", "mixing", "alone"]
     assert len(lines) == 1 + 2 * 4
 
@@ -52,9 +55,8 @@ def test_bad_input(tmp_path):
         layer_bench.bench_layers(["ODConv"], out=str(tmp_path / "nowhere"))
 
 
-def test_fingerprints_are_printed_beside_the_papers(capsys):
-    fingerprints()
-    lines = capsys.readouterr().out.splitlines()[1:]
+def test_fingerprints_are_printed_beside_the_papers():
+    lines = str(fingerprints()).splitlines()[1:]
     assert len(lines) == 35
     assert all(line.endswith("=") for line in lines[:17])
     assert all(re.search(r"  =   multiply-adds: \d+ M, \d+\.\d M \(\+0\.\d %\)$", line) for line in lines[17:20])

@@ -11,6 +11,7 @@ from yolo_dyn.bench.contract import CHECKS, DoesNotApplyError, Subject
 from yolo_dyn.errors import YoloDynError
 from yolo_dyn.integration import integrate
 from yolo_dyn.integration.rows import layer_named
+from yolo_dyn.output.outcome import Outcome
 
 STATES = {True: "holds", False: "FAILS", None: "does not apply"}
 
@@ -25,7 +26,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Contract:
+class Contract(Outcome):
     """What was found of a layer."""
 
     layer: str
@@ -53,7 +54,7 @@ def check(
     """Run the layer contract on a registered layer, or one of your own, and say what holds and what fails.
 
     Args:
-        layer: its YAML name; or where its class is, ``my_package.layers:MyConv``, which is then registered.
+        layer: its YAML name; or module and class, ``my_package.layers:MyConv``, which is then registered.
         kind: "convolution", "module" or "network" of a layer that is not registered yet.
         inputs: shapes of its inputs without the batch, ``16x9x7`` for a map ``[C, H, W]`` or ``6x32`` for tokens
             ``[M, d]``; one map of 16 channels by default.

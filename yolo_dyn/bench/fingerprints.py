@@ -13,13 +13,14 @@ from yolo_dyn import conversion as c
 from yolo_dyn.bench.flops import MultiplyAdds
 from yolo_dyn.conversion import convert
 from yolo_dyn.integration.api import load_model
+from yolo_dyn.output.outcome import Text
 
 
 @dataclass(frozen=True)
 class Fingerprint:
     """A network with a layer, its parameters in millions, and its multiply-adds in millions.
 
-    `decimals` are those of the paper's parameters; `note` says why a count does not follow, and is empty where it does.
+    `decimals` are those of the paper's parameters; `note` says why a count does not follow, and is empty if it does.
     """
 
     name: str
@@ -161,17 +162,19 @@ FINGERPRINTS = (
 )
 
 
-def fingerprints() -> None:
-    """Print the parameters of the papers' networks beside those of what is built here."""
-    print(f"{'network':<36}{'paper, M':>12}{'built, M':>12}")
-    for mark in FINGERPRINTS:
-        model = mark.build()
-        params = sum(p.numel() for p in model.parameters()) / 1e6
-        line = f"{mark.name:<36}{mark.params:>12.{mark.decimals}f}{params:>12.3f}  "
-        line += "=" if round(params, mark.decimals) == mark.params else f"{params - mark.params:+.3f}"
-        line += f" ({mark.note})" if mark.note else ""
-        if mark.multiply_adds:
-            counted = multiply_adds(model, 224) / 1e6
-            line += f"   multiply-adds: {mark.multiply_adds:g} M, {counted:.1f} M"
-            line += f" ({100 * (counted / mark.multiply_adds - 1):+.1f} %)"
-        print(line)
+def fingerprints() -> Text:
+    """Set the parameters of the papers' networks beside those of what is built here."""
+    return Text("\n".join([f"{'network':<36}{'paper, M':>12}{'built, M':>12}", *map(_line, FINGERPRINTS)]))
+
+
+def _line(mark: Fingerprint) -> str:
+    model = mark.build()
+    params = sum(p.numel() for p in model.parameters()) / 1e6
+    line = f"{mark.name:<36}{mark.params:>12.{mark.decimals}f}{params:>12.3f}  "
+    line += "=" if round(params, mark.decimals) == mark.params else f"{params - mark.params:+.3f}"
+    line += f" ({mark.note})" if mark.note else ""
+    if mark.multiply_adds:
+        counted = multiply_adds(model, 224) / 1e6
+        line += f"   multiply-adds: {mark.multiply_adds:g} M, {counted:.1f} M"
+        line += f" ({100 * (counted / mark.multiply_adds - 1):+.1f} %)"
+    return line

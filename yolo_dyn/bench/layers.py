@@ -6,6 +6,7 @@ import platform
 import statistics
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,19 +14,61 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import nn
+from ultralytics.utils import LOGGER
 
 from yolo_dyn import registry
 from yolo_dyn.bench.timing import in_turn
 from yolo_dyn.errors import YoloDynError
 from yolo_dyn.layers.functional import FORMS, conv_per_sample, mix_kernels, mixture_conv
 from yolo_dyn.layers.protocol import Fusible, options_of
+from yolo_dyn.output.outcome import Outcome
 
 SHAPES = ((64, 80), (128, 40), (256, 20))  # channels, height and width: P3, P4, P5 of a small detector at 640 px
 CASES = (("eval", 1), ("eval", 8), ("train", 1), ("train", 8))  # what is timed, and the batch size
 STATIC = "static 3x3"
 
 
-def bench_layers(layers: list[str] | None = None, rounds: int = 9, experts: int = 4, out: str = "") -> dict[str, Any]:
+@dataclass(frozen=True)
+class LayerTimes:
+    """A layer at one shape in one case."""
+
+    layer: str
+    mode: str  # "eval" or "train"
+    batch: int
+    channels: int
+    size: int  # height and width
+    ms: float  # median
+    ratio: float  # median over the rounds, to the static convolution in the same round
+    peak_mib: float
+
+    def __str__(self) -> str:
+        case = _case(self.mode, self.batch, self.channels, self.size)
+        return f"{self.layer:<22}{case:<28}{self.ms:>12.2f}{self.ratio:>9.2f}{self.peak_mib:>11.1f}"
+
+
+@dataclass(frozen=True)
+class LayerBench(Outcome):
+    """All layers at all shapes in all cases."""
+
+    machine: str
+    torch: str
+    experts: int
+    rounds: int
+    cells: list[LayerTimes]
+    folder: Path | None = None  # of what was written
+
+    def __str__(self) -> str:
+        lines = ["", *_table(self.cells)]
+        if self.folder:
+            lines += ["", f"written to {self.folder / 'layers.json'} and {self.folder / 'layers.png'}"]
+        return "\n".join(lines)
+
+    def as_dict(self) -> dict[str, Any]:
+        """What is written to layers.json."""
+        return {key: value for key, value in asdict(self).items() if key != "folder"}
+
+
+def bench_layers(layers: list[str] | None = None, rounds: int = 9, experts: int = 4, out: str = "") -> LayerBench:
     """Time registered layers against a static 3x3 convolution of the same shape, forward and training step.
 
     Args:
@@ -35,8 +78,8 @@ def bench_layers(layers: list[str] | None = None, rounds: int = 9, experts: int 
         out: folder for `layers.json` and `layers.png`; it must exist.
 
     Returns:
-        What is written to `layers.json`: the machine, and for each layer and cell the median time in milliseconds, the
-        median ratio to the static convolution in the same round, and the peak memory in MiB.
+        The machine, and for each layer and cell the median time in milliseconds, the median ratio to the static
+        convolution in the same round, and the peak memory in MiB.
     """
     names = layers or registry.names()
     for name in names:
@@ -44,30 +87,23 @@ def bench_layers(layers: list[str] | None = None, rounds: int = 9, experts: int 
     if out and not Path(out).is_dir():
         raise YoloDynError(f"the folder out={out} does not exist")
     cells = []
-    print(_header())
+    LOGGER.info(f"{'layer':<22}{'cell':<28}{'median ms':>12}{'ratio':>9}{'peak MiB':>11}")
     for shape in SHAPES:
         for case in CASES:
             for cell in _measure(names, *shape, *case, rounds, experts):
                 cells.append(cell)
-                print(_line(cell))
-    report = {
-        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
-        "torch": torch.__version__,
-        "experts": experts,
-        "rounds": rounds,
-        "cells": cells,
-    }
-    print(f"\n{_table(cells)}")
+                LOGGER.info(str(cell))
+    machine = f"{platform.machine()}, {torch.get_num_threads()} threads"
+    bench = LayerBench(machine, torch.__version__, experts, rounds, cells, Path(out) if out else None)
     if out:
-        Path(out, "layers.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        Path(out, "layers.json").write_text(json.dumps(bench.as_dict(), indent=1) + "\n", encoding="utf-8")
         _draw(cells, Path(out, "layers.png"))
-        print(f"\nwritten to {Path(out, 'layers.json')} and {Path(out, 'layers.png')}")
-    return report
+    return bench
 
 
 def _measure(
     names: list[str], channels: int, size: int, mode: str, batch: int, rounds: int, experts: int
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[LayerTimes]:
     """The static convolution and each layer at one shape, in one mode."""
     static = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
     modules: dict[str, nn.Module] = {STATIC: static, **{name: _layer(name, channels, experts) for name in names}}
@@ -77,26 +113,34 @@ def _measure(
     times = in_turn([step for name in steps for step in (steps[STATIC], steps[name])], rounds, 1, lambda: None)
     for i, name in enumerate(steps):
         reference, timed = times[2 * i], times[2 * i + (name != STATIC)]
-        yield {
-            "layer": name,
-            "mode": mode,
-            "batch": batch,
-            "channels": channels,
-            "size": size,
-            "ms": statistics.median(timed),
-            "ratio": statistics.median(t / s for t, s in zip(timed, reference, strict=True)),
-            "peak_mib": peak_memory(steps[name]),
-        }
+        ratio = statistics.median(t / s for t, s in zip(timed, reference, strict=True))
+        yield LayerTimes(name, mode, batch, channels, size, statistics.median(timed), ratio, peak_memory(steps[name]))
 
 
-def bench_forms(rounds: int = 9) -> None:
+@dataclass(frozen=True)
+class FormBench(Outcome):
+    """The ratio of each form of the mixture to a static convolution, by case."""
+
+    columns: list[str]
+    ratios: dict[str, list[float]]  # by case, in the order of the columns
+
+    def __str__(self) -> str:
+        lines = [f"{'ratio to a static convolution':<32}" + "".join(f"{column:>20}" for column in self.columns)]
+        for case, ratios in self.ratios.items():
+            lines.append(f"{case:<32}" + "".join(f"{ratio:>20.2f}" for ratio in ratios))
+        return "\n".join(lines)
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def bench_forms(rounds: int = 9) -> FormBench:
     """Time the three forms of the mixture, and the two parts of the kernel form, against one static convolution.
 
     Args:
         rounds: times that each is run in each cell.
     """
-    columns = [*FORMS, "mixing alone", "convolution alone"]
-    print(f"{'ratio to a static convolution':<32}" + "".join(f"{column:>20}" for column in columns))
+    found = FormBench([*FORMS, "mixing alone", "convolution alone"], {})
     for channels, size in SHAPES:
         for mode, batch in CASES:
             train = mode == "train"
@@ -112,11 +156,11 @@ def bench_forms(rounds: int = 9) -> None:
             static = _called(partial(F.conv2d, x, bank[:channels].detach().requires_grad_(train), padding=1), train)
             steps = [step for call in calls for step in (static, _called(call, train))]
             times = in_turn(steps, rounds, 1, lambda: None)
-            ratios = [
+            found.ratios[_case(mode, batch, channels, size)] = [
                 statistics.median(t / s for t, s in zip(times[2 * i + 1], times[2 * i], strict=True))
                 for i in range(len(calls))
             ]
-            print(f"{_cell(mode, batch, channels, size):<32}" + "".join(f"{ratio:>20.2f}" for ratio in ratios))
+    return found
 
 
 def peak_memory(step: Callable[[], Any]) -> float:
@@ -170,47 +214,36 @@ def _called(forward: Callable[[], torch.Tensor], train: bool) -> Callable[[], An
     return step
 
 
-def _cell(mode: str, batch: int, channels: int, size: int) -> str:
+def _case(mode: str, batch: int, channels: int, size: int) -> str:
     return f"{mode}, batch {batch}, {channels} x {size}x{size}"
 
 
-def _header() -> str:
-    return f"{'layer':<22}{'cell':<28}{'median ms':>12}{'ratio':>9}{'peak MiB':>11}"
-
-
-def _line(cell: dict[str, Any]) -> str:
-    where = _cell(cell["mode"], cell["batch"], cell["channels"], cell["size"])
-    return f"{cell['layer']:<22}{where:<28}{cell['ms']:>12.2f}{cell['ratio']:>9.2f}{cell['peak_mib']:>11.1f}"
-
-
-def _table(cells: list[dict[str, Any]]) -> str:
+def _table(cells: list[LayerTimes]) -> list[str]:
     """Ratios, a row for each layer and a column for each case, the three shapes side by side."""
     shapes = " / ".join(f"{channels} x {size}x{size}" for channels, size in SHAPES)
     lines = [
         f"ratio to a static 3x3 convolution at {shapes}",
         f"{'':<22}" + "".join(f"{f'{mode}, batch {batch}':>22}" for mode, batch in CASES),
     ]
-    for name in dict.fromkeys(cell["layer"] for cell in cells):
+    for name in dict.fromkeys(cell.layer for cell in cells):
         columns = []
         for case in CASES:
-            ratios = [c["ratio"] for c in cells if c["layer"] == name and (c["mode"], c["batch"]) == case]
+            ratios = [c.ratio for c in cells if c.layer == name and (c.mode, c.batch) == case]
             columns.append(f"{' / '.join(f'{ratio:.2f}' for ratio in ratios):>22}")
         lines.append(f"{name:<22}" + "".join(columns))
-    return "\n".join(lines)
+    return lines
 
 
-def _draw(cells: list[dict[str, Any]], file: Path) -> None:
+def _draw(cells: list[LayerTimes], file: Path) -> None:
     import matplotlib.pyplot as plt
 
-    names = [name for name in dict.fromkeys(cell["layer"] for cell in cells) if name != STATIC][::-1]
+    names = [name for name in dict.fromkeys(cell.layer for cell in cells) if name != STATIC][::-1]
     figure, axes = plt.subplots(1, len(CASES), figsize=(4 * len(CASES), 0.42 * len(names) + 1.6), sharey=True)
     for axis, case in zip(axes, CASES, strict=True):
         for offset, (channels, size) in enumerate(SHAPES):
-            found = {
-                c["layer"]: c["ratio"] for c in cells if (c["mode"], c["batch"], c["channels"]) == (*case, channels)
-            }
+            ratios = {c.layer: c.ratio for c in cells if (c.mode, c.batch, c.channels) == (*case, channels)}
             heights = [i + 0.27 * (1 - offset) for i in range(len(names))]
-            axis.barh(heights, [found[name] - 1 for name in names], 0.27, left=1, label=f"{channels} x {size}x{size}")
+            axis.barh(heights, [ratios[name] - 1 for name in names], 0.27, left=1, label=f"{channels} x {size}x{size}")
         axis.axvline(1, color="0.3", linewidth=0.8)
         axis.set_xscale("log", base=2)
         axis.xaxis.set_major_formatter("{x:g}")

@@ -3,16 +3,50 @@
 import json
 import platform
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from yolo_dyn.bench.timing import in_turn, inference_step, summary
+from yolo_dyn.bench.timing import Times, in_turn, inference_step, summary
 from yolo_dyn.errors import YoloDynError
 from yolo_dyn.integration import image_channels
 from yolo_dyn.integration.api import load_model, train_args
+from yolo_dyn.output.outcome import Outcome
+
+
+@dataclass(frozen=True)
+class Latencies(Outcome):
+    """Times of models that were measured in turn, and how."""
+
+    what: str
+    imgsz: int
+    batch: int
+    device: str
+    machine: str
+    threads: int
+    torch: str
+    models: list[Times]
+    out: str = ""  # the file that was written
+
+    def __str__(self) -> str:
+        where = f"{self.device} ({self.machine}, {self.threads} threads)"
+        rounds = len(self.models[0].ms)
+        lines = [
+            f"{self.what}, batch {self.batch}, {self.imgsz} px, {where}, {rounds} rounds in turn",
+            "",
+            f"{'model':<32}{'median ms':>12}{'p95 ms':>12}{'ratio':>10}",
+            *(f"{t.model:<32}{t.median_ms:>12.2f}{t.p95_ms:>12.2f}{t.ratio:>10.3f}" for t in self.models),
+            "",
+            f"ratio: median over the rounds of a model's time to that of {self.models[0].model} in the same round",
+        ]
+        return "\n".join([*lines, f"written to {self.out}"] if self.out else lines)
+
+    def as_dict(self) -> dict[str, Any]:
+        """What is written to `out`."""
+        return {key: value for key, value in asdict(self).items() if key != "out"}
 
 
 def bench(
@@ -23,8 +57,8 @@ def bench(
     rounds: int = 0,
     device: str = "",
     out: str = "",
-) -> dict[str, Any]:
-    """Time models in turn and print median, 95th percentile and the ratio to the first.
+) -> Latencies:
+    """Time models in turn: median, 95th percentile and the ratio to the first.
 
     Inference is timed as the stock predictor runs it: fused, channels_last on a CPU. A training step is forward, loss,
     backward and an SGD update on random boxes.
@@ -35,11 +69,11 @@ def bench(
         batch: images a call.
         train: time a training step instead of inference.
         rounds: times that each model is run; 40 for inference and 6 for training by default.
-        device: torch device; a GPU where there is one, else the CPU.
+        device: torch device; a GPU if there is one, else the CPU.
         out: JSON file to write.
 
     Returns:
-        What is written to `out`: the machine, the settings, and for each model its times in milliseconds.
+        The machine, the settings, and for each model its times in milliseconds.
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     rounds = rounds or (6 if train else 40)
@@ -49,31 +83,20 @@ def bench(
     warmup = 1 if train else 5
     times = in_turn(steps, rounds, warmup, torch.cuda.synchronize if device.startswith("cuda") else lambda: None)
 
-    report = {
-        "what": "training step" if train else "inference, fused",
-        "imgsz": imgsz,
-        "batch": batch,
-        "device": device,
-        "machine": torch.cuda.get_device_name() if device.startswith("cuda") else platform.machine(),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "models": [summary(name, series, times[0]) for name, series in zip(model, times, strict=True)],
-    }
-    _show(report, rounds)
+    latencies = Latencies(
+        what="training step" if train else "inference, fused",
+        imgsz=imgsz,
+        batch=batch,
+        device=device,
+        machine=torch.cuda.get_device_name() if device.startswith("cuda") else platform.machine(),
+        threads=torch.get_num_threads(),
+        torch=torch.__version__,
+        models=[summary(name, series, times[0]) for name, series in zip(model, times, strict=True)],
+        out=out,
+    )
     if out:
-        Path(out).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-        print(f"written to {out}")
-    return report
-
-
-def _show(report: dict[str, Any], rounds: int) -> None:
-    where = f"{report['device']} ({report['machine']}, {report['threads']} threads)"
-    print(f"{report['what']}, batch {report['batch']}, {report['imgsz']} px, {where}, {rounds} rounds in turn\n")
-    print(f"{'model':<32}{'median ms':>12}{'p95 ms':>12}{'ratio':>10}")
-    for m in report["models"]:
-        print(f"{m['model']:<32}{m['median_ms']:>12.2f}{m['p95_ms']:>12.2f}{m['ratio']:>10.3f}")
-    first = report["models"][0]["model"]
-    print(f"\nratio: median over the rounds of a model's time to that of {first} in the same round")
+        Path(out).write_text(json.dumps(latencies.as_dict(), indent=1) + "\n", encoding="utf-8")
+    return latencies
 
 
 def _training_step(model: nn.Module, imgsz: int, batch: int, device: str) -> Callable[[], Any]:

@@ -5,6 +5,7 @@ import itertools
 import statistics
 import tempfile
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import cv2
@@ -13,8 +14,34 @@ import numpy as np
 from yolo_dyn.bench.timing import in_turn
 from yolo_dyn.data.images import EvaluationSet, evaluation_set
 from yolo_dyn.integration.api import chosen_device, chosen_threads
+from yolo_dyn.output.outcome import Outcome
 from yolo_dyn.robustness.corruptions import find
 from yolo_dyn.robustness.evaluate import Corrupter, Settings, detect
+
+
+@dataclass(frozen=True)
+class NoiseCost(Outcome):
+    """What a corruption costs alone, and in a pass over a data set."""
+
+    corruption: str
+    severity: int
+    image_ms: float  # of a 640x480 image on one core
+    images: int  # of a pass
+    imgsz: int
+    rounds: int
+    clean_s: float  # median of a pass, seconds
+    noisy_s: float
+    ratio: float  # median over the rounds of a noisy pass to the clean one of the same round
+
+    def __str__(self) -> str:
+        return (
+            f"{self.corruption}, severity {self.severity}: {self.image_ms:.1f} ms a 640x480 image on one core\n"
+            f"{self.clean_s:.1f} s and {self.noisy_s:.1f} s for a clean and a noisy pass over {self.images} images at"
+            f" {self.imgsz} px, {self.rounds} rounds in turn, ratio {self.ratio:.3f}"
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
 
 
 def bench_noise(
@@ -28,8 +55,8 @@ def bench_noise(
     device: str = "",
     workers: int = 0,
     rounds: int = 3,
-) -> None:
-    """Print what a corruption costs: time on one core, and of a corrupted pass over a data set beside a clean one.
+) -> NoiseCost:
+    """Time what a corruption costs: time on one core, and of a corrupted pass over a data set beside a clean one.
 
     Args:
         model: checkpoint or exported model.
@@ -39,7 +66,7 @@ def bench_noise(
         split: "train", "val" or "test".
         imgsz: images are letterboxed to a square of so many pixels.
         batch: images a batch.
-        device: torch device; the first GPU where there is one, else the CPU.
+        device: torch device; the first GPU if there is one, else the CPU.
         workers: processes that read and corrupt images.
         rounds: passes of each kind, after one of each that does not count.
 
@@ -48,16 +75,13 @@ def bench_noise(
     """
     chosen = find(corruption)
     corrupter = Corrupter(chosen, chosen.at(severity))
-    print(f"{corruption}, severity {severity}: {corruption_ms(corrupter):.1f} ms a 640x480 image on one core")
+    alone = corruption_ms(corrupter)
     images = evaluation_set(data, split)
     settings = Settings(imgsz, batch, device=chosen_device(device), threads=chosen_threads(0))
     clean, noisy = passes_ms(model, images, corrupter, settings, workers, rounds)
-    seconds = (f"{statistics.median(series) / 1e3:.1f} s" for series in (clean, noisy))
     ratio = statistics.median(b / a for a, b in zip(clean, noisy, strict=True))
-    print(
-        f"{' and '.join(seconds)} for a clean and a noisy pass over {len(images.files)} images at {imgsz} px,"
-        f" {rounds} rounds in turn, ratio {ratio:.3f}"
-    )
+    clean_s, noisy_s = (statistics.median(series) / 1e3 for series in (clean, noisy))
+    return NoiseCost(corruption, severity, alone, len(images.files), imgsz, rounds, clean_s, noisy_s, ratio)
 
 
 def corruption_ms(corrupter: Corrupter, rounds: int = 50) -> float:

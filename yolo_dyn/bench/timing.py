@@ -3,6 +3,7 @@
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,11 +12,22 @@ from torch import nn
 from yolo_dyn.integration import image_channels
 
 
-def summary(name: str, series: list[float], first: list[float]) -> dict[str, Any]:
-    """Median, 95th percentile and the median ratio, round by round, to the first model; milliseconds."""
+@dataclass(frozen=True)
+class Times:
+    """How long a model takes, in milliseconds."""
+
+    model: str
+    median_ms: float
+    p95_ms: float  # 95th percentile
+    ratio: float  # median over the rounds of its time to that of the first model in the same round
+    ms: list[float]  # of each round
+
+
+def summary(name: str, series: list[float], first: list[float]) -> Times:
+    """What a model's series comes to beside that of the first model, both in milliseconds by round."""
     ratio = statistics.median(t / reference for t, reference in zip(series, first, strict=True))
     p95 = sorted(series)[min(len(series) - 1, round(0.95 * len(series)))]
-    return {"model": name, "median_ms": statistics.median(series), "p95_ms": p95, "ratio": ratio, "ms": series}
+    return Times(name, statistics.median(series), p95, ratio, series)
 
 
 def in_turn(

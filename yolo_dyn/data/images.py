@@ -49,10 +49,10 @@ def evaluation_set(data: str, split: str = "val", only: list[str] | None = None)
     Args:
         data: an Ultralytics data YAML, by bare name or path.
         split: "train", "val" or "test".
-        only: file names of the images to keep; all where it is None.
+        only: file names of the images to keep; all if it is None.
 
     Raises:
-        YoloDynError: where the data set, the split or the annotations are missing or broken, or no image is left.
+        YoloDynError: if the data set, the split or the annotations are missing or broken, or no image is left.
     """
     description = _description(data)
     if not description.get(split):
@@ -99,7 +99,7 @@ def image_files(path: str | list[str]) -> list[Path]:
     """Image files of a folder, a text file, or a list of both, as the stock data loader lists them; sorted.
 
     Raises:
-        YoloDynError: where there are none.
+        YoloDynError: if there are none.
     """
     from ultralytics.data.base import BaseDataset
 
@@ -120,7 +120,7 @@ def source_files(source: str) -> list[Path]:
     """Image files that a folder, a text file, a pattern or a file name stands for; sorted.
 
     Raises:
-        YoloDynError: where there are none.
+        YoloDynError: if there are none.
     """
     if Path(source).is_dir() or Path(source).suffix == ".txt":
         return image_files(source)
@@ -146,7 +146,7 @@ def unlabelled(source: str, channels: int = 3, only: list[str] | None = None, co
         count: how many to take.
 
     Raises:
-        YoloDynError: where there is no image.
+        YoloDynError: if there is no image.
     """
     if count < 1:
         raise YoloDynError(f"count must be at least 1, got {count}")
@@ -208,7 +208,7 @@ def read_image(file: str | Path, channels: int = 3) -> np.ndarray:
     """Read an image as the stock data loader does; uint8 ``[H, W, C]``, three channels in the order blue, green, red.
 
     Raises:
-        MissingFileError: where it cannot be read.
+        MissingFileError: if it cannot be read.
     """
     from ultralytics.utils.patches import imread
 

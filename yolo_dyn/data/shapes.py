@@ -60,7 +60,7 @@ def draw(folder: str | Path) -> None:
     The folder appears only when it is complete. Called by the ``download:`` key of ``datasets/shapes.yaml``.
 
     Raises:
-        YoloDynError: where the folder exists already.
+        YoloDynError: if the folder exists already.
     """
     from ultralytics.utils import TQDM
 

@@ -2,7 +2,7 @@
 
 First the data YAML's `annotations:` key, then ``annotations/instances_<split>.json``, then VOC XML where Ultralytics'
 VOC download leaves it or in ``Annotations/``, then YOLO txt. Crowds and difficult objects are ignored in scoring,
-neither found nor missed, where the source knows them; YOLO txt does not. An image that json or XML does not list is
+neither found nor missed, if the source knows them; YOLO txt does not. An image that json or XML does not list is
 left out, since nobody knows what it shows; one without txt has no objects, as everywhere in Ultralytics.
 """
 
@@ -15,7 +15,7 @@ from typing import Any
 
 from yolo_dyn.errors import MissingFileError, YoloDynError
 
-Boxes = list[dict[str, Any]]  # bbox, category_id, and where it is known iscrowd and area
+Boxes = list[dict[str, Any]]  # bbox, category_id, and if known iscrowd and area
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Truth:
 
 @dataclass(frozen=True)
 class _Read:
-    boxes: list[Boxes | None]  # of each image; None where it is not annotated
+    boxes: list[Boxes | None]  # of each image; None if it is not annotated
     source: str
     notes: list[str]
     labelled: bool = True
@@ -49,7 +49,7 @@ def ground_truth(images: Sequence[str | Path], names: dict[int, str], root: Path
         given: the data YAML's `annotations:` key, a COCO json or a folder of VOC XML, relative to `root`.
 
     Raises:
-        YoloDynError: where a file is missing or broken, or names an unknown class.
+        YoloDynError: if a file is missing or broken, or names an unknown class.
     """
     files = [Path(image) for image in images]
     read = _read(files, names, root, split, given)

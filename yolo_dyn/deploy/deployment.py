@@ -170,9 +170,9 @@ def rows(
                 box_difference=float(difference[:, :4].max()),
                 score_difference=float(difference[:, 4:].max()),
                 peak_mib=_peak_memory(file, settings),
-                median_ms=time["median_ms"],
-                p95_ms=time["p95_ms"],
-                ratio=time["ratio"],
+                median_ms=time.median_ms,
+                p95_ms=time.p95_ms,
+                ratio=time.ratio,
                 ap=scores[f"{label}-{target}"].p,
                 mpc=scores[f"{label}-{target}"].mpc,
             )

@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 
 from yolo_dyn.errors import YoloDynError
+from yolo_dyn.output.outcome import Written
 from yolo_dyn.output.style import SAVED, line
 from yolo_dyn.runs.read import read_run
 
@@ -12,7 +13,7 @@ LOSSES = {"dfl": "distribution focal", "cls": "class", "kobj": "keypoint objectn
 WIDTH = 4  # panels in a row
 
 
-def curves(runs: list[str], out: str = "curves.png") -> str:
+def curves(runs: list[str], out: str = "curves.png") -> Written:
     """Draw losses and metrics of several runs of the stock trainer in one picture, a panel for each.
 
     Args:
@@ -20,10 +21,10 @@ def curves(runs: list[str], out: str = "curves.png") -> str:
         out: picture to write.
 
     Returns:
-        A line that says where the picture is.
+        The picture.
 
     Raises:
-        YoloDynError: where a run has no results.csv, the runs have no panel in common, or the picture cannot be
+        YoloDynError: if a run has no results.csv, the runs have no panel in common, or the picture cannot be
             written.
     """
     import matplotlib.pyplot as plt
@@ -50,14 +51,14 @@ def curves(runs: list[str], out: str = "curves.png") -> str:
         raise YoloDynError(f"out={out} cannot be written: {error.strerror}") from error
     finally:
         plt.close(figure)
-    return f"{len(runs)} runs drawn to {out}"
+    return Written((Path(out),), f"{len(runs)} runs drawn to {out}")
 
 
 def panels(read: dict[str, dict[str, list[float]]]) -> list[str]:
     """The columns that all runs have and that are drawn: losses of training and validation, then metrics.
 
     Raises:
-        YoloDynError: where there is none.
+        YoloDynError: if there is none.
     """
     shared = [column for column in next(iter(read.values())) if all(column in values for values in read.values())]
     drawn = [c for part in ("train/", "val/") for c in shared if c.startswith(part)]

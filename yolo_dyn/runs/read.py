@@ -21,7 +21,7 @@ def read_run(run: Path) -> dict[str, list[float]]:
     """Columns of a run's results.csv, one value an epoch.
 
     Raises:
-        YoloDynError: where the folder has none, it is empty, or it holds what is no number.
+        YoloDynError: if the folder has none, it is empty, or it holds what is no number.
     """
     file = run / "results.csv"
     if not file.is_file():
@@ -52,12 +52,12 @@ def metric_column(metric: str, columns: Iterable[str], where: str) -> str:
     """The column that a metric names: whole, without ``metrics/``, without ``(B)`` or ``accuracy_``.
 
     Args:
-        metric: for example mAP50-95, mAP50(M), top1, val/box_loss; the main metric of the task where it is empty.
+        metric: for example mAP50-95, mAP50(M), top1, val/box_loss; the main metric of the task if it is empty.
         columns: those of a run.
         where: they are from, for messages.
 
     Raises:
-        YoloDynError: where no column has that name, or several have.
+        YoloDynError: if no column has that name, or several have.
     """
     columns = list(columns)
     if not metric:
@@ -83,7 +83,7 @@ def best_value(values: list[float], column: str, where: str) -> float:
     """The value of the best epoch: the highest, or the lowest of a loss; epochs without a number are left out.
 
     Raises:
-        YoloDynError: where no epoch has a number.
+        YoloDynError: if no epoch has a number.
     """
     numbers = [value for value in values if not math.isnan(value)]
     if not numbers:
@@ -92,10 +92,10 @@ def best_value(values: list[float], column: str, where: str) -> float:
 
 
 def read_arguments(run: Path) -> dict[str, Any]:
-    """Arguments that a run was trained with, from its args.yaml; empty where it has none.
+    """Arguments that a run was trained with, from its args.yaml; empty if it has none.
 
     Raises:
-        YoloDynError: where the file is no mapping.
+        YoloDynError: if the file is no mapping.
     """
     file = run / "args.yaml"
     if not file.is_file():
@@ -118,7 +118,7 @@ def training_images(arguments: dict[str, Any]) -> int:
         arguments: those of the run; `data`, `task` and `fraction` are read.
 
     Raises:
-        YoloDynError: where the data are not found from here.
+        YoloDynError: if the data are not found from here.
     """
     data = arguments.get("data")
     if not arguments:

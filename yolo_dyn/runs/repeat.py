@@ -5,9 +5,11 @@ from typing import Any
 
 import torch
 import yaml
+from ultralytics.utils import LOGGER
 
 from yolo_dyn.errors import YoloDynError
 from yolo_dyn.integration import integrate
+from yolo_dyn.output.outcome import Written
 
 OWN = {"seed": "seeds= has them", "exist_ok": "a run that is there is kept", "resume": "an interrupted run is resumed"}
 
@@ -19,42 +21,42 @@ def repeat(
     project: str = "runs/repeat",
     name: str = "",
     **train: Any,
-) -> list[str]:
+) -> Written:
     """Train models with several seeds by the stock trainer; resume what was interrupted, skip what is done.
 
     Args:
         model: model YAMLs or checkpoints, of any task.
         data: an Ultralytics data YAML; a folder by class for classifiers.
-        seeds: 0, 1, 2 where nothing is given.
+        seeds: 0, 1, 2 if nothing is given.
         project: folder of the runs, which are called ``<name>-seed<n>``.
-        name: of the runs of a single model; that of its YAML where it is empty.
+        name: of the runs of a single model; that of its YAML if it is empty.
         **train: arguments of `yolo train`; `cfg` names a recipe.
 
     Returns:
         The best checkpoint of each run.
 
     Raises:
-        YoloDynError: where a run of that name has other arguments, or one is given that is set here.
+        YoloDynError: if a run of that name has other arguments, or one is given that is set here.
     """
     for key in OWN:
         if key in train:
             raise YoloDynError(f"{key}={train[key]} cannot be given to repeat: {OWN[key]}")
     if name and len(model) > 1:
         raise YoloDynError(f"name={name} is for a single model, got {len(model)}")
-    found = []
+    checkpoints = []
     for file in model:
         for seed in seeds if seeds is not None else [0, 1, 2]:
             run = Path(project).absolute() / f"{name or Path(file).stem}-seed{seed}"
             train_once(run, file, {"data": data, "seed": seed, **train})
-            found.append(str(run / "weights" / "best.pt"))
-    return found
+            checkpoints.append(run / "weights" / "best.pt")
+    return Written(tuple(checkpoints))
 
 
 def train_once(run: Path, model: str, arguments: dict[str, Any]) -> None:
-    """Train into a folder, unless it is done there; from where it stopped, where it was interrupted.
+    """Train into a folder, unless it is done there; from where it stopped, if it was interrupted.
 
     Raises:
-        YoloDynError: where the folder holds a run of other arguments.
+        YoloDynError: if the folder holds a run of other arguments.
     """
     integrate()
     from ultralytics import YOLO
@@ -65,7 +67,7 @@ def train_once(run: Path, model: str, arguments: dict[str, Any]) -> None:
         return
     _same(run, model, arguments)
     if finished(last):
-        print(f"{run} is done already")
+        LOGGER.info(f"{run} is done already")
     else:
         YOLO(last).train(resume=True)
 

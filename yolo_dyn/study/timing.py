@@ -45,8 +45,8 @@ def time_images(study: Study, arms: list[str], models: Path) -> ImageTimes:
     return ImageTimes(
         f"an image of {study.imgsz} px at batch 1, fused, CPU, {torch.get_num_threads()} threads, in turn with "
         f"{base}, {ROUNDS} rounds",
-        {arm: each["median_ms"] for arm, each in found.items()},
-        {arm: each["ratio"] for arm, each in found.items()},
+        {arm: each.median_ms for arm, each in found.items()},
+        {arm: each.ratio for arm, each in found.items()},
     )
 
 

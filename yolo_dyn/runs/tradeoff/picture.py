@@ -22,7 +22,7 @@ def draw(rows: list[Row], file: Path) -> None:
     """Draw the runs: (a) bubbles, whose area is RCS, (b) IES, (c) RCS.
 
     Raises:
-        YoloDynError: where the file cannot be written.
+        YoloDynError: if the file cannot be written.
     """
     import matplotlib.pyplot as plt
 
@@ -112,7 +112,7 @@ def places(circles: list[tuple[float, float, float]], sizes: list[tuple[float, f
         frame: what the labels must stay in.
 
     Returns:
-        The centre of each label. Where there is no free place, the one with the fewest overlaps.
+        The centre of each label. If there is no free place, the one with the fewest overlaps.
     """
     bubbles = [_box(x, y, 2 * radius, 2 * radius) for x, y, radius in circles]
     taken: list[Box] = []

@@ -22,7 +22,7 @@ def write(rows: list[Row], file: Path) -> None:
     """Write the table as CSV.
 
     Raises:
-        YoloDynError: where the file cannot be written.
+        YoloDynError: if the file cannot be written.
     """
     lines = [{**asdict(row), "ies": row.ies, "rcs": row.rcs} for row in rows]
     try:

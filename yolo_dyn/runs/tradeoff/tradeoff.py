@@ -5,25 +5,27 @@ from pathlib import Path
 
 from yolo_dyn.errors import YoloDynError
 from yolo_dyn.output.labels import run_names
+from yolo_dyn.output.outcome import Written
 from yolo_dyn.runs.read import read_arguments
 from yolo_dyn.runs.tradeoff.picture import draw
 from yolo_dyn.runs.tradeoff.report import report, write
 from yolo_dyn.runs.tradeoff.scores import check_same_kind, counted_images, read_row
 
 
-def tradeoff(runs: list[str], images: int = 0, out: str = "tradeoff.png") -> str:
+def tradeoff(runs: list[str], images: int = 0, out: str = "tradeoff.png") -> Written:
     """Compare accuracy and training time of runs of the stock trainer in two scores, IES and RCS.
 
     Args:
         runs: folders with a results.csv, of classifiers or of detectors.
-        images: N, the images of an epoch; by default those that the run trained on, counted where its args.yaml says.
+        images: N, the images of an epoch; by default those that the run trained on, counted in the folder that its args.yaml
+            names.
         out: picture to write; the table goes beside it as a .csv.
 
     Returns:
-        The table.
+        Picture and table; its text is the table.
 
     Raises:
-        YoloDynError: where a run lacks time, accuracy or data, runs are of different kinds, or `out` cannot be written.
+        YoloDynError: if a run lacks time, accuracy or data, runs are of different kinds, or `out` cannot be written.
     """
     if not runs:
         raise YoloDynError("runs must name at least one folder")
@@ -40,4 +42,5 @@ def tradeoff(runs: list[str], images: int = 0, out: str = "tradeoff.png") -> str
         rows = [replace(row, images=n) for row, n in zip(rows, counted_images(runs, arguments), strict=True)]
     draw(rows, picture)
     write(rows, table)
-    return "\n".join([*report(rows, arguments, bool(images)), "", f"table in {table}, picture in {picture}"])
+    text = "\n".join([*report(rows, arguments, bool(images)), "", f"table in {table}, picture in {picture}"])
+    return Written((picture, table), text)
