@@ -23,10 +23,7 @@ def test_bench_layers_reports_every_cell(tmp_path, log):
     assert {cell["ratio"] for cell in report["cells"] if cell["layer"] == layer_bench.STATIC} == {1.0}
     assert all(cell["ms"] > 0 and cell["peak_mib"] > 0 for cell in report["cells"])
     assert (tmp_path / "layers.png").stat().st_size > 10_000
-    assert log == [
-        "layer                 cell                           median ms    ratio   peak MiB",
-        *map(str, done.cells),
-    ]
+    assert log[1:] == list(map(str, done.cells))  # as they are measured
     table = str(done).splitlines()
     assert any(line.startswith("ODConv") and line.count(" / ") == 4 for line in table)
 

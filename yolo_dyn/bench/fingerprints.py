@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from ultralytics.utils import TQDM
 
 from yolo_dyn import conversion as c
 from yolo_dyn.bench.flops import MultiplyAdds
@@ -164,7 +165,8 @@ FINGERPRINTS = (
 
 def fingerprints() -> Text:
     """Set the parameters of the papers' networks beside those of what is built here."""
-    return Text("\n".join([f"{'network':<36}{'paper, M':>12}{'built, M':>12}", *map(_line, FINGERPRINTS)]))
+    lines = [_line(mark) for mark in TQDM(FINGERPRINTS, desc="networks")]
+    return Text("\n".join([f"{'network':<36}{'paper, M':>12}{'built, M':>12}", *lines]))
 
 
 def _line(mark: Fingerprint) -> str:
