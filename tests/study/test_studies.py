@@ -18,11 +18,11 @@ from yolo_dyn import YoloDynError, cli
 from yolo_dyn.runs.read import read_run
 from yolo_dyn.study.columns import agrees, half_a_unit
 from yolo_dyn.study.definition import read_study, studies
-from yolo_dyn.study.found import Found
 from yolo_dyn.study.networks import counts, model_file, with_options
 from yolo_dyn.study.page import counted, differences, write_page
 from yolo_dyn.study.picture import panels
 from yolo_dyn.study.records import RunRecord, read_record, write_record
+from yolo_dyn.study.results import StudyResults
 
 FAST = ["imgsz=64", "epochs=1", "batch=4", "workers=0", "plots=False", "device=cpu"]
 SMALL = {
@@ -206,7 +206,7 @@ def three_seeds(tmp_path) -> Path:
 def test_the_page_says_what_the_tests_say(three_seeds):
     write_page(read_study("bccd"), three_seeds / "results", three_seeds / "page.md")
     text = (three_seeds / "page.md").read_text()
-    found = Found.read(read_study("bccd"), three_seeds / "results")
+    found = StudyResults.read(read_study("bccd"), three_seeds / "results")
     mean = {arm: sorted(found.scores(arm, "mPC").items()) for arm in ("yolov8n", "sgdm")}
     expected = stats.ttest_rel(*([value for _, value in mean[arm]] for arm in ("sgdm", "yolov8n")))
     assert f"p = {expected.pvalue:.3f}, 3 seeds. Under noise it does, in this study." in text
@@ -231,14 +231,14 @@ def test_only_seeds_that_were_trained_alike_are_paired(three_seeds):
     put(folder, made_up("sgdm", 1, 0.9, 0.9, torch="3"))
     put(folder, made_up("sgdm", 2, 0.9, 0.9, processor_kind="AVX512"))
     put(folder, made_up("yolov8n", 2, 0.5, 0.3, processor_kind="AVX512"), "-again")
-    found = Found.read(read_study("bccd"), folder)
+    found = StudyResults.read(read_study("bccd"), folder)
     test = found.compared("sgdm", "yolov8n", "AP")
     assert sorted(run.seed for run in test.seeds) == [0, 2]
     assert test.difference == pytest.approx(np.mean([0.4, found.scores("sgdm", "AP")[test.seeds[0]] - 0.5]), abs=0.01)
     assert len(found.machines) == 3
     put(folder, made_up("yolov8n", 0, 0.5, 0.3), "-twice")
     with pytest.raises(YoloDynError, match="of an arm, a seed and a machine that another file is of"):
-        Found.read(read_study("bccd"), folder)
+        StudyResults.read(read_study("bccd"), folder)
 
 
 def test_damaged_and_foreign_results_are_named(three_seeds):
@@ -247,17 +247,17 @@ def test_damaged_and_foreign_results_are_named(three_seeds):
         write_page(study, three_seeds / "nowhere", three_seeds / "page.md")
     put(folder, made_up("someone", 0, 0.5, 0.3))
     with pytest.raises(YoloDynError, match="is of the arm 'someone', which study bccd does not have"):
-        Found.read(study, folder)
+        StudyResults.read(study, folder)
     (folder / "someone-seed0.json").write_text('{"arm": "sgdm", "se')
     with pytest.raises(YoloDynError, match=r"someone-seed0.json is damaged .*: delete it, and it is measured again"):
-        Found.read(study, folder)
+        StudyResults.read(study, folder)
     (folder / "someone-seed0.json").write_text("[]")
     with pytest.raises(YoloDynError, match="is no result of a study"):
-        Found.read(study, folder)
+        StudyResults.read(study, folder)
     (folder / "someone-seed0.json").unlink()
     (folder / "timing.json").write_text("{")
     with pytest.raises(YoloDynError, match=r"timing.json is damaged .*: delete it, and seconds=True measures it again"):
-        Found.read(study, folder)
+        StudyResults.read(study, folder)
     (folder / "timing.json").unlink()
     with pytest.raises(YoloDynError, match=r"page=.* cannot be written"):
         write_page(study, folder, folder)
@@ -265,7 +265,7 @@ def test_damaged_and_foreign_results_are_named(three_seeds):
 
 def test_arms_without_seed_0_are_left_out_of_the_pictures_of_seed_0(three_seeds):
     (three_seeds / "results" / "yolov8n-seed0.json").unlink()
-    several, *of_seed_0 = panels(Found.read(read_study("bccd"), three_seeds / "results")).values()
+    several, *of_seed_0 = panels(StudyResults.read(read_study("bccd"), three_seeds / "results")).values()
     assert {arm: [run.seed for run in runs] for arm, runs in several.records.items()} == {
         **{"yolov8n": [1, 2]},
         **{arm: [0, 1, 2] for arm in ("sgdm", "unguided")},
@@ -302,7 +302,7 @@ def section(title: str) -> str:
 
 def test_the_readme_says_the_result():
     """That of SGDM once eight seeds of it are paired, before that of the averaged guide."""
-    found = Found.read(read_study("bccd"), ROOT / "docs" / "results")
+    found = StudyResults.read(read_study("bccd"), ROOT / "docs" / "results")
     whole = found.compared("sgdm", "yolov8n", "mPC")
     arm = "sgdm" if whole and len(whole.seeds) == 8 else "sgdm-average"
     test = found.compared(arm, "yolov8n", "mPC")
@@ -315,7 +315,7 @@ def test_the_readme_says_the_result():
 
 def test_the_readme_says_what_training_with_noise_does():
     study = read_study("bccd")
-    found = Found.read(study, ROOT / "docs" / "results")
+    found = StudyResults.read(study, ROOT / "docs" / "results")
     mean = {arm: list(found.scores(arm, "mPC").values()) for arm in found.records}
     best = max(max(values) for arm, values in mean.items() if not study.arms[arm].noise)
     noisy = np.mean(mean["yolov8n-noise"])

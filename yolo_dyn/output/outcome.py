@@ -1,6 +1,5 @@
 """What a command comes to. Only `cli` prints: outcomes; what is to be read on the way goes to Ultralytics' log."""
 
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,28 +16,23 @@ class Outcome:
         raise NotImplementedError
 
 
-@dataclass(frozen=True)
-class Text(Outcome):
+class Text(str, Outcome):
     """A table or a list that is read and not kept."""
 
-    text: str
-
-    def __str__(self) -> str:
-        return self.text
-
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        return {"text": str(self)}
 
 
-@dataclass(frozen=True)
-class Written(Outcome):
-    """Files that a command wrote, the one to open first at the front."""
+class Written(Text):
+    """Files that a command wrote, the one to open first at the front; the text says what is in them."""
 
     files: tuple[Path, ...]
-    text: str = ""  # that says what is in them; their paths if it is empty
 
-    def __str__(self) -> str:
-        return self.text or "\n".join(map(str, self.files))
+    def __new__(cls, files: tuple[Path, ...], text: str = "") -> "Written":
+        """Without a text, it is the paths of the files, a line each."""
+        written = super().__new__(cls, text or "\n".join(map(str, files)))
+        written.files = files
+        return written
 
     def as_dict(self) -> dict[str, Any]:
         return {"files": [str(file) for file in self.files], "text": str(self)}

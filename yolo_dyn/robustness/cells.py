@@ -63,7 +63,7 @@ class Task:
         """The same on another device, for a worker that knows its device by another name."""
         return replace(self, settings=replace(self.settings, device=device))
 
-    def run(self, progress: Callable[[int], None] | None = None) -> "Done":
+    def run(self, progress: Callable[[int], None] | None = None) -> "FinishedCell":
         """Detect, score and resample."""
         start = time.perf_counter()
         found = detect(
@@ -96,11 +96,11 @@ class Task:
             seconds=time.perf_counter() - start,
             identity=self.cell.identity,
         )
-        return Done(self.cell, record, {"detections": found.found, "resampled": resampled}, found.hashes)
+        return FinishedCell(self.cell, record, {"detections": found.found, "resampled": resampled}, found.hashes)
 
 
 @dataclass(frozen=True)
-class Done:
+class FinishedCell:
     """What a cell came to."""
 
     cell: Cell
@@ -115,7 +115,7 @@ def _digest(hashes: dict[str, dict[str, str]], key: str) -> str:
     return hashlib.sha256(json.dumps(listed).encode()).hexdigest()
 
 
-def save(folder: Path, done: Done) -> None:
+def save(folder: Path, done: FinishedCell) -> None:
     """Write a cell: each file appears at once and whole, the one that says that the cell is there comes last."""
     path = folder / done.cell.name
     if done.hashes:

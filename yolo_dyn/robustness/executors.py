@@ -15,7 +15,7 @@ import torch
 
 from yolo_dyn.errors import YoloDynError, nearest
 from yolo_dyn.integration.api import chosen_device
-from yolo_dyn.robustness.cells import Done, Task
+from yolo_dyn.robustness.cells import FinishedCell, Task
 
 Progress = Callable[[int], None]  # number of images done
 Job = TypeVar("Job")
@@ -31,18 +31,18 @@ def machine_name(device: str) -> str:
 class Executor:
     """A way to run tasks."""
 
-    run: Callable[[list[Task], int, Progress], Iterator[Done]]  # so many at a time
+    run: Callable[[list[Task], int, Progress], Iterator[FinishedCell]]  # so many at a time
     device: Callable[[str], str] = chosen_device  # that tasks run on, from the one that is asked for
     machine: Callable[[str], str] = machine_name  # that such a device belongs to
 
 
-def serial(tasks: list[Task], jobs: int, progress: Progress) -> Iterator[Done]:
+def serial(tasks: list[Task], jobs: int, progress: Progress) -> Iterator[FinishedCell]:
     """One after another in this process."""
     for task in tasks:
         yield task.run(progress)
 
 
-def processes(tasks: list[Task], jobs: int, progress: Progress) -> Iterator[Done]:
+def processes(tasks: list[Task], jobs: int, progress: Progress) -> Iterator[FinishedCell]:
     """In so many fresh processes, which end with this one."""
     with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), end_with_parent) as pool:
         futures = [pool.submit(task.run) for task in tasks]
@@ -59,7 +59,7 @@ def end_with_parent() -> None:
         threading.Thread(target=lambda: (wait([parent.sentinel]), os._exit(1)), daemon=True).start()
 
 
-def cluster(tasks: list[Task], jobs: int, progress: Progress) -> Iterator[Done]:
+def cluster(tasks: list[Task], jobs: int, progress: Progress) -> Iterator[FinishedCell]:
     """On a Ray cluster, whose nodes must see the same files."""
     settings = tasks[0].settings
     found = on_ray(lambda task, device: task.on(device).run(), tasks, settings.device, settings.threads or 1)
@@ -133,7 +133,7 @@ def connected_ray() -> Any:
     return ray
 
 
-def _reported(found: Iterable[Done], tasks: list[Task], progress: Progress) -> Iterator[Done]:
+def _reported(found: Iterable[FinishedCell], tasks: list[Task], progress: Progress) -> Iterator[FinishedCell]:
     for done in found:
         progress(len(tasks[0].images.files))
         yield done

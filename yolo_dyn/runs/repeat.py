@@ -9,9 +9,19 @@ from ultralytics.utils import LOGGER
 
 from yolo_dyn.errors import YoloDynError
 from yolo_dyn.integration import integrate
-from yolo_dyn.output.outcome import Written
+from yolo_dyn.output.outcome import Outcome
 
 OWN = {"seed": "seeds= has them", "exist_ok": "a run that is there is kept", "resume": "an interrupted run is resumed"}
+
+
+class Checkpoints(list[str], Outcome):
+    """The best checkpoint of each run."""
+
+    def __str__(self) -> str:
+        return "\n".join(self)
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"checkpoints": list(self)}
 
 
 def repeat(
@@ -21,7 +31,7 @@ def repeat(
     project: str = "runs/repeat",
     name: str = "",
     **train: Any,
-) -> Written:
+) -> Checkpoints:
     """Train models with several seeds by the stock trainer; resume what was interrupted, skip what is done.
 
     Args:
@@ -43,13 +53,13 @@ def repeat(
             raise YoloDynError(f"{key}={train[key]} cannot be given to repeat: {OWN[key]}")
     if name and len(model) > 1:
         raise YoloDynError(f"name={name} is for a single model, got {len(model)}")
-    checkpoints = []
+    checkpoints = Checkpoints()
     for file in model:
         for seed in seeds if seeds is not None else [0, 1, 2]:
             run = Path(project).absolute() / f"{name or Path(file).stem}-seed{seed}"
             train_once(run, file, {"data": data, "seed": seed, **train})
-            checkpoints.append(run / "weights" / "best.pt")
-    return Written(tuple(checkpoints))
+            checkpoints.append(str(run / "weights" / "best.pt"))
+    return checkpoints
 
 
 def train_once(run: Path, model: str, arguments: dict[str, Any]) -> None:

@@ -12,9 +12,9 @@ from yolo_dyn.robustness.records import CLEAN, MEAN
 from yolo_dyn.runs.seeds import Comparison
 from yolo_dyn.study.columns import COLUMNS, COUNTED, SCORED, agrees
 from yolo_dyn.study.definition import Study
-from yolo_dyn.study.found import Found, RunScores
 from yolo_dyn.study.networks import counts
 from yolo_dyn.study.picture import draw
+from yolo_dyn.study.results import RunScores, StudyResults
 
 DOES_NOT_FOLLOW = "does not follow from what the paper describes"
 
@@ -25,16 +25,16 @@ def write_page(study: Study, source: Path, page: Path) -> Written:
     Raises:
         YoloDynError: if there is no result, or the page cannot be written.
     """
-    found = Found.read(study, source).require(source)
-    pictures = [draw(found, source / "curves.png")] if found.records else []
+    results = StudyResults.read(study, source).require(source)
+    pictures = [draw(results, source / "curves.png")] if results.records else []
     shown = [Path(os.path.relpath(picture, page.parent)).as_posix() for picture in pictures if picture]
-    text = page_text(found, shown, _again(study, source, page), page.parent / "models")
+    text = page_text(results, shown, _again(study, source, page), page.parent / "models")
     try:
         page.parent.mkdir(parents=True, exist_ok=True)
         page.write_text(text, encoding="utf-8")
     except OSError as error:
         raise YoloDynError(f"page={page} cannot be written: {error.strerror}") from error
-    return Written((page,), f"{sum(map(len, found.records.values()))} results in {source}, the page is {page}")
+    return Written((page,), f"{sum(map(len, results.records.values()))} results in {source}, the page is {page}")
 
 
 def _again(study: Study, source: Path, page: Path) -> str:
@@ -42,22 +42,22 @@ def _again(study: Study, source: Path, page: Path) -> str:
     return " ".join(f"{key}={shlex.quote(word)}" for key, word in words.items())
 
 
-def page_text(found: Found, pictures: list[str], again: str, models: Path) -> str:
+def page_text(results: StudyResults, pictures: list[str], again: str, models: Path) -> str:
     """The page in Markdown."""
-    study = found.study
+    study = results.study
     numbers = {arm: counts(study, arm, models) for arm in study.trained()}
     sections = [
         f"# {study.title}",
         _origin(study, again),
         study.text,
-        _section("In short", "\n".join(f"- {line}" for line in statements(found))),
-        _section("Figures", f"{_setting(found)}\n\n{_table(found, numbers)}"),
+        _section("In short", "\n".join(f"- {line}" for line in statements(results))),
+        _section("Figures", f"{_setting(results)}\n\n{_table(results, numbers)}"),
         *(f"![{study.metric}]({picture})" for picture in pictures),
-        _section("Under noise", _noise(found)),
-        _section("Differences over seeds", _tests(found)),
-        _section("Every seed", _seeds(found)),
+        _section("Under noise", _noise(results)),
+        _section("Differences over seeds", _tests(results)),
+        _section("Every seed", _seeds(results)),
         _section("Where our counts are not the paper's", "\n".join(differences(study, numbers))),
-        _section("Left out, and not run yet", "\n".join(_absent(found))),
+        _section("Left out, and not run yet", "\n".join(_absent(results))),
         _section("What this does not show", "\n".join(f"- {line}" for line in study.limits)),
     ]
     return "\n\n".join(section.strip() for section in sections if section.strip()) + "\n"
@@ -115,21 +115,21 @@ def differences(study: Study, numbers: dict[str, dict[str, float]]) -> list[str]
     return lines
 
 
-def statements(found: Found) -> list[str]:
+def statements(results: StudyResults) -> list[str]:
     """What the tests say, in words; an effect is claimed only if its interval leaves zero out."""
     lines = []
-    for question in found.study.questions:
+    for question in results.study.questions:
         ask, arm, to = question["ask"], question["arm"], question["to"]
-        metric = found.study.metric
+        metric = results.study.metric
         noisy = {CLEAN: "clean", MEAN: "under noise (mPC)"}
-        columns = noisy if found.study.sigmas else {metric: COLUMNS[metric].title}
-        tests = {label: found.compared(arm, to, column) for column, label in columns.items()}
+        columns = noisy if results.study.sigmas else {metric: COLUMNS[metric].title}
+        tests = {label: results.compared(arm, to, column) for column, label in columns.items()}
         last = list(tests.values())[-1]
         if last is None:
             lines.append(f"**{ask}** Not known yet: {arm} and {to} share no seed that was trained alike.")
             continue
         measured = "; ".join(f"{label}: {test}" for label, test in tests.items())
-        lines.append(f"**{ask}** {arm} less {to}, {measured}. {_verdict(last, found.study)}")
+        lines.append(f"**{ask}** {arm} less {to}, {measured}. {_verdict(last, results.study)}")
     return lines
 
 
@@ -144,11 +144,11 @@ def _verdict(test: Comparison, study: Study) -> str:
     return f"{place} these seeds do not tell the two apart."
 
 
-def _setting(found: Found) -> str:
-    study = found.study
-    if not found.records:
+def _setting(results: StudyResults) -> str:
+    study = results.study
+    if not results.records:
         return "Nothing is trained yet; the paper's figures are in brackets."
-    some = next(iter(next(iter(found.records.values())).values()))
+    some = next(iter(next(iter(results.records.values())).values()))
     images = some.data.get("images")
     lines = [f"`{some.command}`, and so on for each arm and seed."]
     lines.append("Mean over seeds, and the standard deviation if there are several.")
@@ -160,45 +160,45 @@ def _setting(found: Found) -> str:
         lines.append("Top-1 and top-5 of the best epoch.")
     if study.sigmas:
         lines.append("mPC: mean AP over the sigmas of Gaussian noise; rPC = mPC / AP.")
-    for times in (found.timing.image, found.timing.epoch):
+    for times in (results.timing.image, results.timing.epoch):
         if times:
             lines.append(f"Time: {times.what} (`yolo-dyn study {study.source} seconds=True`).")
-    return " ".join([*lines, f"Trained on {'; '.join(found.machines)}."])
+    return " ".join([*lines, f"Trained on {'; '.join(results.machines)}."])
 
 
-def _table(found: Found, numbers: dict[str, dict[str, float]]) -> str:
-    study = found.study
+def _table(results: StudyResults, numbers: dict[str, dict[str, float]]) -> str:
+    study = results.study
     heads = ["arm", "what", "seeds", *(COLUMNS[column].title for column in study.columns)]
     lines = [f"| {' | '.join(heads)} |", "|---|---|" + "---:|" * (len(heads) - 2)]
     for name, arm in study.arms.items():
-        cells = [_figure(found, name, column, numbers.get(name, {})) for column in study.columns]
-        lines.append(f"| {' | '.join([name, arm.what, str(len(found.records.get(name, {}))), *cells])} |")
+        cells = [_figure(results, name, column, numbers.get(name, {})) for column in study.columns]
+        lines.append(f"| {' | '.join([name, arm.what, str(len(results.records.get(name, {}))), *cells])} |")
     return "\n".join(lines)
 
 
-def _figure(found: Found, arm: str, column: str, numbers: dict[str, float]) -> str:
+def _figure(results: StudyResults, arm: str, column: str, numbers: dict[str, float]) -> str:
     if COLUMNS[column].kind == SCORED:
-        values = found.scores(arm, column)
+        values = results.scores(arm, column)
         if len(values) > 1:
             deviation = f" ± {np.std(list(values.values()), ddof=1):.{COLUMNS[column].digits}f}"
-            mean, *printed = _cell(found.study, arm, column, _mean(values)).split(" ", 1)
+            mean, *printed = _cell(results.study, arm, column, _mean(values)).split(" ", 1)
             return " ".join([mean + deviation, *printed])
-        return _cell(found.study, arm, column, _mean(values))
-    ours = numbers.get(column) if COLUMNS[column].kind == COUNTED else found.timed(arm, column)
-    return _cell(found.study, arm, column, ours)
+        return _cell(results.study, arm, column, _mean(values))
+    ours = numbers.get(column) if COLUMNS[column].kind == COUNTED else results.timed(arm, column)
+    return _cell(results.study, arm, column, ours)
 
 
 def _mean(values: RunScores) -> float | None:
     return float(np.mean(list(values.values()))) if values else None
 
 
-def _noise(found: Found) -> str:
+def _noise(results: StudyResults) -> str:
     """AP of each arm under each condition."""
-    if not found.study.sigmas or not found.records:
+    if not results.study.sigmas or not results.records:
         return ""
-    lines = [f"| arm | seeds | {' | '.join(found.conditions)} |", "|---|---:|" + "---:|" * len(found.conditions)]
-    for arm, seeds in found.records.items():
-        cells = [_spread(found.scores(arm, condition)) for condition in found.conditions]
+    lines = [f"| arm | seeds | {' | '.join(results.conditions)} |", "|---|---:|" + "---:|" * len(results.conditions)]
+    for arm, seeds in results.records.items():
+        cells = [_spread(results.scores(arm, condition)) for condition in results.conditions]
         lines.append(f"| {arm} | {len(seeds)} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -209,14 +209,14 @@ def _spread(values: RunScores) -> str:
     return mean if len(listed) < 2 else f"{mean} ± {np.std(listed, ddof=1):.3f}"
 
 
-def _tests(found: Found) -> str:
+def _tests(results: StudyResults) -> str:
     """Each arm less what it is compared with."""
-    study = found.study
-    columns = found.conditions if study.sigmas else [c for c in study.columns if COLUMNS[c].kind == SCORED]
+    study = results.study
+    columns = results.conditions if study.sigmas else [c for c in study.columns if COLUMNS[c].kind == SCORED]
     pairs = [(q["arm"], q["to"]) for q in study.questions] + [(arm, study.compared_to(arm)) for arm in study.arms]
     lines = []
     for arm, to in dict.fromkeys(pair for pair in pairs if pair[1]):
-        tests = [found.compared(arm, to, column) for column in columns]
+        tests = [results.compared(arm, to, column) for column in columns]
         if any(tests):
             lines.append(f"| {arm} less {to} | {' | '.join('' if t is None else str(t) for t in tests)} |")
     if not lines:
@@ -229,16 +229,18 @@ def _tests(found: Found) -> str:
     return "\n".join([intro, "", f"| | {' | '.join(titles)} |", "|---|" + "---|" * len(columns), *lines])
 
 
-def _seeds(found: Found) -> str:
+def _seeds(results: StudyResults) -> str:
     """A row for each training; machines have letters if there are several."""
-    if not found.records:
+    if not results.records:
         return ""
-    columns = found.conditions if found.study.sigmas else [c for c in found.study.columns if COLUMNS[c].kind == SCORED]
-    letters = dict(zip(found.machines, "abcdefghijklmnopqrstuvwxyz", strict=False))
+    columns = (
+        results.conditions if results.study.sigmas else [c for c in results.study.columns if COLUMNS[c].kind == SCORED]
+    )
+    letters = dict(zip(results.machines, "abcdefghijklmnopqrstuvwxyz", strict=False))
     lines = [f"| arm | seed | machine | {' | '.join(columns)} | best epoch | weights |"]
     lines.append("|---|---|---|" + "---:|" * (len(columns) + 1) + "---|")
-    for arm, runs in found.records.items():
-        by_column = [found.scores(arm, column) for column in columns]
+    for arm, runs in results.records.items():
+        by_column = [results.scores(arm, column) for column in columns]
         for run, record in sorted(runs.items()):
             cells = [f"{scores[run]:.3f}" if run in scores else "" for scores in by_column]
             tail = [str(record.training.best_epoch), f"`{record.weights[:12]}`"]
@@ -246,10 +248,10 @@ def _seeds(found: Found) -> str:
     return "\n".join([*lines, "", *(f"{letter}: {machine}." for machine, letter in letters.items())])
 
 
-def _absent(found: Found) -> list[str]:
-    study = found.study
+def _absent(results: StudyResults) -> list[str]:
+    study = results.study
     lines = [f"- {name}: {arm.left_out}." for name, arm in study.arms.items() if arm.left_out]
-    there = {arm: {run.seed for run in runs} for arm, runs in found.records.items()}
+    there = {arm: {run.seed for run in runs} for arm, runs in results.records.items()}
     missing = {arm: [s for s in study.seeds_of(arm) if s not in there.get(arm, ())] for arm in study.trained()}
     absent = [f"{arm} (seeds {', '.join(map(str, seeds))})" for arm, seeds in missing.items() if seeds]
     return [*lines, f"- Not run yet: {'; '.join(absent)}."] if absent else lines

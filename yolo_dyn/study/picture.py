@@ -8,15 +8,15 @@ import numpy as np
 from yolo_dyn.output.style import BLUE, SAVED, VERMILLION, marked_line
 from yolo_dyn.robustness.records import CLEAN, MEAN
 from yolo_dyn.study.columns import COLUMNS
-from yolo_dyn.study.found import Found
 from yolo_dyn.study.records import Timing
+from yolo_dyn.study.results import StudyResults
 
 
-def draw(found: Found, picture: Path) -> Path | None:
+def draw(results: StudyResults, picture: Path) -> Path | None:
     """Draw the study's picture; None if nothing is measured yet that it shows."""
     import matplotlib.pyplot as plt
 
-    figure = _over_noise(found) if found.study.sigmas else _beside_the_paper(found)
+    figure = _over_noise(results) if results.study.sigmas else _beside_the_paper(results)
     if figure is None:
         return None
     figure.savefig(picture, **SAVED)
@@ -24,23 +24,23 @@ def draw(found: Found, picture: Path) -> Path | None:
     return picture
 
 
-def panels(found: Found) -> dict[str, Found]:
+def panels(results: StudyResults) -> dict[str, StudyResults]:
     """What the picture shows side by side: the study's panels, or everything in one."""
-    all_panels = found.study.panels or {found.study.title: {"arms": list(found.study.arms)}}
+    all_panels = results.study.panels or {results.study.title: {"arms": list(results.study.arms)}}
     shown = {}
     for title, panel in all_panels.items():
-        kept = {arm: found.records.get(arm, {}) for arm in panel["arms"]}
+        kept = {arm: results.records.get(arm, {}) for arm in panel["arms"]}
         if "seeds" in panel:
             kept = {arm: {k: r for k, r in runs.items() if k.seed in panel["seeds"]} for arm, runs in kept.items()}
-        shown[title] = Found(found.study, {arm: runs for arm, runs in kept.items() if runs}, Timing())
+        shown[title] = StudyResults(results.study, {arm: runs for arm, runs in kept.items() if runs}, Timing())
     return shown
 
 
-def _over_noise(found: Found) -> Any:
+def _over_noise(results: StudyResults) -> Any:
     """A line for each arm, its mean over seeds, and their range."""
     import matplotlib.pyplot as plt
 
-    sides = panels(found)
+    sides = panels(results)
     figure, axes = plt.subplots(
         1, len(sides), figsize=(1 + 4.4 * len(sides), 4.6), layout="constrained", sharey=True, squeeze=False
     )
@@ -62,17 +62,17 @@ def _over_noise(found: Found) -> Any:
     return figure
 
 
-def _beside_the_paper(found: Found) -> Any:
+def _beside_the_paper(results: StudyResults) -> Any:
     """A row for each arm: our seeds and their mean, and the paper's figure."""
     import matplotlib.pyplot as plt
 
-    study, column = found.study, COLUMNS[found.study.metric]
-    arms = [name for name in study.arms if found.scores(name, study.metric)]
+    study, column = results.study, COLUMNS[results.study.metric]
+    arms = [name for name in study.arms if results.scores(name, study.metric)]
     if not arms:
         return None
     figure, axis = plt.subplots(figsize=(8, 1.4 + 0.36 * len(arms)), layout="constrained")
     for row, name in enumerate(arms):
-        values = list(found.scores(name, study.metric).values())
+        values = list(results.scores(name, study.metric).values())
         axis.plot(values, [row] * len(values), "o", color=BLUE, alpha=0.4, label="" if row else "ours, each seed")
         axis.plot(np.mean(values), row, "|", color=BLUE, markersize=16, mew=2.5, label="" if row else "ours, mean")
     printed = [

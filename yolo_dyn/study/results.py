@@ -24,7 +24,7 @@ RunScores = dict[RunKey, float]
 
 
 @dataclass(frozen=True)
-class Found:
+class StudyResults:
     """Records of a study by arm and run, arms in the study's order; and how long its arms take."""
 
     study: Study
@@ -32,7 +32,7 @@ class Found:
     timing: Timing
 
     @classmethod
-    def read(cls, study: Study, source: Path) -> "Found":
+    def read(cls, study: Study, source: Path) -> "StudyResults":
         """All result files of a folder.
 
         Raises:
@@ -49,7 +49,7 @@ class Found:
             records[record.arm][run] = record
         return cls(study, {arm: runs for arm, runs in records.items() if runs}, read_timing(source / TIMING))
 
-    def require(self, source: Path) -> "Found":
+    def require(self, source: Path) -> "StudyResults":
         if not self.records and self.timing == Timing():
             raise MissingFileError(f"no result in {source}: `yolo-dyn study {self.study.source}` makes them")
         return self
