@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export YOLO_AUTOINSTALL := false
 
-.PHONY: setup demo test accept study docs lint clean
+.PHONY: setup demo test accept study docs lint dist smoke clean
 
 setup: .venv/installed
 
@@ -45,5 +45,23 @@ study: setup
 docs: .venv-docs/installed
 	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict
 
+# The sdist, and the wheel that is built from it, in dist/.
+.venv-dist/installed:
+	$(PYTHON) -m venv .venv-dist
+	.venv-dist/bin/python -m pip install --quiet --upgrade pip build
+	touch $@
+
+dist: .venv-dist/installed
+	rm -rf dist
+	.venv-dist/bin/python -m build
+
+# The wheel alone in an empty environment, away from the sources: its command, its YAMLs, and its start-up hook.
+smoke: dist
+	rm -rf .venv-smoke
+	$(PYTHON) -m venv .venv-smoke
+	.venv-smoke/bin/python -m pip install --quiet dist/*.whl
+	cd .venv-smoke && bin/yolo-dyn info model=yolov8n-sgdm.yaml
+	cd .venv-smoke && bin/python -c "from ultralytics import YOLO; print(YOLO('yolov8n-sgdm.yaml').model.model[22])"
+
 clean:
-	rm -rf .venv .venv-docs site .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .venv-docs .venv-dist .venv-smoke dist site .mypy_cache .ruff_cache .pytest_cache

@@ -1,4 +1,4 @@
-"""What the site adds to the pages of this folder: the two READMEs as pages, and the page of the commands.
+"""What the site adds to the pages of this folder: the READMEs as pages, and the page of the commands.
 
 `python docs/hooks.py` writes `docs/commands.md` from the table of commands and from their docstrings. They are read,
 not imported: the site is built without torch.
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-READMES = {"README.md": "index.md", "datasets/README.md": "datasets.md"}
+READMES = {"README.md": "index.md", "datasets/README.md": "datasets.md", "examples/README.md": "examples.md"}
 
 INTRO = """# Commands
 

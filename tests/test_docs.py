@@ -35,7 +35,8 @@ from yolo_dyn.data import shapes
 from yolo_dyn.robustness import corruptions
 from yolo_dyn.study.definition import read_study
 
-PAGES = ["README.md", "datasets/README.md", *sorted(p.relative_to(ROOT).as_posix() for p in ROOT.glob("docs/**/*.md"))]
+READMES = ["README.md", "datasets/README.md", "examples/README.md"]
+PAGES = [*READMES, *sorted(p.relative_to(ROOT).as_posix() for p in ROOT.glob("docs/**/*.md"))]
 LANGUAGES = ("bash", "diff", "python", "toml", "yaml")
 
 

@@ -1,0 +1,138 @@
+"""What stands in several files outside the package says the same in all: versions, commands, and what is handed on."""
+
+import re
+import subprocess
+from typing import Any
+
+import pytest
+import yaml
+from helpers import ROOT
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+import yolo_dyn
+from yolo_dyn.integration.versions import VALIDATED
+
+KIT = [
+    ".pre-commit-config.yaml",
+    "CITATION.cff",
+    *(p.relative_to(ROOT).as_posix() for p in ROOT.glob(".github/**/*.yml")),
+]
+
+
+def read(file: str) -> str:
+    return (ROOT / file).read_text(encoding="utf-8")
+
+
+def parsed(file: str) -> Any:
+    return yaml.safe_load(read(file))
+
+
+def requirement(package: str) -> Requirement:
+    """What pyproject.toml asks of a package. (Python 3.10 has no reader of TOML.)"""
+    return Requirement(re.search(rf'^ +"({package}[<>=][^"]+)"', read("pyproject.toml"), re.MULTILINE)[1])
+
+
+def bounds(package: str) -> tuple[str, str]:
+    ends = {spec.operator: spec.version for spec in requirement(package).specifier}
+    return ends[">="], ends.get("<=") or ends["<"]
+
+
+def steps() -> list[str]:
+    """The commands of the workflow."""
+    jobs = parsed(".github/workflows/ci.yml")["jobs"].values()
+    return [step["run"] for job in jobs for step in job["steps"] if "run" in step]
+
+
+def matrix() -> dict[str, dict[str, str]]:
+    """The versions at each end, by the name of the end."""
+    rows = parsed(".github/workflows/ci.yml")["jobs"]["test"]["strategy"]["matrix"]["include"]
+    return {row["end"]: row for row in rows}
+
+
+@pytest.mark.parametrize("file", KIT)
+def test_yaml_is_read(file):
+    assert isinstance(parsed(file), dict)
+
+
+def test_the_kit_is_whole():
+    assert len(KIT) == 5
+    for file in ("bug.yml", "layer.yml"):
+        form = parsed(f".github/ISSUE_TEMPLATE/{file}")
+        assert {"name", "description", "body"} <= form.keys()
+        fields = [part["id"] for part in form["body"]]
+        assert len(fields) == len(set(fields))
+
+
+def test_the_workflow_runs_both_ends_of_the_ranges():
+    ends = matrix()
+    assert ends.keys() == {"oldest", "newest"}
+    assert [ends[end]["ultralytics"] for end in ("oldest", "newest")] == [*bounds("ultralytics")] == [*VALIDATED]
+    lowest, beyond = (Version(version).release for version in bounds("torch"))
+    oldest = Version(ends["oldest"]["torch"])
+    assert oldest.release[:2] == lowest
+    assert oldest in requirement("torch").specifier
+    major, minor, rest = ends["newest"]["torch"].split(".")
+    assert rest == "*"
+    assert (int(major), int(minor) + 1) == beyond
+    assert f'requires-python = ">={ends["oldest"]["python"]}"' in read("pyproject.toml")
+    assert Version(ends["newest"]["python"]) > Version(ends["oldest"]["python"])
+
+
+def test_the_workflow_runs_what_the_makefile_has():
+    targets = re.findall(r"^([\w-]+):", read("Makefile"), re.MULTILINE)
+    made = [step.removeprefix("make ") for step in steps() if step.startswith("make ")]
+    assert {"lint", "test", "docs", "smoke"} == {*made} <= {*targets}
+    assert [step for step in steps() if not step.startswith("make ")] == [
+        "printf 'torch==%s\\nultralytics==%s\\n' '${{ matrix.torch }}' '${{ matrix.ultralytics }}' > constraints.txt"
+    ]
+
+
+def test_hooks_are_the_linters_of_the_makefile():
+    hooks = [hook["entry"] for repo in parsed(".pre-commit-config.yaml")["repos"] for hook in repo["hooks"]]
+    recipe = re.search(r"^lint: setup\n((?:\t.*\n)+)", read("Makefile"), re.MULTILINE)[1]
+    linters = re.findall(r"\$\(BIN\)/(ruff \w+|mypy)", recipe)
+    assert [re.match(r"\.venv/bin/(ruff \w+|mypy)", entry)[1] for entry in hooks] == linters
+
+
+def test_the_citation_is_of_this_version_and_of_the_papers():
+    cited = parsed("CITATION.cff")
+    assert cited["version"] == yolo_dyn.__version__
+    assert f'license = "{cited["license"]}"' in read("pyproject.toml")
+    readme = " ".join(read("README.md").split())
+    assert len(cited["references"]) == 4
+    for paper in cited["references"]:
+        assert paper["title"] in readme
+        short = ", ".join(
+            " ".join([*(f"{name[0]}." for name in person["given-names"].split()), person["family-names"]])
+            for person in paper["authors"]
+        )
+        assert f": {short}. *{paper['title']}.*" in readme
+    identifiers = re.findall(r"arXiv:([\d.]+)|doi: (\S+)", read("CITATION.cff"))
+    layers = "".join(file.read_text(encoding="utf-8") for file in (ROOT / "yolo_dyn" / "layers").glob("*.py"))
+    known = layers + readme
+    assert len(identifiers) == 5
+    assert all(arxiv + doi in known for arxiv, doi in identifiers)
+
+
+def test_the_changelog_has_this_version():
+    sections = re.findall(r"^## \[(.+?)\]", read("CHANGELOG.md"), re.MULTILINE)
+    assert sections[0] == "Unreleased"
+    assert yolo_dyn.__version__ in read("CHANGELOG.md").split("\n### ")[0]
+    assert f"`v{yolo_dyn.__version__}`" in read("RELEASING.md")
+
+
+def test_the_sdist_holds_what_builds_and_tests_it():
+    """hatchling takes what git does not ignore: nothing of this may be ignored, or left out by a setting."""
+    needed = ["pyproject.toml", "README.md", "LICENSE", "Makefile", "mkdocs.yml", "yolo_dyn.pth", "CHANGELOG.md", *KIT]
+    for folder in ("yolo_dyn", "models_yaml", "datasets/recipes", "docs", "examples", "tests"):
+        files = [file for ending in ("py", "yaml", "j2", "md") for file in (ROOT / folder).rglob(f"*.{ending}")]
+        assert files, folder
+        needed += [file.relative_to(ROOT).as_posix() for file in files]
+    assert all((ROOT / file).is_file() for file in needed)
+    assert "[tool.hatch.build.targets.sdist]" not in read("pyproject.toml")
+    if not (ROOT / ".git").exists():
+        pytest.skip("what git ignores is told by git alone, and this is no checkout")
+    asked = ["git", "check-ignore", "--no-index", "--stdin"]
+    ignored = subprocess.run(asked, cwd=ROOT, input="\n".join(needed), capture_output=True, text=True)
+    assert ignored.returncode == 1, ignored.stdout + ignored.stderr  # 1: none of them
