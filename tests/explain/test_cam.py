@@ -17,7 +17,7 @@ from yolo_dyn import YoloDynError, cli
 from yolo_dyn.data import shapes
 from yolo_dyn.data.images import evaluation_set, read_image
 from yolo_dyn.explain.cam import cam
-from yolo_dyn.explain.explained import Network, Wanted, score_of
+from yolo_dyn.explain.explained import Network, Selection, score_of
 from yolo_dyn.explain.heat import heat, traced_maps
 from yolo_dyn.explain.views import View, centre_crop, letterboxed
 from yolo_dyn.robustness import corrupt
@@ -121,7 +121,7 @@ def test_it_is_the_published_formula(scale):
     weight[0] = 2 * weight[1].abs().max()  # the class that is predicted is not the one that is wanted
     network = Network("tiny", HandMade(row, SquaredLight(weight), "classify").double())
     pixels = torch.rand(1, 3, 8, 8).double()
-    result = heat(network, pixels, Wanted(target="dark"))
+    result = heat(network, pixels, Selection(target="dark"))
 
     maps = row(pixels)[0].detach().numpy()
     channels, height, width = maps.shape
@@ -195,13 +195,13 @@ def test_a_channel_that_sums_to_less_than_nothing_does_not_turn_the_map_over():
     pixels = torch.zeros(1, 3, SIDE, SIDE)
     pixels[..., 80:96, 16:40] = 1  # 6 of 256 cells
     network = Network("opposed", HandMade(Opposed(250), BrightCells(), "detect"))
-    result = heat(network, pixels, Wanted(conf=0.5))
+    result = heat(network, pixels, Selection(conf=0.5))
     assert len(result.scores) == 6
     inside = pixels[0, 0].numpy() > 0
     assert result.square[inside].mean() > 0.7
     assert result.square[~inside].mean() < 0.05
     with traced_maps(network, []) as maps:  # by the formula as it stands it is turned over
-        published = GradCAMPlusPlus(score_of(network, Wanted(conf=0.5)), maps)(pixels, [lambda score: score])[0]
+        published = GradCAMPlusPlus(score_of(network, Selection(conf=0.5)), maps)(pixels, [lambda score: score])[0]
     assert published[inside].mean() < 0.3
     assert published[~inside].mean() > 0.9
 
@@ -210,7 +210,7 @@ def test_a_channel_that_sums_to_less_than_nothing_does_not_turn_the_map_over():
 def test_a_detectors_map_is_that_of_the_heads_inputs_and_of_the_sum_of_logits(yaml, random_network):
     network = random_network(yaml)
     pixels = drawing()
-    result = heat(network, pixels, Wanted(conf=0.01, max_det=5))
+    result = heat(network, pixels, Selection(conf=0.01, max_det=5))
     assert len(result.scores) == 5
     assert np.abs(result.square - by_hand(network, pixels, result.scores)).max() < 1e-3
     one_less = by_hand(network, pixels, result.scores[1:])
@@ -221,9 +221,9 @@ def test_gradients_of_other_levels_do_not_come_in_through_the_neck(random_networ
     network = random_network("yolov8n.yaml")
     pixels = drawing()
     network.rows[-1].cv3[2][-1].bias.data += 4  # so that objects are found on P5 alone
-    own = heat(network, pixels, Wanted(conf=0.5)).square
-    rows = heat(network, pixels, Wanted(conf=0.5), layer=[15, 18, 21]).square  # the same maps
-    assert np.abs(own - heat(network, pixels, Wanted(conf=0.5), layer=[21]).square).max() < 1e-5
+    own = heat(network, pixels, Selection(conf=0.5)).square
+    rows = heat(network, pixels, Selection(conf=0.5), layer=[15, 18, 21]).square  # the same maps
+    assert np.abs(own - heat(network, pixels, Selection(conf=0.5), layer=[21]).square).max() < 1e-5
     assert np.abs(own - rows).max() > 0.02
 
 
@@ -240,7 +240,7 @@ def test_the_heat_lies_where_the_score_comes_from(task, size, tmp_path):
     bottom, right = top + short // 4, left + short // 4
     image[top:bottom, left:right] = 255
     view = seen(task, tmp_path, image)
-    result = heat(hand_made(task), view.pixels, Wanted(conf=0.5))
+    result = heat(hand_made(task), view.pixels, Selection(conf=0.5))
     laid = view.lay_back(result.square)
     assert laid.shape == size
     hot = np.where(np.nan_to_num(laid) > 0.5, np.nan_to_num(laid), 0)
@@ -306,7 +306,7 @@ def test_gradients_flow_through_our_layers_and_leave_nothing_behind(yaml, random
     network, pixels = random_network(yaml), drawing()
     plain = network.net(pixels)[0]
     for layer in (None, [4], [6, 4]):  # from row 4 to the scores they pass through our layers
-        result = heat(network, pixels, Wanted(conf=0, max_det=3), layer)
+        result = heat(network, pixels, Selection(conf=0, max_det=3), layer)
         assert result.square.shape == (192, 192)
         assert (result.square.min(), result.square.max()) == pytest.approx((0, 1), abs=1e-5)
         assert len(result.scores) == 3
@@ -320,17 +320,17 @@ def test_a_fused_model_has_the_same_map(random_network):
     whole = random_network("yolov8n-sgdm.yaml")
     pixels = drawing()
     fused = Network("fused", copy.deepcopy(whole.net).fuse(verbose=False))
-    one, other = (heat(network, pixels, Wanted(conf=0.01, max_det=5), [9]).square for network in (whole, fused))
+    one, other = (heat(network, pixels, Selection(conf=0.01, max_det=5), [9]).square for network in (whole, fused))
     assert np.abs(one - other).max() < 0.01
 
 
 def test_nothing_found_is_no_heat_and_a_certain_score_breaks_nothing(tmp_path):
     dark, white = (seen("detect", tmp_path, np.full((64, 96, 3), value, np.uint8)) for value in (0, 255))
-    nothing = heat(hand_made("detect"), dark.pixels, Wanted(conf=0.5))
+    nothing = heat(hand_made("detect"), dark.pixels, Selection(conf=0.5))
     assert (len(nothing.boxes), nothing.square.max()) == (0, 0)
     network = hand_made("detect")
     network.rows[-1].steepness = 4000  # the scores are 1.0 to the last bit, and their logits infinite
-    certain = heat(network, white.pixels, Wanted(conf=0.5))
+    certain = heat(network, white.pixels, Selection(conf=0.5))
     assert certain.scores.min() == 1
     assert np.isfinite(certain.square).all()
 
@@ -340,7 +340,7 @@ def test_a_target_picks_the_detections_of_a_class(by_itself, random_network):
     network, pixels = random_network("yolo26n.yaml"), drawing()
     network.rows[-1].end2end = by_itself
     for name, number in (("a", 0), ("b", 1)):
-        found = heat(network, pixels, Wanted(conf=0, target=name))
+        found = heat(network, pixels, Selection(conf=0, target=name))
         assert set(found.classes.tolist()) == {number}
         assert found.square.max() == pytest.approx(1, abs=1e-3)
         assert (found.boxes[:, 2:] > found.boxes[:, :2]).all()
@@ -409,7 +409,7 @@ def test_what_is_explained_is_what_is_evaluated(sigma, detectors):
     for number in range(5):
         file = images.files[number]
         view = letterboxed(corrupter(read_image(file), file.name), 192)
-        mine = heat(network, view.pixels, Wanted(conf=0.03, max_det=10))
+        mine = heat(network, view.pixels, Selection(conf=0.03, max_det=10))
         left, top, width, height, scores, classes = evaluated[evaluated[:, 0] == number, 1:][:10].T
         assert np.allclose(view.boxes(mine.boxes), np.stack([left, top, left + width, top + height], 1), atol=1)
         assert np.allclose(mine.scores, scores, atol=1e-3)

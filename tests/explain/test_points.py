@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from yolo_dyn import YoloDynError, cli, layers
-from yolo_dyn.explain.points import look, points
+from yolo_dyn.explain.points import points, samplings
 
 MODEL = "yolov8n-sgdm-a2d2c.yaml"
 
@@ -24,7 +24,7 @@ def test_the_points_and_weights_are_those_of_the_layer(options):
     torch.manual_seed(0)
     layer = layers.A2D2C(3, 8, 3, 2, num_experts=2, num_points=7, **options)
     net, x = nn.Sequential(layer).eval(), torch.rand(1, 3, 20, 30)
-    seen = look(net, {"0": layer}, x)[0]
+    seen = samplings(net, {"0": layer}, x)[0]
     responses = layer.experts.responses(x)[0].unflatten(0, (2, 8))  # [K, C_out, H', W']
     assert np.allclose(seen.features, responses.mean((0, 1)).detach())
     maps = x.expand(2, -1, -1, -1) if options.get("evidence") == "input" else responses
@@ -35,7 +35,7 @@ def test_the_points_and_weights_are_those_of_the_layer(options):
     expected = torch.softmax(torch.relu(layer.router(means)).mean(1), 0).detach()
     assert np.allclose(seen.attention, expected, atol=1e-6)
     layer.fuse(torch.ones(8, 3, 3, 3))
-    assert np.allclose(look(net, {"0": layer}, x)[0].attention, expected, atol=1e-6)
+    assert np.allclose(samplings(net, {"0": layer}, x)[0].attention, expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("model", [MODEL, "resnet18-a2d2cplus-cls.yaml"])

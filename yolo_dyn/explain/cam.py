@@ -8,7 +8,7 @@ import numpy as np
 
 from yolo_dyn.data.images import EvaluationSet, read_image, source_name, unlabelled
 from yolo_dyn.errors import YoloDynError
-from yolo_dyn.explain.explained import Network, Wanted
+from yolo_dyn.explain.explained import Network, Selection
 from yolo_dyn.explain.heat import Heat, heat
 from yolo_dyn.explain.views import centre_crop, letterboxed
 from yolo_dyn.integration.api import chosen_device
@@ -47,27 +47,27 @@ def cam(
     Args:
         model: checkpoints of detection or classification models.
         source: folder, file or pattern of images.
-        sigma: standard deviations of Gaussian noise in grey levels; 0 and 25 where nothing is given. The clean image
+        sigma: standard deviations of Gaussian noise in grey levels; 0 and 25 if nothing is given. The clean image
             is always drawn.
-        images: file names to draw; the first ones of the source where nothing is given.
+        images: file names to draw; the first ones of the source if nothing is given.
         count: how many to draw.
-        layer: numbers of the rows whose maps are taken; those that the head reads where nothing is given.
+        layer: numbers of the rows whose maps are taken; those that the head reads if nothing is given.
         target: class name: the detections of this class alone, or a classifier's reasons for it in place of the
             class it predicts.
         conf: least score of a detection.
         max_det: most detections of an image.
         seed: of the noise.
         imgsz: images are letterboxed to a square of so many pixels, for a classifier cut to it; 640, for a
-            classifier 224, where it is 0.
-        device: torch device; the first GPU where there is one, else the CPU.
-        name: of the folder for the picture, inside `project`; that of the source where it is empty.
+            classifier 224, if it is 0.
+        device: torch device; the first GPU if there is one, else the CPU.
+        name: of the folder for the picture, inside `project`; that of the source if it is empty.
         project: folder of all such folders.
 
     Returns:
         A line that says which images were drawn, and where the picture is.
 
     Raises:
-        YoloDynError: where something does not fit, before anything long begins.
+        YoloDynError: if something does not fit, before anything long begins.
     """
     if not 0 <= conf <= 1 or max_det < 1:
         raise YoloDynError(f"conf must lie in 0..1 and max_det be at least 1, got {conf} and {max_det}")
@@ -79,12 +79,12 @@ def cam(
         print(f"skipped {file}: {reason}")
     for network in networks:
         network.check_rows(layer or [])
-        network.number(target)
+        network.class_id(target)
         network.side(imgsz)
     folder = writable(Path(project) / (name or source_name(source)), "")
-    wanted = Wanted(conf, max_det, target)
+    selection = Selection(conf, max_det, target)
     panels = [
-        [_panel(network, shown, number, corrupter, imgsz, wanted, layer) for network in networks]
+        [_panel(network, shown, number, corrupter, imgsz, selection, layer) for network in networks]
         for number in range(len(shown.files))
         for corrupter in (Corrupter(find("gaussian_noise") if s else None, s, seed) for s in conditions)
     ]
@@ -100,7 +100,7 @@ class Panel:
     file: str
     condition: str
     label: str  # of the model
-    found: str  # in words
+    caption: str  # the prediction in words
     image: Image  # with its noise, uint8 [H, W, C]
     heat: np.ndarray  # [H, W], 0..1, NaN where the network sees nothing
     boxes: np.ndarray  # [n, 4], left, top, right, bottom in pixels of the image
@@ -116,11 +116,11 @@ def _torch_device(device: str) -> str:
 
 
 def _channels(networks: list[Network]) -> int:
-    found = {network.label: network.channels for network in networks}
-    if len(set(found.values())) > 1:
-        raise YoloDynError(f"models must take images of as many channels, to see the same pixels; they take {found}")
+    channels = {network.label: network.channels for network in networks}
+    if len(set(channels.values())) > 1:
+        raise YoloDynError(f"models must take images of as many channels, to see the same pixels; they take {channels}")
     if networks[0].channels != 3 and not all(network.detects for network in networks):
-        raise YoloDynError(f"a classification model must take 3 channels, {networks[0].label!r} takes {found}")
+        raise YoloDynError(f"a classification model must take 3 channels, {networks[0].label!r} takes {channels}")
     return networks[0].channels
 
 
@@ -130,18 +130,18 @@ def _panel(
     number: int,
     corrupter: Corrupter,
     imgsz: int,
-    wanted: Wanted,
+    selection: Selection,
     layer: list[int] | None,
 ) -> Panel:
     file, side = images.files[number], network.side(imgsz)
     image = corrupter(read_image(file, images.channels), file.name)
     view = letterboxed(image, side) if network.detects else centre_crop(image, side)
-    result = heat(network, view.pixels, wanted, layer)
+    result = heat(network, view.pixels, selection, layer)
     condition = f"sigma {corrupter.strength:g}" if corrupter.corruption else CLEAN
-    found = _words(network, result, wanted.target)
-    print(f"{file.name}, {condition}, {network.label}: {found}")
+    caption = _words(network, result, selection.target)
+    print(f"{file.name}, {condition}, {network.label}: {caption}")
     return Panel(
-        file.name, condition, network.label, found, image, view.lay_back(result.square), view.boxes(result.boxes)
+        file.name, condition, network.label, caption, image, view.lay_back(result.square), view.boxes(result.boxes)
     )
 
 
@@ -161,9 +161,9 @@ def draw(panels: list[list[Panel]], path: Path) -> None:
     """
     import matplotlib.pyplot as plt
 
-    tall = [PANEL * line[0].image.shape[0] / line[0].image.shape[1] for line in panels]
-    size = (PANEL * (len(panels[0]) + 1), sum(tall) + 0.5 * len(tall) + 0.6)
-    shape = {"squeeze": False, "layout": "constrained", "height_ratios": tall}
+    heights = [PANEL * line[0].image.shape[0] / line[0].image.shape[1] for line in panels]
+    size = (PANEL * (len(panels[0]) + 1), sum(heights) + 0.5 * len(heights) + 0.6)
+    shape = {"squeeze": False, "layout": "constrained", "height_ratios": heights}
     figure, axes = plt.subplots(len(panels), len(panels[0]) + 1, figsize=size, **shape)
     for line, (first, *others) in zip(panels, axes, strict=True):
         image = line[0].image
@@ -192,5 +192,5 @@ def _overlay(axis: Any, panel: Panel) -> Any:
         for colour, width in (("black", 1.4), ("white", 0.6)):  # seen on any colour
             size = right - left, bottom - top
             axis.add_patch(Rectangle((left, top), *size, fill=False, edgecolor=colour, linewidth=width))
-    axis.set_title(f"{panel.label}, {panel.condition}\n{panel.found}", fontsize=8)
+    axis.set_title(f"{panel.label}, {panel.condition}\n{panel.caption}", fontsize=8)
     return colours

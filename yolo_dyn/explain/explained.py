@@ -13,16 +13,16 @@ from yolo_dyn.integration import image_channels
 from yolo_dyn.integration.api import detection_heads, load_model
 from yolo_dyn.robustness.evaluate import Settings
 
-SIZES = {"detect": 640, "classify": 224}  # of the square, by task, where none is asked for
+SIZES = {"detect": 640, "classify": 224}  # of the square, by task, if none is asked for
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What is explained: detections by their least score and greatest number, or all of one class."""
+class Selection:
+    """Which predictions are explained: detections by their least score and greatest number, or those of one class."""
 
     conf: float = 0.25
     max_det: int = Settings.max_det
-    target: str = ""  # class name; every class of a detector, the predicted one of a classifier, where it is empty
+    target: str = ""  # class name; every class of a detector, the predicted one of a classifier, if it is empty
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Network:
         """Open a checkpoint; its file is not changed.
 
         Raises:
-            YoloDynError: where it is missing, is no checkpoint, or ends in a head other than Detect's or Classify's.
+            YoloDynError: if it is missing, is no checkpoint, or ends in a head other than Detect's or Classify's.
         """
         if not file.endswith(".pt"):
             raise YoloDynError(f"model {file!r} must be a checkpoint (.pt): an exported model has no gradients")
@@ -74,21 +74,21 @@ class Network:
         return image_channels(self.net)
 
     def side(self, imgsz: int) -> int:
-        """Side of the square that it is given: `imgsz`, or where that is 0, Ultralytics' for its task.
+        """Side of the square that it is given: `imgsz`, or if that is 0, Ultralytics' for its task.
 
         Raises:
-            YoloDynError: where the network cannot take such a square.
+            YoloDynError: if the network cannot take such a square.
         """
         side, stride = imgsz or SIZES[self.net.task], int(max(self.net.stride)) if self.detects else 1  # type: ignore
         if side < 1 or side % stride:
             raise YoloDynError(f"imgsz must be a multiple of {stride} for model {self.label!r}, got {imgsz}")
         return side
 
-    def number(self, target: str) -> int | None:
-        """The class of that name; None for an empty name.
+    def class_id(self, target: str) -> int | None:
+        """The number of the class of that name; None for an empty name.
 
         Raises:
-            YoloDynError: where there is none.
+            YoloDynError: if there is none.
         """
         numbers = {name: number for number, name in self.names.items()}
         if target and target not in numbers:
@@ -96,30 +96,30 @@ class Network:
         return numbers.get(target)
 
     def check_rows(self, layer: list[int]) -> None:
-        """Raise a YoloDynError where there is no row of such a number."""
+        """Raise a YoloDynError if there is no row of such a number."""
         for number in layer:
             if not 0 <= number < len(self.rows):
                 raise YoloDynError(f"layer={number}: model {self.label!r} has rows 0 to {len(self.rows) - 1}")
 
 
 class Score(nn.Module):
-    """A network that returns the one number to explain, ``[1]``, and keeps what it found."""
+    """A network that returns the one number to explain, ``[1]``, and keeps its prediction."""
 
-    def __init__(self, network: Network, wanted: Wanted) -> None:
+    def __init__(self, network: Network, selection: Selection) -> None:
         super().__init__()
-        self.network, self.net, self.wanted = network, network.net, wanted
-        self.chosen = network.number(wanted.target)
-        self.found: tuple[np.ndarray, np.ndarray, np.ndarray]
+        self.network, self.net, self.selection = network, network.net, selection
+        self.class_id = network.class_id(selection.target)
+        self.prediction: tuple[np.ndarray, np.ndarray, np.ndarray]  # boxes, scores, classes; see `heat.Heat`
 
 
 class ClassScore(Score):
-    """The logit of the predicted class, or of the one wanted."""
+    """The logit of the predicted class, or of the selected one."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        shares, logits = self.net(x)
-        number = int(logits.argmax()) if self.chosen is None else self.chosen
-        self.found = np.zeros((0, 4)), shares.detach()[0, [number]].cpu().numpy(), np.array([number])
-        return logits[:, number]
+        probabilities, logits = self.net(x)
+        class_id = int(logits.argmax()) if self.class_id is None else self.class_id
+        self.prediction = np.zeros((0, 4)), probabilities.detach()[0, [class_id]].cpu().numpy(), np.array([class_id])
+        return logits[:, class_id]
 
 
 class DetectionScore(Score):
@@ -128,38 +128,38 @@ class DetectionScore(Score):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         predicted = self.net(x)[0]
         if getattr(self.network.rows[-1], "end2end", False):
-            rows, scores = self._chosen(predicted[0])
+            rows, scores = self._end_to_end(predicted[0])
         else:
-            rows, scores = self._suppressed(predicted)
-        boxes, certain, classes = (part.cpu().numpy() for part in (rows[:, :4], rows[:, 4], rows[:, 5].long()))
-        self.found = boxes, certain, classes
+            rows, scores = self._after_nms(predicted)
+        boxes, confidences, classes = (part.cpu().numpy() for part in (rows[:, :4], rows[:, 4], rows[:, 5].long()))
+        self.prediction = boxes, confidences, classes
         if not len(scores):
             return 0 * predicted.sum()[None]  # no heat
         return torch.logit(scores, eps=1e-7).sum()[None]  # a score that was rounded to 1 has no finite logit
 
-    def _chosen(self, predicted: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _end_to_end(self, predicted: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Detections of a head that suppresses by itself, from ``[n, 6]`` with the best first, and their scores."""
-        kept = predicted[:, 4] > self.wanted.conf
-        if self.chosen is not None:
-            kept &= predicted[:, 5] == self.chosen
-        rows = predicted[kept][: self.wanted.max_det]
+        kept = predicted[:, 4] > self.selection.conf
+        if self.class_id is not None:
+            kept &= predicted[:, 5] == self.class_id
+        rows = predicted[kept][: self.selection.max_det]
         return rows.detach(), rows[:, 4]
 
-    def _suppressed(self, predicted: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _after_nms(self, predicted: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Detections after non-maximum suppression, from ``[1, 4 + classes, n]``, and their scores."""
-        rows, kept = nms.non_max_suppression(
+        rows, indices = nms.non_max_suppression(
             predicted.detach(),
-            self.wanted.conf,
+            self.selection.conf,
             Settings.iou,
-            classes=None if self.chosen is None else [self.chosen],
+            classes=None if self.class_id is None else [self.class_id],
             multi_label=True,
-            max_det=self.wanted.max_det,
+            max_det=self.selection.max_det,
             max_time_img=math.inf,
             return_idxs=True,
         )
-        return rows[0], predicted[0, 4 + rows[0][:, 5].long(), kept[0].long().view(-1)]
+        return rows[0], predicted[0, 4 + rows[0][:, 5].long(), indices[0].long().view(-1)]
 
 
-def score_of(network: Network, wanted: Wanted) -> Score:
+def score_of(network: Network, selection: Selection) -> Score:
     """The score that is explained, for the network's task."""
-    return DetectionScore(network, wanted) if network.detects else ClassScore(network, wanted)
+    return DetectionScore(network, selection) if network.detects else ClassScore(network, selection)

@@ -34,7 +34,7 @@ import torch
 from torch import nn
 
 from yolo_dyn.errors import YoloDynError
-from yolo_dyn.explain.explained import Network, Wanted, score_of
+from yolo_dyn.explain.explained import Network, Selection, score_of
 
 
 @dataclass(frozen=True)
@@ -47,23 +47,25 @@ class Heat:
     classes: np.ndarray  # [n]
 
 
-def heat(network: Network, pixels: torch.Tensor, wanted: Wanted | None = None, layer: list[int] | None = None) -> Heat:
+def heat(
+    network: Network, pixels: torch.Tensor, selection: Selection | None = None, layer: list[int] | None = None
+) -> Heat:
     """Explain what a network finds in an image.
 
     Args:
         network: it is not changed.
         pixels: ``[1, C, S, S]`` in 0..1.
-        wanted: what to explain.
-        layer: numbers of the rows whose maps are taken; those that the head reads where there are none.
+        selection: which predictions to explain.
+        layer: numbers of the rows whose maps are taken; those that the head reads if there are none.
 
     Returns:
         The map, zero everywhere where nothing is found.
 
     Raises:
-        YoloDynError: where a row gives no map, one of a single position or none that the scores depend on, or the
+        YoloDynError: if a row gives no map, one of a single position or none that the scores depend on, or the
             library is missing.
     """
-    scores = score_of(network, wanted or Wanted())
+    scores = score_of(network, selection or Selection())
     with traced_maps(network, layer or []) as maps:
         cam = _grad_cam_plus_plus(scores, maps, f"layer={','.join(map(str, layer or []))}, model {network.label!r}")
         try:
@@ -75,7 +77,7 @@ def heat(network: Network, pixels: torch.Tensor, wanted: Wanted | None = None, l
                 )
         finally:
             cam.activations_and_grads.release()
-    return Heat(square, *scores.found)
+    return Heat(square, *scores.prediction)
 
 
 def _grad_cam_plus_plus(scores: nn.Module, maps: list[nn.Module], what: str) -> Any:
@@ -129,7 +131,7 @@ def _before_head(maps: list[nn.Module]) -> Callable[..., tuple[Any, ...]]:
     def trace(head: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         read, *rest = inputs
         levels = list(read) if isinstance(read, (list, tuple)) else [read]
-        traced = [given(_with_gradient(level)) for given, level in zip(maps, levels, strict=False)]
+        traced = [identity(_with_gradient(level)) for identity, level in zip(maps, levels, strict=False)]
         traced += levels[len(maps) :]
         return (traced if isinstance(read, (list, tuple)) else traced[0], *rest)
 
@@ -137,5 +139,5 @@ def _before_head(maps: list[nn.Module]) -> Callable[..., tuple[Any, ...]]:
 
 
 def _with_gradient(x: torch.Tensor) -> torch.Tensor:
-    """The same values as a new tensor of the graph, which begins here where it has not begun: backward stops here."""
+    """The same values as a new tensor of the graph, which begins here if it has not begun: backward stops here."""
     return (x if x.requires_grad else x.detach().requires_grad_()).clone()

@@ -26,49 +26,49 @@ def points(model: str, source: str, layer: list[str] | None = None, imgsz: int =
     Args:
         model: checkpoint or YAML of a detection or classification model.
         source: an image; the first one of a folder or pattern.
-        layer: names of the layers to draw, as `named_modules` gives them; all where nothing is given.
+        layer: names of the layers to draw, as `named_modules` gives them; all if nothing is given.
         imgsz: images are letterboxed to a square of so many pixels, for a classifier cut to it; 640, for a
-            classifier 224, where it is 0.
+            classifier 224, if it is 0.
         out: the picture to write.
 
     Returns:
         A line that says what was drawn, and where the picture is.
 
     Raises:
-        YoloDynError: where the model has no such layer, or something does not fit.
+        YoloDynError: if the model has no such layer, or something does not fit.
     """
     if not Path(out).absolute().parent.is_dir():
         raise YoloDynError(f"the folder of out={out} does not exist")
     network = Network(model, load_model(model).eval())
     if network.net.task not in SIZES:
         raise YoloDynError(f"model {model!r} is a {network.net.task} model; it must be one of {', '.join(SIZES)}")
-    chosen = _layers(network, layer)
+    layers = _layers(network, layer)
     pixels, file = _pixels(network, source, network.side(imgsz))
-    draw(pixels[0].permute(1, 2, 0).numpy(), look(network.net, chosen, pixels), Path(out))
-    return f"{file}: {len(chosen)} of {model}'s layers drawn to {out}"
+    draw(pixels[0].permute(1, 2, 0).numpy(), samplings(network.net, layers, pixels), Path(out))
+    return f"{file}: {len(layers)} of {model}'s layers drawn to {out}"
 
 
 @dataclass(frozen=True)
-class Look:
-    """What one layer saw of an image."""
+class Sampling:
+    """Where one layer samples an image, and what it makes of it."""
 
     layer: str
     features: np.ndarray  # [H', W'], mean of the responses of all kernels and channels
-    places: np.ndarray  # [K, M, 2], x and y in 0..1; an M of 0 where the whole map is averaged
+    places: np.ndarray  # [K, M, 2], x and y in 0..1; an M of 0 if the whole map is averaged
     attention: np.ndarray  # [K]
 
 
-def _layers(network: Network, wanted: list[str] | None) -> dict[str, A2D2C]:
-    found = {name: module for name, module in network.net.named_modules() if isinstance(module, A2D2C)}
-    if not found:
+def _layers(network: Network, names: list[str] | None) -> dict[str, A2D2C]:
+    layers = {name: module for name, module in network.net.named_modules() if isinstance(module, A2D2C)}
+    if not layers:
         raise YoloDynError(f"model {network.label!r} has no A2D2C layer, whose points could be drawn")
-    for name in wanted or []:
-        if name not in found:
+    for name in names or []:
+        if name not in layers:
             raise YoloDynError(
-                f"layer={name} is no A2D2C layer of model {network.label!r}{nearest(name, found)}"
-                f" (layers: {', '.join(found)})"
+                f"layer={name} is no A2D2C layer of model {network.label!r}{nearest(name, layers)}"
+                f" (layers: {', '.join(layers)})"
             )
-    return {name: found[name] for name in wanted or found}
+    return {name: layers[name] for name in names or layers}
 
 
 def _pixels(network: Network, source: str, side: int) -> tuple[Tensor, str]:
@@ -81,21 +81,21 @@ def _pixels(network: Network, source: str, side: int) -> tuple[Tensor, str]:
 
 
 @torch.no_grad()
-def look(net: nn.Module, chosen: dict[str, A2D2C], pixels: Tensor) -> list[Look]:
-    """Run a network on an image, ``[1, C, S, S]``, and ask its layers what they saw."""
-    seen: dict[str, tuple[Tensor, Tensor | None]] = {}
+def samplings(net: nn.Module, layers: dict[str, A2D2C], pixels: Tensor) -> list[Sampling]:
+    """Run a network on an image, ``[1, C, S, S]``, and read what its layers sample."""
+    inputs: dict[str, tuple[Tensor, Tensor | None]] = {}
 
     def keep(name: str) -> Any:
-        return lambda module, args, given: seen.update({name: (args[0], given.get("guide"))})
+        return lambda module, args, kwargs: inputs.update({name: (args[0], kwargs.get("guide"))})
 
-    hooks = [layer.register_forward_pre_hook(keep(name), with_kwargs=True) for name, layer in chosen.items()]
+    hooks = [layer.register_forward_pre_hook(keep(name), with_kwargs=True) for name, layer in layers.items()]
     net(pixels)
     for hook in hooks:
         hook.remove()
-    return [_look(name, layer, *seen[name]) for name, layer in chosen.items()]
+    return [_sampling(name, layer, *inputs[name]) for name, layer in layers.items()]
 
 
-def _look(name: str, layer: A2D2C, x: Tensor, guide: Tensor | None) -> Look:
+def _sampling(name: str, layer: A2D2C, x: Tensor, guide: Tensor | None) -> Sampling:
     responses = layer.experts.responses(x, guide)
     height, width = (x if layer.evidence == "input" else responses).shape[2:]
     positions = layer.positions(height, width)
@@ -103,31 +103,31 @@ def _look(name: str, layer: A2D2C, x: Tensor, guide: Tensor | None) -> Look:
     if positions is not None:
         places = torch.stack([(positions[1] + 0.5) / width, (positions[0] + 0.5) / height], 2)
     attention = torch.softmax(layer.logits(x, guide) / layer.temperature, 1)[0]
-    return Look(name, responses[0].mean(0).numpy(), places.numpy(), attention.numpy())
+    return Sampling(name, responses[0].mean(0).numpy(), places.numpy(), attention.numpy())
 
 
-def draw(image: np.ndarray, looks: list[Look], path: Path) -> None:
+def draw(image: np.ndarray, rows: list[Sampling], path: Path) -> None:
     """Draw a row for each layer: the image, the feature map, and a panel with the points of each kernel.
 
     Args:
         image: as the network sees it, ``[S, S, C]``, values in 0..1.
-        looks: of each layer.
+        rows: of each layer.
         path: picture to write.
     """
     import matplotlib.pyplot as plt
 
-    columns = 2 + max(len(look.attention) for look in looks)
-    size = (PANEL * columns, (PANEL + 0.3) * len(looks))
-    figure, axes = plt.subplots(len(looks), columns, figsize=size, squeeze=False, layout="constrained")
+    columns = 2 + max(len(row.attention) for row in rows)
+    size = (PANEL * columns, (PANEL + 0.3) * len(rows))
+    figure, axes = plt.subplots(len(rows), columns, figsize=size, squeeze=False, layout="constrained")
     for axis in axes.flat:
         axis.axis("off")
-    for look, (first, second, *others) in zip(looks, axes, strict=True):
+    for row, (first, second, *others) in zip(rows, axes, strict=True):
         first.imshow(image.clip(0, 1), cmap="gray", extent=WHOLE)
-        first.set_title(look.layer, fontsize=8)
-        second.imshow(look.features, cmap="gray", extent=WHOLE)
-        second.set_title(f"mean response, {look.features.shape[0]}x{look.features.shape[1]}", fontsize=8)
-        for number, (axis, places, share) in enumerate(zip(others, look.places, look.attention, strict=False), 1):
-            axis.imshow(look.features, cmap="gray", extent=WHOLE, alpha=0.5)
+        first.set_title(row.layer, fontsize=8)
+        second.imshow(row.features, cmap="gray", extent=WHOLE)
+        second.set_title(f"mean response, {row.features.shape[0]}x{row.features.shape[1]}", fontsize=8)
+        for number, (axis, places, share) in enumerate(zip(others, row.places, row.attention, strict=False), 1):
+            axis.imshow(row.features, cmap="gray", extent=WHOLE, alpha=0.5)
             axis.scatter(*places.T, s=6, color=VERMILLION, linewidths=0)
             axis.set_title(f"kernel {number}: {share:.3f}", fontsize=8)
     figure.savefig(path, **SAVED)

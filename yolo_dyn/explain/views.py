@@ -17,7 +17,7 @@ class View:
     pixels: torch.Tensor  # [1, C, S, S], values in 0..1
     original: tuple[int, int]  # height and width of the image
     resized: tuple[int, int]  # height and width that the whole image has at the network's scale
-    corner: tuple[int, int]  # row and column of its first pixel in the square; negative where it is cut off
+    corner: tuple[int, int]  # row and column of its first pixel in the square; negative if it is cut off
 
     def lay_back(self, square: np.ndarray) -> np.ndarray:
         """Resize a map of the square, ``[S, S]``, to the image: float32 ``[H, W]``, NaN where the network saw nothing.
