@@ -19,7 +19,7 @@ from yolo_dyn.integration.api import load_model
 class Fingerprint:
     """A network with a layer, its parameters in millions, and its multiply-adds in millions.
 
-    `decimals` are those of the paper's parameters; `note` says why a count does not follow, and is empty where it does.
+    `decimals` are those of the paper's parameters; `note` says why a count does not follow, and is empty if it does.
     """
 
     name: str
@@ -63,7 +63,7 @@ def _dcd(name: str, pool: int) -> nn.Module:
     return convert(model, "DCD", lambda name, m: name == "fc", inner=32, squeezed=32)
 
 
-def _mobilenet(width: float) -> nn.Module:
+def _odconv_mobilenet(width: float) -> nn.Module:
     return convert(_network("mobilenet_v2", width_mult=width), "ODConv", c.all_but_stem)
 
 
@@ -102,7 +102,7 @@ FINGERPRINTS = (
         Fingerprint(
             f"MobileNetV2 x{width}, ODConv K=4",
             params,
-            partial(_mobilenet, width),
+            partial(_odconv_mobilenet, width),
         )
         for width, params in ((0.5, 4.436), (0.75, 7.496), (1.0, 11.512))
     ),
@@ -164,14 +164,16 @@ FINGERPRINTS = (
 def fingerprints() -> None:
     """Print the parameters of the papers' networks beside those of what is built here."""
     print(f"{'network':<36}{'paper, M':>12}{'built, M':>12}")
-    for mark in FINGERPRINTS:
-        model = mark.build()
+    for fingerprint in FINGERPRINTS:
+        model = fingerprint.build()
         params = sum(p.numel() for p in model.parameters()) / 1e6
-        line = f"{mark.name:<36}{mark.params:>12.{mark.decimals}f}{params:>12.3f}  "
-        line += "=" if round(params, mark.decimals) == mark.params else f"{params - mark.params:+.3f}"
-        line += f" ({mark.note})" if mark.note else ""
-        if mark.multiply_adds:
+        line = f"{fingerprint.name:<36}{fingerprint.params:>12.{fingerprint.decimals}f}{params:>12.3f}  "
+        line += (
+            "=" if round(params, fingerprint.decimals) == fingerprint.params else f"{params - fingerprint.params:+.3f}"
+        )
+        line += f" ({fingerprint.note})" if fingerprint.note else ""
+        if fingerprint.multiply_adds:
             counted = multiply_adds(model, 224) / 1e6
-            line += f"   multiply-adds: {mark.multiply_adds:g} M, {counted:.1f} M"
-            line += f" ({100 * (counted / mark.multiply_adds - 1):+.1f} %)"
+            line += f"   multiply-adds: {fingerprint.multiply_adds:g} M, {counted:.1f} M"
+            line += f" ({100 * (counted / fingerprint.multiply_adds - 1):+.1f} %)"
         print(line)

@@ -143,11 +143,11 @@ def _is_memory(event: dict[str, Any]) -> bool:
 
 def _layer(name: str, channels: int, experts: int) -> nn.Module:
     """A layer as a 3x3 convolution; a module that is none keeps the channels."""
-    kind = registry.require(name)
-    options = {"num_experts": experts} if "num_experts" in options_of(kind) else {}
-    if registry.kind_of(kind) == "convolution":
-        return kind(channels, channels, 3, padding=1, bias=False, **options)
-    return kind(channels, channels, **options)
+    layer = registry.require(name)
+    options = {"num_experts": experts} if "num_experts" in options_of(layer) else {}
+    if registry.kind_of(layer) == "convolution":
+        return layer(channels, channels, 3, padding=1, bias=False, **options)
+    return layer(channels, channels, **options)
 
 
 def _step(module: nn.Module, x: torch.Tensor, train: bool) -> Callable[[], Any]:
@@ -206,11 +206,11 @@ def _draw(cells: list[dict[str, Any]], file: Path) -> None:
     figure, axes = plt.subplots(1, len(CASES), figsize=(4 * len(CASES), 0.42 * len(names) + 1.6), sharey=True)
     for axis, case in zip(axes, CASES, strict=True):
         for offset, (channels, size) in enumerate(SHAPES):
-            found = {
+            ratios = {
                 c["layer"]: c["ratio"] for c in cells if (c["mode"], c["batch"], c["channels"]) == (*case, channels)
             }
             heights = [i + 0.27 * (1 - offset) for i in range(len(names))]
-            axis.barh(heights, [found[name] - 1 for name in names], 0.27, left=1, label=f"{channels} x {size}x{size}")
+            axis.barh(heights, [ratios[name] - 1 for name in names], 0.27, left=1, label=f"{channels} x {size}x{size}")
         axis.axvline(1, color="0.3", linewidth=0.8)
         axis.set_xscale("log", base=2)
         axis.xaxis.set_major_formatter("{x:g}")

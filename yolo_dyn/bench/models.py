@@ -35,7 +35,7 @@ def bench(
         batch: images a call.
         train: time a training step instead of inference.
         rounds: times that each model is run; 40 for inference and 6 for training by default.
-        device: torch device; a GPU where there is one, else the CPU.
+        device: torch device; a GPU if there is one, else the CPU.
         out: JSON file to write.
 
     Returns:

@@ -39,7 +39,7 @@ def bench_noise(
         split: "train", "val" or "test".
         imgsz: images are letterboxed to a square of so many pixels.
         batch: images a batch.
-        device: torch device; the first GPU where there is one, else the CPU.
+        device: torch device; the first GPU if there is one, else the CPU.
         workers: processes that read and corrupt images.
         rounds: passes of each kind, after one of each that does not count.
 
