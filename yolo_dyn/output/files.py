@@ -94,7 +94,7 @@ def hash_file(path: str | Path) -> str:
     """SHA-256 of a file, or of all files of a folder in the order of their names.
 
     Raises:
-        YoloDynError: where there is nothing.
+        YoloDynError: if there is nothing.
     """
     path = Path(path)
     files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]

@@ -25,10 +25,10 @@ def model_labels(model: list[str] | str) -> dict[str, str]:
 
 
 def run_names(runs: list[str]) -> list[str]:
-    """The shortest end of each folder that no other has: train, or a/train where two runs are called train.
+    """The shortest end of each folder that no other has: train, or a/train if two runs are called train.
 
     Raises:
-        YoloDynError: where a folder is given twice.
+        YoloDynError: if a folder is given twice.
     """
     parts = [Path(run).resolve().parts for run in runs]
     for run, own in zip(runs, parts, strict=True):

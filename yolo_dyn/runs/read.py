@@ -10,6 +10,7 @@ import yaml
 
 from yolo_dyn.errors import MissingFileError, YoloDynError, nearest
 
+# columns of results.csv
 AP = "metrics/mAP50-95(B)"
 TOP1, TOP5 = "metrics/accuracy_top1", "metrics/accuracy_top5"
 # what a task is judged by, its own before what it shares: keypoints, masks, boxes; classes; classes of pixels; depth
@@ -21,7 +22,7 @@ def read_run(run: Path) -> dict[str, list[float]]:
     """Columns of a run's results.csv, one value an epoch.
 
     Raises:
-        YoloDynError: where the folder has none, it is empty, or it holds what is no number.
+        YoloDynError: if the folder has none, it is empty, or it holds what is no number.
     """
     file = run / "results.csv"
     if not file.is_file():
@@ -52,12 +53,12 @@ def metric_column(metric: str, columns: Iterable[str], where: str) -> str:
     """The column that a metric names: whole, without ``metrics/``, without ``(B)`` or ``accuracy_``.
 
     Args:
-        metric: for example mAP50-95, mAP50(M), top1, val/box_loss; the main metric of the task where it is empty.
+        metric: for example mAP50-95, mAP50(M), top1, val/box_loss; the main metric of the task if it is empty.
         columns: those of a run.
         where: they are from, for messages.
 
     Raises:
-        YoloDynError: where no column has that name, or several have.
+        YoloDynError: if no column has that name, or several have.
     """
     columns = list(columns)
     if not metric:
@@ -65,12 +66,12 @@ def metric_column(metric: str, columns: Iterable[str], where: str) -> str:
         if main is None:
             raise YoloDynError(f"{where} has no metric of a known task; give metric=, one of {', '.join(columns)}")
         return main
-    fitting = [c for c in columns if metric in (c, c.removeprefix("metrics/"))]
-    fitting = fitting or [c for c in columns if c.startswith("metrics/") and metric == _short(c)]
-    if len(fitting) == 1:
-        return fitting[0]
-    if fitting:
-        named = ", ".join(column.removeprefix("metrics/") for column in fitting)
+    matching = [c for c in columns if metric in (c, c.removeprefix("metrics/"))]
+    matching = matching or [c for c in columns if c.startswith("metrics/") and metric == _short(c)]
+    if len(matching) == 1:
+        return matching[0]
+    if matching:
+        named = ", ".join(column.removeprefix("metrics/") for column in matching)
         raise YoloDynError(f"{where} has several columns {metric!r}: give metric= as one of {named}")
     raise YoloDynError(f"{where} has no column {metric!r}{nearest(metric, columns)} (it has {', '.join(columns)})")
 
@@ -83,7 +84,7 @@ def best_value(values: list[float], column: str, where: str) -> float:
     """The value of the best epoch: the highest, or the lowest of a loss; epochs without a number are left out.
 
     Raises:
-        YoloDynError: where no epoch has a number.
+        YoloDynError: if no epoch has a number.
     """
     numbers = [value for value in values if not math.isnan(value)]
     if not numbers:
@@ -92,10 +93,10 @@ def best_value(values: list[float], column: str, where: str) -> float:
 
 
 def read_arguments(run: Path) -> dict[str, Any]:
-    """Arguments that a run was trained with, from its args.yaml; empty where it has none.
+    """Arguments that a run was trained with, from its args.yaml; empty if it has none.
 
     Raises:
-        YoloDynError: where the file is no mapping.
+        YoloDynError: if the file is no mapping.
     """
     file = run / "args.yaml"
     if not file.is_file():
@@ -118,21 +119,21 @@ def training_images(arguments: dict[str, Any]) -> int:
         arguments: those of the run; `data`, `task` and `fraction` are read.
 
     Raises:
-        YoloDynError: where the data are not found from here.
+        YoloDynError: if the data are not found from here.
     """
     data = arguments.get("data")
     if not arguments:
         raise YoloDynError("the run has no args.yaml")
     if not isinstance(data, str) or "://" in data or Path(data).suffix in (".zip", ".tar", ".gz", ".ndjson"):
         raise YoloDynError(f"data={data} is no folder or data YAML")
-    count = _classified(data) if arguments.get("task") == "classify" else _annotated(data)
+    count = _classification_images(data) if arguments.get("task") == "classify" else _listed_images(data)
     part = arguments.get("fraction", 1.0)
     part = part[0] if isinstance(part, list) and part else part  # train, val, test
-    wanted = part if isinstance(part, int) and part > 1 else round(count * part)  # a count, or a share
-    return min(count, max(1, wanted))
+    requested = part if isinstance(part, int) and part > 1 else round(count * part)  # a count, or a share
+    return min(count, max(1, requested))
 
 
-def _classified(data: str) -> int:
+def _classification_images(data: str) -> int:
     """Images of a classification data set: a folder for each split, in it one for each class."""
     from ultralytics.data.utils import IMG_FORMATS
     from ultralytics.utils import DATASETS_DIR
@@ -146,7 +147,7 @@ def _classified(data: str) -> int:
     return count
 
 
-def _annotated(data: str) -> int:
+def _listed_images(data: str) -> int:
     from yolo_dyn.data.images import image_files
     from yolo_dyn.integration.api import dataset
 

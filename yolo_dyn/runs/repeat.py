@@ -9,7 +9,12 @@ import yaml
 from yolo_dyn.errors import YoloDynError
 from yolo_dyn.integration import integrate
 
-OWN = {"seed": "seeds= has them", "exist_ok": "a run that is there is kept", "resume": "an interrupted run is resumed"}
+# arguments of `yolo train` that are set here, and why they cannot be given
+RESERVED = {
+    "seed": "seeds= has them",
+    "exist_ok": "a run that is there is kept",
+    "resume": "an interrupted run is resumed",
+}
 
 
 def repeat(
@@ -25,36 +30,36 @@ def repeat(
     Args:
         model: model YAMLs or checkpoints, of any task.
         data: an Ultralytics data YAML; a folder by class for classifiers.
-        seeds: 0, 1, 2 where nothing is given.
+        seeds: 0, 1, 2 if nothing is given.
         project: folder of the runs, which are called ``<name>-seed<n>``.
-        name: of the runs of a single model; that of its YAML where it is empty.
+        name: of the runs of a single model; that of its YAML if it is empty.
         **train: arguments of `yolo train`; `cfg` names a recipe.
 
     Returns:
         The best checkpoint of each run.
 
     Raises:
-        YoloDynError: where a run of that name has other arguments, or one is given that is set here.
+        YoloDynError: if a run of that name has other arguments, or one is given that is set here.
     """
-    for key in OWN:
+    for key in RESERVED:
         if key in train:
-            raise YoloDynError(f"{key}={train[key]} cannot be given to repeat: {OWN[key]}")
+            raise YoloDynError(f"{key}={train[key]} cannot be given to repeat: {RESERVED[key]}")
     if name and len(model) > 1:
         raise YoloDynError(f"name={name} is for a single model, got {len(model)}")
-    found = []
+    checkpoints = []
     for file in model:
         for seed in seeds if seeds is not None else [0, 1, 2]:
             run = Path(project).absolute() / f"{name or Path(file).stem}-seed{seed}"
             train_once(run, file, {"data": data, "seed": seed, **train})
-            found.append(str(run / "weights" / "best.pt"))
-    return found
+            checkpoints.append(str(run / "weights" / "best.pt"))
+    return checkpoints
 
 
 def train_once(run: Path, model: str, arguments: dict[str, Any]) -> None:
-    """Train into a folder, unless it is done there; from where it stopped, where it was interrupted.
+    """Train into a folder, unless it is done there; from where it stopped, if it was interrupted.
 
     Raises:
-        YoloDynError: where the folder holds a run of other arguments.
+        YoloDynError: if the folder holds a run of other arguments.
     """
     integrate()
     from ultralytics import YOLO
@@ -63,7 +68,7 @@ def train_once(run: Path, model: str, arguments: dict[str, Any]) -> None:
     if not last.is_file():
         YOLO(model).train(project=str(run.parent), name=run.name, exist_ok=True, **arguments)
         return
-    _same(run, model, arguments)
+    _check_same_arguments(run, model, arguments)
     if finished(last):
         print(f"{run} is done already")
     else:
@@ -75,12 +80,14 @@ def finished(last: Path) -> bool:
     return torch.load(last, map_location="cpu", weights_only=False)["epoch"] == -1
 
 
-def _same(run: Path, model: str, arguments: dict[str, Any]) -> None:
-    kept = yaml.safe_load((run / "args.yaml").read_text(encoding="utf-8"))
-    wanted = {"model": model, **arguments}
-    recipe = wanted.pop("cfg", None)
+def _check_same_arguments(run: Path, model: str, arguments: dict[str, Any]) -> None:
+    recorded = yaml.safe_load((run / "args.yaml").read_text(encoding="utf-8"))
+    requested = {"model": model, **arguments}
+    recipe = requested.pop("cfg", None)
     if recipe:
-        wanted = {**yaml.safe_load(Path(recipe).read_text(encoding="utf-8")), **wanted}
-    for key, value in wanted.items():
-        if key in kept and key != "device" and str(kept[key]) != str(value):
-            raise YoloDynError(f"{run} was trained with {key}={kept[key]}, not {value}: give another name or project")
+        requested = {**yaml.safe_load(Path(recipe).read_text(encoding="utf-8")), **requested}
+    for key, value in requested.items():
+        if key in recorded and key != "device" and str(recorded[key]) != str(value):
+            raise YoloDynError(
+                f"{run} was trained with {key}={recorded[key]}, not {value}: give another name or project"
+            )

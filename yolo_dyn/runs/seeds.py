@@ -10,7 +10,7 @@ import numpy as np
 from yolo_dyn.errors import MissingFileError, YoloDynError
 from yolo_dyn.runs.read import best_value, metric_column, read_run
 
-RUN = re.compile(r"(?P<arm>.+)-seed(?P<seed>\d+)")
+RUN = re.compile(r"(?P<arm>.+)-seed(?P<seed>\d+)")  # the name of its folder
 Scores = dict[Any, float]  # by seed
 
 
@@ -21,7 +21,7 @@ class Comparison:
     seeds: list[int]
     difference: float  # mean over the seeds
     deviation: float | None  # of the differences over the seeds; None for one seed
-    low: float | None  # 95 % interval of the mean difference; None where there is no test, like all that follows
+    low: float | None  # 95 % interval of the mean difference; None if there is no test, like all that follows
     high: float | None
     p: float | None  # two-sided
 
@@ -32,14 +32,14 @@ class Comparison:
 
 
 def compare_seeds(first: Scores, other: Scores) -> Comparison:
-    """Compare two arms by a paired t-test over seeds; there is none for one seed, and where all differences are equal.
+    """Compare two arms by a paired t-test over seeds; there is none for one seed, or if all differences are equal.
 
     Args:
         first: score of each seed of the arm to compare with.
         other: score of each seed of the other arm.
 
     Raises:
-        YoloDynError: where the seeds do not pair.
+        YoloDynError: if the seeds do not pair.
     """
     from scipy import stats
 
@@ -66,15 +66,15 @@ def seeds(source: str = "runs/repeat", base: str = "", metric: str = "") -> str:
 
     Args:
         source: folder of stock training runs of any task, called ``<arm>-seed<n>``.
-        base: arm to compare with; the first by name where it is empty.
-        metric: column of results.csv, for example mAP50-95, mAP50(M), top1; where it is empty the task's own: AP of
+        base: arm to compare with; the first by name if it is empty.
+        metric: column of results.csv, for example mAP50-95, mAP50(M), top1; if it is empty the task's own: AP of
             keypoints, masks or boxes, or top-1. A run's score is that of its best epoch.
 
     Returns:
         A table. Arms with one seed are listed without a test.
 
     Raises:
-        YoloDynError: where there is no run, no such arm or column, runs are of different tasks, or seeds do not pair.
+        YoloDynError: if there is no run, no such arm or column, runs are of different tasks, or seeds do not pair.
     """
     column, arms = read_runs(Path(source), metric)
     base = base or next(iter(arms))
@@ -94,21 +94,21 @@ def read_runs(source: Path, metric: str) -> tuple[str, dict[str, Scores]]:
     """The column that a metric names, and its best value for each arm and seed.
 
     Raises:
-        YoloDynError: where there is no run, a run lacks the column, or runs are of different tasks.
+        YoloDynError: if there is no run, a run lacks the column, or runs are of different tasks.
     """
     arms: dict[str, Scores] = {}
     first = ("", "")  # run, column
     for file in sorted(source.glob("*/results.csv")):
-        named = RUN.fullmatch(file.parent.name)
-        if not named:
+        match = RUN.fullmatch(file.parent.name)
+        if not match:
             continue
         columns = read_run(file.parent)
         column = metric_column(metric, columns, str(file))
         first = first if first[1] else (str(file), column)
         if column != first[1]:
             raise YoloDynError(f"runs of different tasks do not compare: {first[0]} has {first[1]}, {file} {column}")
-        scores = arms.setdefault(named["arm"], {})
-        scores[int(named["seed"])] = best_value(columns[column], column, str(file))
+        scores = arms.setdefault(match["arm"], {})
+        scores[int(match["seed"])] = best_value(columns[column], column, str(file))
     if not arms:
         raise MissingFileError(f"no run called <arm>-seed<n> with a results.csv in {source}")
     return first[1], arms

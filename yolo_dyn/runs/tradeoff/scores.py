@@ -20,7 +20,7 @@ from typing import Any
 from yolo_dyn.errors import YoloDynError
 from yolo_dyn.runs.read import AP, TOP1, read_run, training_images
 
-METRICS = {TOP1: "top-1", AP: "AP"}
+METRICS = {TOP1: "top-1", AP: "AP"}  # what accuracy is, by the column of results.csv
 
 
 def ies(seconds: float, top1: float) -> float:
@@ -34,7 +34,7 @@ def ies(seconds: float, top1: float) -> float:
         Seconds; infinite for an accuracy of 0.
 
     Raises:
-        YoloDynError: where the seconds are not positive, or the accuracy is no fraction.
+        YoloDynError: if the seconds are not positive, or the accuracy is no fraction.
     """
     _check(seconds, top1)
     return seconds / top1 if top1 else math.inf
@@ -49,7 +49,7 @@ def rcs(seconds: float, top1: float, images: int) -> float:
         images: N, of an epoch.
 
     Raises:
-        YoloDynError: where the seconds or images are not positive, or the accuracy is no fraction.
+        YoloDynError: if the seconds or images are not positive, or the accuracy is no fraction.
     """
     _check(seconds, top1)
     if images < 1:
@@ -67,14 +67,14 @@ def _check(seconds: float, top1: float) -> None:
 def seconds_per_epoch(time: list[float]) -> float:
     """Median time of an epoch, from the cumulative `time` of results.csv.
 
-    The first epoch, which warms up, is left out. So is the first after a resume, where the stock trainer's clock starts
+    The first epoch, which warms up, is left out. So is the first after a resume, when the stock trainer's clock starts
     again at 0. (Resumed after a single epoch, the clock may pass the old mark unseen: the median bears that.)
 
     Args:
         time: seconds since training started or was resumed, at the end of each epoch.
 
     Returns:
-        Seconds; with the warm-up where there is no other epoch.
+        Seconds; with the warm-up if there is no other epoch.
     """
     later = [end - start for start, end in pairwise(time) if end > start]
     return statistics.median(later or time)
@@ -105,13 +105,13 @@ def read_row(run: Path, name: str, images: int) -> Row:
     """Read a run's seconds and accuracy.
 
     Raises:
-        YoloDynError: where one of them is not there, or cannot be one.
+        YoloDynError: if one of them is not there, or cannot be one.
     """
     columns, file = read_run(run), run / "results.csv"
     column = next((column for column in METRICS if column in columns), None)
     if column is None or "time" not in columns:
-        wanted = f"accuracy ({' or '.join(METRICS)})" if column is None else "column 'time'"
-        raise YoloDynError(f"{file} has no {wanted}; it has {', '.join(columns)}")
+        missing = f"accuracy ({' or '.join(METRICS)})" if column is None else "column 'time'"
+        raise YoloDynError(f"{file} has no {missing}; it has {', '.join(columns)}")
     accuracies = columns[column]
     best = max(range(len(accuracies)), key=lambda i: -1 if math.isnan(accuracies[i]) else accuracies[i])
     seconds = seconds_per_epoch(columns["time"])
@@ -127,13 +127,13 @@ def counted_images(runs: list[str], arguments: list[dict[str, Any]]) -> Iterator
     """N of each run; what was counted for one is not counted for another with the same data.
 
     Raises:
-        YoloDynError: where a run's data are not found.
+        YoloDynError: if a run's data are not found.
     """
     counted: dict[str, int] = {}
-    for run, found in zip(runs, arguments, strict=True):
-        key = str([found.get(name) for name in ("task", "data", "fraction")])
+    for run, own in zip(runs, arguments, strict=True):
+        key = str([own.get(name) for name in ("task", "data", "fraction")])
         try:
-            counted[key] = counted.get(key) or training_images(found)
+            counted[key] = counted.get(key) or training_images(own)
         except YoloDynError as error:
             raise YoloDynError(
                 f"the data of {run} are not found from here: give images=, the number of its training images ({error})"

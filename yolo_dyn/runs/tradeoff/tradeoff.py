@@ -16,14 +16,14 @@ def tradeoff(runs: list[str], images: int = 0, out: str = "tradeoff.png") -> str
 
     Args:
         runs: folders with a results.csv, of classifiers or of detectors.
-        images: N, the images of an epoch; by default those that the run trained on, counted where its args.yaml says.
+        images: N, the images of an epoch; by default those that the run trained on, as its args.yaml names them.
         out: picture to write; the table goes beside it as a .csv.
 
     Returns:
         The table.
 
     Raises:
-        YoloDynError: where a run lacks time, accuracy or data, runs are of different kinds, or `out` cannot be written.
+        YoloDynError: if a run lacks time, accuracy or data, runs are of different kinds, or `out` cannot be written.
     """
     if not runs:
         raise YoloDynError("runs must name at least one folder")
