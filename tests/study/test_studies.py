@@ -357,6 +357,8 @@ def test_a_study_from_training_to_its_page(tested, tmp_path, capsys, monkeypatch
         "yolo train model=yolov8n-sgdm-narrow.yaml data=set/data.yaml epochs=1 imgsz=64"
     )
     assert [cell["sigma"] for cell in record["cells"]] == [0, 30]
+    assert record["training"]["epochs"] == 1
+    assert len(record["weights"]) == 64  # SHA-256, in hexadecimal digits
     assert record["environment"]["device"] == "cpu"
     page = (results.parent / "page.md").read_text()
     assert "| transformer |  | 0 | - | - | - (0.410) | - |" in page

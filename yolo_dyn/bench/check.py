@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from yolo_dyn import registry
-from yolo_dyn.bench.contract import CHECKS, DoesNotApplyError, Subject
+from yolo_dyn.bench.contract import CHECKS
+from yolo_dyn.bench.subject import DoesNotApplyError, Subject
 from yolo_dyn.errors import YoloDynError
 from yolo_dyn.integration import integrate
 from yolo_dyn.integration.rows import layer_named
@@ -27,7 +28,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Contract(Outcome):
-    """What was found of a layer."""
+    """The findings about a layer."""
 
     layer: str
     kind: str
@@ -82,13 +83,13 @@ def _subject(layer: str, kind: str, inputs: list[str], args: list[str], options:
 
     name = layer.rpartition(":")[2]
     if ":" in layer:
-        place = layer.partition(":")[0]
+        module = layer.partition(":")[0]
         try:
-            found = getattr(importlib.import_module(place), name)
+            own = getattr(importlib.import_module(module), name)
         except Exception as error:  # another's module may fail in any way
             raise YoloDynError(f"layer={layer} cannot be imported: {error}") from error
-        if registry.get(name) is not found or kind:
-            registry.register(found, name, kind or None)  # type: ignore[arg-type]
+        if registry.get(name) is not own or kind:
+            registry.register(own, name, kind or None)  # type: ignore[arg-type]
     elif kind:
         raise YoloDynError(f"kind is for a class that is named by its module, package.module:{name}; got layer={layer}")
     try:
@@ -97,11 +98,11 @@ def _subject(layer: str, kind: str, inputs: list[str], args: list[str], options:
             raise ValueError
     except ValueError:
         raise YoloDynError(f"inputs must be shapes like 16x9x7 or 6x32, got {','.join(inputs)}") from None
-    known = registry.require(name)
-    named = {key: layer_named(value, YoloDynError) if key == "dynamic" else value for key, value in options.items()}
-    found_kind = registry.kind_of(known)
-    assert found_kind is not None
-    return Subject(name, known, found_kind, shapes, [yaml.safe_load(text) for text in args], named)
+    layer_class = registry.require(name)
+    resolved = {key: layer_named(value, YoloDynError) if key == "dynamic" else value for key, value in options.items()}
+    layer_kind = registry.kind_of(layer_class)
+    assert layer_kind is not None
+    return Subject(name, layer_class, layer_kind, shapes, [yaml.safe_load(text) for text in args], resolved)
 
 
 def _finding(what: str, run: Callable[[Subject], None], subject: Subject) -> Finding:

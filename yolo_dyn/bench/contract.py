@@ -5,20 +5,21 @@ import importlib.util
 import io
 import pickle
 import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from yolo_dyn import registry
+from yolo_dyn.bench.subject import DoesNotApplyError, Subject, with_statistics
 from yolo_dyn.integration.exporting import free_batch
 from yolo_dyn.layers.blocks import ConvNormAct
 from yolo_dyn.layers.protocol import Fusible, Guidable, StartsFromStatic, folds_norm
 
 SIZES = ((1, 1, 2), (1, 5, 5), (3, 11, 20))  # batch, height, width
+# arguments tried on convolutions, beside a 3x3 kernel with padding 1; the groups become as many as channels
 GEOMETRIES: tuple[dict[str, Any], ...] = (
     {"kernel_size": 1, "padding": 0},
     {"stride": 2},
@@ -26,62 +27,7 @@ GEOMETRIES: tuple[dict[str, Any], ...] = (
     {"groups": "all channels"},
     {"bias": False},
 )
-Model = TypeVar("Model", bound=nn.Module)
 EXACT = 1e-9  # of float64, relative to the largest output
-
-
-@dataclass(frozen=True)
-class Subject:
-    """A layer, and how it is built and fed."""
-
-    name: str
-    layer: type[nn.Module]
-    kind: registry.Kind
-    shapes: list[tuple[int, ...]]  # of the inputs, without the batch: maps (C, H, W) and tokens (M, d)
-    args: list[Any] = field(default_factory=list)
-    options: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def in_channels(self) -> Any:
-        channels = [shape[0] if len(shape) == 3 else shape[-1] for shape in self.shapes]
-        return channels[0] if len(channels) == 1 else channels
-
-    def build(self, **options: Any) -> nn.Module:
-        torch.manual_seed(0)
-        c, options = self.in_channels, {**self.options, **options}
-        if self.kind == "convolution":
-            options = {"kernel_size": 3, "padding": 1, **options}
-            return self.layer(c, options.pop("out_channels", c), *self.args, **options)
-        if self.kind == "module":
-            return self.layer(c, c, *self.args, **options)
-        return self.layer(c, *self.args, **options)
-
-    def trained(self) -> nn.Module:
-        """The layer in float64, with statistics as after a training: folding a norm is then not folding an identity."""
-        return with_statistics(self.build().double()).eval()
-
-    def inputs(self, batch: int = 2, size: Sequence[int] | None = None, dtype: torch.dtype = torch.float64) -> Any:
-        shapes = [(shape[0], *size) if size and len(shape) == 3 else shape for shape in self.shapes]
-        made = [torch.randn(batch, *shape, dtype=torch.float64).to(dtype) for shape in shapes]
-        return made[0] if len(made) == 1 else made
-
-
-class DoesNotApplyError(Exception):
-    """A line of the contract that this layer has no part in."""
-
-
-def with_statistics(model: Model) -> Model:
-    """Draw the statistics and scales of all BatchNorms; return the model."""
-    for norm in model.modules():
-        if isinstance(norm, nn.modules.batchnorm._BatchNorm):
-            for tensor, low, high in (
-                (norm.running_mean, -0.3, 0.3),
-                (norm.running_var, 0.5, 2),
-                (norm.weight, 0.5, 2),
-            ):
-                if tensor is not None:
-                    nn.init.uniform_(tensor, low, high)
-    return model
 
 
 def _sizes(subject: Subject) -> None:
@@ -98,14 +44,14 @@ def _geometry(subject: Subject) -> None:
         raise DoesNotApplyError("no convolution")
     c, x = subject.in_channels, subject.inputs(dtype=torch.float32)
     for options in GEOMETRIES:
-        given = {**options, "groups": c} if "groups" in options else options
-        shape = nn.Conv2d(c, c, **{"kernel_size": 3, "padding": 1, **given})(x).shape
+        arguments = {**options, "groups": c} if "groups" in options else options
+        expected = nn.Conv2d(c, c, **{"kernel_size": 3, "padding": 1, **arguments})(x).shape
         try:
-            layer = subject.build(**given)
+            layer = subject.build(**arguments)
         except ValueError:
             continue  # it refuses what it cannot do, by name
-        found = layer(x).shape
-        assert found == shape, f"{given}: {tuple(found)}, nn.Conv2d gives {tuple(shape)}"
+        shape = layer(x).shape
+        assert shape == expected, f"{arguments}: {tuple(shape)}, nn.Conv2d gives {tuple(expected)}"
 
 
 def _batches(subject: Subject) -> None:
@@ -223,8 +169,8 @@ def _onnx(subject: Subject) -> None:
         x = subject.inputs(batch, dtype=torch.float32)
         values = dict(zip(names, x if isinstance(x, list) else [x], strict=True))
         fed = {used.name: values[used.name].numpy() for used in session.get_inputs()}
-        found = session.run(None, fed)[0]
-        _close(torch.from_numpy(found), _first(layer(x)), 1e-4)
+        output = session.run(None, fed)[0]
+        _close(torch.from_numpy(output), _first(layer(x)), 1e-4)
 
 
 def _in_a_model(subject: Subject) -> None:
@@ -282,9 +228,9 @@ def _same_batch(y: Any, batch: int) -> None:
         assert part.isfinite().all(), f"a batch of {batch} gives values that are not finite"
 
 
-def _close(found: Tensor, expected: Tensor, tolerance: float) -> None:
-    assert found.shape == expected.shape, f"{tuple(found.shape)} in place of {tuple(expected.shape)}"
-    difference = (found - expected).abs().max() / expected.abs().max().clamp(min=1e-12)
+def _close(actual: Tensor, expected: Tensor, tolerance: float) -> None:
+    assert actual.shape == expected.shape, f"{tuple(actual.shape)} in place of {tuple(expected.shape)}"
+    difference = (actual - expected).abs().max() / expected.abs().max().clamp(min=1e-12)
     assert difference <= tolerance, f"differs by {difference:.1e} of the largest value, {tolerance:.0e} is accepted"
 
 

@@ -65,7 +65,7 @@ def _dcd(name: str, pool: int) -> nn.Module:
     return convert(model, "DCD", lambda name, m: name == "fc", inner=32, squeezed=32)
 
 
-def _mobilenet(width: float) -> nn.Module:
+def _odconv_mobilenet(width: float) -> nn.Module:
     return convert(_network("mobilenet_v2", width_mult=width), "ODConv", c.all_but_stem)
 
 
@@ -104,7 +104,7 @@ FINGERPRINTS = (
         Fingerprint(
             f"MobileNetV2 x{width}, ODConv K=4",
             params,
-            partial(_mobilenet, width),
+            partial(_odconv_mobilenet, width),
         )
         for width, params in ((0.5, 4.436), (0.75, 7.496), (1.0, 11.512))
     ),
@@ -165,18 +165,18 @@ FINGERPRINTS = (
 
 def fingerprints() -> Text:
     """Set the parameters of the papers' networks beside those of what is built here."""
-    lines = [_line(mark) for mark in TQDM(FINGERPRINTS, desc="networks")]
+    lines = [_line(fingerprint) for fingerprint in TQDM(FINGERPRINTS, desc="networks")]
     return Text("\n".join([f"{'network':<36}{'paper, M':>12}{'built, M':>12}", *lines]))
 
 
-def _line(mark: Fingerprint) -> str:
-    model = mark.build()
+def _line(fingerprint: Fingerprint) -> str:
+    model = fingerprint.build()
     params = sum(p.numel() for p in model.parameters()) / 1e6
-    line = f"{mark.name:<36}{mark.params:>12.{mark.decimals}f}{params:>12.3f}  "
-    line += "=" if round(params, mark.decimals) == mark.params else f"{params - mark.params:+.3f}"
-    line += f" ({mark.note})" if mark.note else ""
-    if mark.multiply_adds:
+    line = f"{fingerprint.name:<36}{fingerprint.params:>12.{fingerprint.decimals}f}{params:>12.3f}  "
+    line += "=" if round(params, fingerprint.decimals) == fingerprint.params else f"{params - fingerprint.params:+.3f}"
+    line += f" ({fingerprint.note})" if fingerprint.note else ""
+    if fingerprint.multiply_adds:
         counted = multiply_adds(model, 224) / 1e6
-        line += f"   multiply-adds: {mark.multiply_adds:g} M, {counted:.1f} M"
-        line += f" ({100 * (counted / mark.multiply_adds - 1):+.1f} %)"
+        line += f"   multiply-adds: {fingerprint.multiply_adds:g} M, {counted:.1f} M"
+        line += f" ({100 * (counted / fingerprint.multiply_adds - 1):+.1f} %)"
     return line

@@ -39,7 +39,7 @@ PRODUCTS: dict[str, Count] = {
     "addmv": _product(1),
     "baddbmm": _product(1),
 }
-# For each value of the first argument, as fvcore counts them: published multiply-adds often hold these too.
+# multiply-adds for each value of the first argument, as fvcore counts them; published figures often hold these too
 BESIDES = {"batch_norm": 2, "layer_norm": 5, "group_norm": 5, "mean": 1}
 
 
@@ -61,7 +61,7 @@ class MultiplyAdds(TorchDispatchMode):
         43200
     """
 
-    def __init__(self, besides: bool = False):
+    def __init__(self, besides: bool = False) -> None:
         super().__init__()
         self.besides, self.total = besides, 0
 

@@ -187,11 +187,11 @@ def _is_memory(event: dict[str, Any]) -> bool:
 
 def _layer(name: str, channels: int, experts: int) -> nn.Module:
     """A layer as a 3x3 convolution; a module that is none keeps the channels."""
-    kind = registry.require(name)
-    options = {"num_experts": experts} if "num_experts" in options_of(kind) else {}
-    if registry.kind_of(kind) == "convolution":
-        return kind(channels, channels, 3, padding=1, bias=False, **options)
-    return kind(channels, channels, **options)
+    layer = registry.require(name)
+    options = {"num_experts": experts} if "num_experts" in options_of(layer) else {}
+    if registry.kind_of(layer) == "convolution":
+        return layer(channels, channels, 3, padding=1, bias=False, **options)
+    return layer(channels, channels, **options)
 
 
 def _step(module: nn.Module, x: torch.Tensor, train: bool) -> Callable[[], Any]:

@@ -58,15 +58,15 @@ def evaluation_set(data: str, split: str = "val", only: list[str] | None = None)
     if not description.get(split):
         known = ", ".join(key for key in ("train", "val", "test") if description.get(key))
         raise YoloDynError(f"{data} has no split {split!r} (it has {known})")
-    files = _only(image_files(description[split]), only, f"{data}, split {split}")
+    files = _selected(image_files(description[split]), only, f"{data}, split {split}")
     checked = _check_all(files)
     skipped = {str(file): reason for file, (reason, _) in zip(files, checked, strict=True) if reason}
-    good = [file for file, (reason, _) in zip(files, checked, strict=True) if not reason]
-    given = str(description.get("annotations") or "")
-    truth = ground_truth(good, description["names"], Path(description["path"]), split, given)
+    readable = [file for file, (reason, _) in zip(files, checked, strict=True) if not reason]
+    annotations = str(description.get("annotations") or "")
+    truth = ground_truth(readable, description["names"], Path(description["path"]), split, annotations)
     skipped |= {str(file): f"not annotated in {truth.source}" for file in truth.unknown}
     if not truth.files:
-        raise YoloDynError(f"no image of {data}, split {split}, can be evaluated: {_some(skipped)}")
+        raise YoloDynError(f"no image of {data}, split {split}, can be evaluated: {_first_reasons(skipped)}")
     digests = {file: digest for file, (_, digest) in zip(files, checked, strict=True)}
     return EvaluationSet(
         data=data,
@@ -150,30 +150,30 @@ def unlabelled(source: str, channels: int = 3, only: list[str] | None = None, co
     """
     if count < 1:
         raise YoloDynError(f"count must be at least 1, got {count}")
-    files = _only(source_files(source), only, f"source={source}")
-    good: list[Path] = []
+    files = _selected(source_files(source), only, f"source={source}")
+    readable: list[Path] = []
     skipped: dict[str, str] = {}
     for file in files:
-        if len(good) == (len(files) if only else count):
+        if len(readable) == (len(files) if only else count):
             break
         reason, _ = _check(file)
         if reason:
             skipped[str(file)] = reason
         else:
-            good.append(file)
-    if not good:
-        raise YoloDynError(f"source={source}: no image can be read: {_some(skipped)}")
-    coco = coco_dataset([(file, []) for file in good], {})
-    return EvaluationSet(source, "", {}, channels, good, coco, "none", skipped, [], False, "")
+            readable.append(file)
+    if not readable:
+        raise YoloDynError(f"source={source}: no image can be read: {_first_reasons(skipped)}")
+    coco = coco_dataset([(file, []) for file in readable], {})
+    return EvaluationSet(source, "", {}, channels, readable, coco, "none", skipped, [], False, "")
 
 
-def _only(files: list[Path], only: list[str] | None, where: str) -> list[Path]:
+def _selected(files: list[Path], only: list[str] | None, where: str) -> list[Path]:
     names = [file.name for file in files]
     for name in only or ():
         if Path(name).name not in names:
             raise YoloDynError(f"image {name!r} is not in {where}{nearest(name, names)}")
-    kept = {Path(name).name for name in only or names}
-    return [file for file in files if file.name in kept]
+    selected = {Path(name).name for name in only or names}
+    return [file for file in files if file.name in selected]
 
 
 def _check_all(files: list[Path]) -> list[tuple[str, str]]:
@@ -263,9 +263,9 @@ def _fingerprint(truth: Truth, digests: dict[Path, str]) -> str:
     return hashlib.sha256(json.dumps([listed, truth.coco], sort_keys=True).encode()).hexdigest()
 
 
-def _some(skipped: dict[str, str]) -> str:
-    first = [f"{file}: {reason}" for file, reason in list(skipped.items())[:3]]
-    return "; ".join(first) + (f"; and {len(skipped) - 3} more" if len(skipped) > 3 else "")
+def _first_reasons(skipped: dict[str, str]) -> str:
+    reasons = [f"{file}: {reason}" for file, reason in list(skipped.items())[:3]]
+    return "; ".join(reasons) + (f"; and {len(skipped) - 3} more" if len(skipped) > 3 else "")
 
 
 def data_name(data: str) -> str:

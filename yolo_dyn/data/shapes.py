@@ -23,8 +23,8 @@ SIZE = 192  # pixels, height and width
 SPLITS = {"train": 800, "val": 200}
 NAMES = ("circle", "square", "triangle", "bar", "cross", "star", "crescent")
 
-_FINE = 2  # masks are drawn at twice the resolution, for smooth edges
-_UNIT = 1024  # fixed-point one
+_FINE = 2  # fine pixels along a pixel: masks are drawn at this multiple of the resolution, for smooth edges
+_UNIT = 1024  # what stands for 1 in cosines, sines and radii, which are integers
 _TURNS = 64  # rotations a full turn is divided into
 _COS = [round(_UNIT * math.cos(2 * math.pi * i / _TURNS)) for i in range(_TURNS)]
 _SIN = [round(_UNIT * math.sin(2 * math.pi * i / _TURNS)) for i in range(_TURNS)]

@@ -27,18 +27,22 @@ class Truth:
     unknown: list[Path]  # the images that are not, and are left out
     source: str  # where it was read, and what is known there, for the log
     notes: list[str]  # what else the reader should know
-    labelled: bool  # whether anything was found at all
+    labelled: bool  # whether there are any annotations at all
 
 
 @dataclass(frozen=True)
-class _Read:
+class _Annotations:
+    """What one source holds of the images."""
+
     boxes: list[Boxes | None]  # of each image; None if it is not annotated
     source: str
     notes: list[str]
     labelled: bool = True
 
 
-def ground_truth(images: Sequence[str | Path], names: dict[int, str], root: Path, split: str, given: str = "") -> Truth:
+def ground_truth(
+    images: Sequence[str | Path], names: dict[int, str], root: Path, split: str, annotations: str = ""
+) -> Truth:
     """Read the annotations of a list of images.
 
     Args:
@@ -46,34 +50,37 @@ def ground_truth(images: Sequence[str | Path], names: dict[int, str], root: Path
         names: class names by id.
         root: folder of the data set.
         split: "train", "val" or "test".
-        given: the data YAML's `annotations:` key, a COCO json or a folder of VOC XML, relative to `root`.
+        annotations: the data YAML's `annotations:` key, a COCO json or a folder of VOC XML, relative to `root`.
 
     Raises:
         YoloDynError: if a file is missing or broken, or names an unknown class.
     """
     files = [Path(image) for image in images]
-    read = _read(files, names, root, split, given)
-    known = [(file, boxes) for file, boxes in zip(files, read.boxes, strict=True) if boxes is not None]
-    unknown = [file for file, boxes in zip(files, read.boxes, strict=True) if boxes is None]
-    kept = [file for file, _ in known]
-    return Truth(coco_dataset(known, names), kept, unknown, read.source, read.notes, read.labelled)
+    labels = _read_annotations(files, names, root, split, annotations)
+    known = [(file, boxes) for file, boxes in zip(files, labels.boxes, strict=True) if boxes is not None]
+    unknown = [file for file, boxes in zip(files, labels.boxes, strict=True) if boxes is None]
+    return Truth(
+        coco_dataset(known, names), [file for file, _ in known], unknown, labels.source, labels.notes, labels.labelled
+    )
 
 
-def _read(files: list[Path], names: dict[int, str], root: Path, split: str, given: str) -> _Read:
-    if given:
-        path = root / given
+def _read_annotations(
+    files: list[Path], names: dict[int, str], root: Path, split: str, annotations: str
+) -> _Annotations:
+    if annotations:
+        path = root / annotations
         if not path.exists():
-            raise MissingFileError(f"annotations: {given} does not exist in {root}")
-        return _coco(files, names, path) if path.suffix == ".json" else _voc(files, names, [path])
+            raise MissingFileError(f"annotations: {annotations} does not exist in {root}")
+        return _read_coco(files, names, path) if path.suffix == ".json" else _read_voc(files, names, [path])
     for name in dict.fromkeys((split, *(file.parent.name for file in files[:1]))):  # val, or val2017 as in coco.yaml
         path = root / "annotations" / f"instances_{name}.json"
         if path.is_file():
-            return _coco(files, names, path)
+            return _read_coco(files, names, path)
     folders = [*sorted((root / "images" / "VOCdevkit").glob("VOC*/Annotations")), root / "Annotations"]
     folders = [folder for folder in folders if folder.is_dir()]
     if any((folder / f"{file.stem}.xml").is_file() for folder in folders for file in files):
-        return _voc(files, names, folders)
-    return _yolo(files, names)
+        return _read_voc(files, names, folders)
+    return _read_yolo(files, names)
 
 
 def coco_dataset(known: list[tuple[Path, Boxes]], names: dict[int, str]) -> dict[str, Any]:
@@ -103,22 +110,22 @@ def image_size(file: Path) -> tuple[int, int]:
         return exif_size(image)
 
 
-def _first(what: str, found: list[str]) -> list[str]:
+def _note(what: str, names: list[str]) -> list[str]:
     """A note about some files, the first ones named."""
-    more = f" and {len(found) - 3} more" if len(found) > 3 else ""
-    return [f"{what}: {', '.join(found[:3])}{more}"] if found else []
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return [f"{what}: {', '.join(names[:3])}{more}"] if names else []
 
 
-def _coco(files: list[Path], names: dict[int, str], path: Path) -> _Read:
+def _read_coco(files: list[Path], names: dict[int, str], path: Path) -> _Annotations:
     try:
-        official = json.loads(path.read_text(encoding="utf-8"))
-        stems = {image["id"]: Path(image["file_name"]).stem for image in official["images"]}
-        labels = {category["id"]: category["name"] for category in official["categories"]}
+        content = json.loads(path.read_text(encoding="utf-8"))
+        stems = {image["id"]: Path(image["file_name"]).stem for image in content["images"]}
+        labels = {category["id"]: category["name"] for category in content["categories"]}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise YoloDynError(f"{path} is no COCO annotation file: {error!r}") from error
     classes = {name: number for number, name in names.items()}
     by_stem: dict[str, Boxes] = {stem: [] for stem in stems.values()}
-    for a in official["annotations"]:
+    for a in content["annotations"]:
         name = labels.get(a["category_id"], a["category_id"])
         if name not in classes:
             raise YoloDynError(f"{path}: the class {name!r} is none of the data YAML's names")
@@ -127,14 +134,14 @@ def _coco(files: list[Path], names: dict[int, str], path: Path) -> _Read:
         box = {"bbox": a["bbox"], "category_id": classes[name], "iscrowd": a.get("iscrowd", 0)}
         by_stem[stems[a["image_id"]]].append(box | ({"area": a["area"]} if "area" in a else {}))
     absent = sorted(set(stems.values()) - {file.stem for file in files})
-    return _Read(
+    return _Annotations(
         [by_stem.get(file.stem) for file in files],
         f"{path} (COCO json: crowds are known and ignored)",
-        _first(f"{len(absent)} images are listed in {path.name} and not in the split", absent),
+        _note(f"{len(absent)} images are listed in {path.name} and not in the split", absent),
     )
 
 
-def _voc(files: list[Path], names: dict[int, str], folders: list[Path]) -> _Read:
+def _read_voc(files: list[Path], names: dict[int, str], folders: list[Path]) -> _Annotations:
     classes = {name: number for number, name in names.items()}
     boxes: list[Boxes | None] = []
     for file in files:
@@ -145,7 +152,7 @@ def _voc(files: list[Path], names: dict[int, str], folders: list[Path]) -> _Read
         except (ET.ParseError, AttributeError, TypeError) as error:
             raise YoloDynError(f"{path} is no VOC annotation file: {error}") from error
     where = ", ".join(map(str, folders))
-    return _Read(boxes, f"{where} (VOC XML: difficult objects are known and ignored)", [])
+    return _Annotations(boxes, f"{where} (VOC XML: difficult objects are known and ignored)", [])
 
 
 def _voc_box(obj: Any, classes: dict[str, int], path: Path) -> dict[str, Any]:
@@ -166,7 +173,7 @@ def _voc_box(obj: Any, classes: dict[str, int], path: Path) -> dict[str, Any]:
     }
 
 
-def _yolo(files: list[Path], names: dict[int, str]) -> _Read:
+def _read_yolo(files: list[Path], names: dict[int, str]) -> _Annotations:
     from ultralytics.data.utils import img2label_paths
 
     labels = [Path(label) for label in img2label_paths([str(file) for file in files])]
@@ -179,11 +186,11 @@ def _yolo(files: list[Path], names: dict[int, str]) -> _Read:
     bare = [file.name for file, label in zip(files, labels, strict=True) if not label.is_file()]
     used = set(labels)
     orphans = sorted(p.name for folder in {p.parent for p in labels} for p in folder.glob("*.txt") if p not in used)
-    notes = _first(f"{len(bare)} images have no label file and count as without objects", bare)
-    notes += _first(f"{len(orphans)} label files have no image", orphans)
+    notes = _note(f"{len(bare)} images have no label file and count as without objects", bare)
+    notes += _note(f"{len(orphans)} label files have no image", orphans)
     if len(bare) == len(files):
-        return _Read(boxes, f"none: no {labels[0]} nor any other label file" if labels else "none", [], False)
-    return _Read(boxes, "labels (YOLO txt: crowds and difficult objects are not known)", notes)
+        return _Annotations(boxes, f"none: no {labels[0]} nor any other label file" if labels else "none", [], False)
+    return _Annotations(boxes, "labels (YOLO txt: crowds and difficult objects are not known)", notes)
 
 
 def _yolo_box(line: str, width: int, height: int, names: dict[int, str], where: str) -> dict[str, Any]:

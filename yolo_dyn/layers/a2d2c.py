@@ -102,7 +102,7 @@ class A2D2C(ExpertConv):
         weighting: str = "none",
         anneal: dict[str, float] | None = ANNEAL,
         form: str | None = None,
-    ):
+    ) -> None:
         _check(num_points, sampling=sampling, evidence=evidence, router=router, weighting=weighting)
         geometry = (kernel_size, stride, padding, dilation, groups)
         super().__init__(Experts(in_channels, out_channels, *geometry, bias, num_experts, form or self.form))

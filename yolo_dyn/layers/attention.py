@@ -31,7 +31,7 @@ class KernelAttention(nn.Module):
         hidden: int,
         activation: type[nn.Module] = nn.ReLU,
         bias: bool = False,
-    ):
+    ) -> None:
         super().__init__()
         self.squeeze = nn.Linear(in_channels, hidden, bias)
         self.expand = nn.Linear(hidden, num_experts)
@@ -67,7 +67,7 @@ class Trunk(nn.Module):
         pooled input ``[B, C]`` -> ``[B, hidden]``.
     """
 
-    def __init__(self, in_channels: int, hidden: int):
+    def __init__(self, in_channels: int, hidden: int) -> None:
         super().__init__()
         self.hidden = hidden
         self.squeeze = nn.Linear(in_channels, hidden, bias=False)

@@ -28,7 +28,7 @@ class ConvNorm(nn.Conv2d):
         groups: int = 1,
         stride: int = 1,
         bias: bool = False,
-    ):
+    ) -> None:
         padding = (kernel_size[0] // 2, kernel_size[1] // 2)
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, groups=groups, bias=bias)
         init_kernels(self.weight)
@@ -51,7 +51,7 @@ class ConvNorm(nn.Conv2d):
 class AsLinear(nn.Module):
     """A 1x1 convolution in place of a linear layer: ``[B, C_in]`` -> ``[B, C_out]``."""
 
-    def __init__(self, conv: nn.Module):
+    def __init__(self, conv: nn.Module) -> None:
         super().__init__()
         self.conv = conv
 
@@ -90,7 +90,7 @@ class ConvNormAct(nn.Module):
         *,
         act: nn.Module | None = None,
         **options: Any,
-    ):
+    ) -> None:
         super().__init__()
         if padding is None:
             padding = _same_padding(kernel_size, dilation)

@@ -33,7 +33,7 @@ class CBAM(nn.Module):
         torch.Size([2, 32, 20, 20])
     """
 
-    def __init__(self, in_channels: int, out_channels: int, *, reduction: int = 16, kernel_size: int = 7):
+    def __init__(self, in_channels: int, out_channels: int, *, reduction: int = 16, kernel_size: int = 7) -> None:
         super().__init__()
         if in_channels != out_channels:
             raise ValueError(f"CBAM keeps the channels: got {in_channels} in and {out_channels} out")

@@ -48,7 +48,7 @@ class Classifier(nn.Module):
         dropout: float = 0.0,
         dynamic: type[nn.Module] = nn.Linear,
         **options: Any,
-    ):
+    ) -> None:
         super().__init__()
         width = in_channels if isinstance(in_channels, int) else sum(in_channels)
         self.hidden = nn.Sequential(nn.Linear(width, hidden), nn.Hardswish()) if hidden else nn.Identity()

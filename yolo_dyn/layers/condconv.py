@@ -45,7 +45,7 @@ class CondConv(ExpertConv):
         *,
         num_experts: int = 8,
         form: str = "kernel",
-    ):
+    ) -> None:
         geometry = (kernel_size, stride, padding, dilation, groups)
         super().__init__(Experts(in_channels, out_channels, *geometry, False, num_experts, form))
         self.experts.shift = nn.Parameter(torch.zeros(out_channels)) if bias else None

@@ -29,7 +29,7 @@ class CoordAtt(nn.Module):
         torch.Size([2, 32, 20, 20])
     """
 
-    def __init__(self, in_channels: int, out_channels: int, *, reduction: int = 32):
+    def __init__(self, in_channels: int, out_channels: int, *, reduction: int = 32) -> None:
         super().__init__()
         if in_channels != out_channels:
             raise ValueError(f"CoordAtt keeps the channels: got {in_channels} in and {out_channels} out")

@@ -60,7 +60,7 @@ class DCD(nn.Module):
         pool: int | None = None,
         inner: int | None = None,
         squeezed: int | None = None,
-    ):
+    ) -> None:
         super().__init__()
         k = self.kernel_size = _pair(kernel_size)
         if groups != 1:

@@ -34,7 +34,7 @@ class Foldable(nn.Module):
 class DMFStem(Foldable):
     """A 3x3 convolution with stride 2, BatchNorm and GELU: ``[B, C_in, H, W]`` -> ``[B, channels, H/2, W/2]``."""
 
-    def __init__(self, in_channels: int, channels: int):
+    def __init__(self, in_channels: int, channels: int) -> None:
         super().__init__()
         self.conv = ConvNorm(in_channels, channels, (3, 3), stride=2, bias=True)
         self.act = nn.GELU()
@@ -59,7 +59,7 @@ class BneckLite(Foldable):
         ``[B, C_in, H, W]`` -> ``[B, C_out, H, W]``.
     """
 
-    def __init__(self, in_channels: int, channels: int, hidden: int):
+    def __init__(self, in_channels: int, channels: int, hidden: int) -> None:
         super().__init__()
         self.layers = nn.Sequential(
             ConvNorm(in_channels, hidden),
@@ -84,7 +84,7 @@ class GRN(nn.Module):
         ``[B, C, H, W]`` -> ``[B, C, H, W]``.
     """
 
-    def __init__(self, channels: int, eps: float = 1e-6):
+    def __init__(self, channels: int, eps: float = 1e-6) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(channels, 1, 1))
         self.bias = nn.Parameter(torch.zeros(channels, 1, 1))
@@ -106,7 +106,7 @@ class MapNorm(nn.GroupNorm):
         ``[B, C, H, W]`` -> ``[B, C, H, W]``.
     """
 
-    def __init__(self, channels: int):
+    def __init__(self, channels: int) -> None:
         super().__init__(1, channels)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -134,7 +134,7 @@ class IRFFN(nn.Module):
         ``[B, C, H, W]`` -> ``[B, C, H, W]``.
     """
 
-    def __init__(self, channels: int, ratio: float):
+    def __init__(self, channels: int, ratio: float) -> None:
         super().__init__()
         hidden = int(channels * ratio)
         self.expand = ConvNorm(channels, hidden)
@@ -200,7 +200,7 @@ class DMFBlock(Foldable):
         drop_path: float = 0.0,
         dynamic: type[nn.Module] = DynamicResidualConv,
         **options: Any,
-    ):
+    ) -> None:
         super().__init__()
         c, width = in_channels
         self.token, self.drop_path = token, check_drop_path(drop_path)
@@ -246,7 +246,7 @@ class DMFHead(Foldable):
         token: bool = True,
         dynamic: type[nn.Module] = DynamicResidualConv,
         **options: Any,
-    ):
+    ) -> None:
         super().__init__()
         c, width = in_channels
         self.token = token

@@ -50,7 +50,7 @@ class DynamicConv(ExpertConv):
         reduction: int = 4,
         anneal: dict[str, float] | None = ANNEAL,
         form: str = "kernel",
-    ):
+    ) -> None:
         if reduction < 1:
             raise ValueError(f"reduction must be at least 1, got {reduction}")
         geometry = (kernel_size, stride, padding, dilation, groups)

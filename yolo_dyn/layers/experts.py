@@ -48,7 +48,7 @@ class Experts(nn.Module):
         bias: bool = True,
         num_experts: int = 4,
         form: str = "kernel",
-    ):
+    ) -> None:
         super().__init__()
         if num_experts < 1:
             raise ValueError(f"num_experts must be at least 1, got {num_experts}")
@@ -161,7 +161,7 @@ class ExpertConv(nn.Module):
     How a layer attends to its experts, and when it does, is its own; see `protocol` for these methods.
     """
 
-    def __init__(self, experts: Experts):
+    def __init__(self, experts: Experts) -> None:
         super().__init__()
         self.experts = experts
 

@@ -60,7 +60,7 @@ class FMDConv(ExpertConv):
         reduction: int = 16,
         anneal: dict[str, float] | None = ANNEAL,
         form: str = "kernel",
-    ):
+    ) -> None:
         if not attentions or not set(attentions) <= set(ATTENTIONS):
             raise ValueError(f"attentions must be some of {', '.join(ATTENTIONS)}, got {attentions!r}")
         geometry = (kernel_size, stride, padding, dilation, groups)

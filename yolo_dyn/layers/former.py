@@ -40,7 +40,7 @@ class GlobalTokens(nn.Module):
         ``[B, C, H, W]`` -> ``[B, M, d]``.
     """
 
-    def __init__(self, in_channels: int, tokens: int = 6, channels: int = 192):
+    def __init__(self, in_channels: int, tokens: int = 6, channels: int = 192) -> None:
         super().__init__()
         self.tokens = nn.Parameter(torch.randn(tokens, channels))
 
@@ -64,7 +64,7 @@ class CrossAttention(nn.Module):
         map ``[B, C, H, W]``, tokens ``[B, M, d]`` -> ``[B, M, d]``.
     """
 
-    def __init__(self, in_channels: int, token_channels: int, heads: int):
+    def __init__(self, in_channels: int, token_channels: int, heads: int) -> None:
         super().__init__()
         if heads < 1 or in_channels % heads:
             raise ValueError(f"heads must divide the {in_channels} channels of the map, got {heads}")
@@ -108,7 +108,7 @@ class Former(nn.Module):
 
     def __init__(
         self, in_channels: list[int], heads: int = 2, token_heads: int = 8, ratio: int = 2, *, drop_path: float = 0.0
-    ):
+    ) -> None:
         super().__init__()
         self.drop_path = check_drop_path(drop_path)
         channels, width = in_channels

@@ -60,7 +60,7 @@ class ODConv(ExpertConv):
         reduction: int = 16,
         anneal: dict[str, float] | None = None,
         form: str = "kernel",
-    ):
+    ) -> None:
         if not attentions or not set(attentions) <= set(ATTENTIONS):
             raise ValueError(f"attentions must be some of {', '.join(ATTENTIONS)}, got {attentions!r}")
         if form not in PER_SAMPLE_FORMS:  # a spatial attention cannot be mixed into responses

@@ -78,7 +78,7 @@ class RDConv(nn.Module):
         strip_size: int = 15,
         bypass: bool = False,
         form: str = "kernel",
-    ):
+    ) -> None:
         super().__init__()
         _check(out_channels, kernel_size, bias, ratio, num_experts, strip_size, form)
         span = dilation * (kernel_size - 1)

@@ -66,7 +66,7 @@ class DynamicResidualConv(ExpertConv):
         reduction: int = 16,
         anneal: dict[str, float] | None = ANNEAL,
         form: str = "kernel",
-    ):
+    ) -> None:
         if activation not in ACTIVATIONS:
             raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, got {activation!r}")
         if init not in INITS:

@@ -44,7 +44,7 @@ class RFAConv(nn.Module):
         dilation: Size = 1,
         groups: int = 1,
         bias: bool = True,
-    ):
+    ) -> None:
         super().__init__()
         k = self.kernel_size = _pair(kernel_size)
         if groups != 1 or _pair(dilation) != (1, 1):

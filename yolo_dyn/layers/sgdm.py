@@ -78,7 +78,7 @@ class SGDM(nn.Module):
         residual: bool = False,
         dynamic: type[nn.Module] = RDConv,
         **options: Any,
-    ):
+    ) -> None:
         super().__init__()
         static_size = kernel_size * kernel_size if static_size is None else static_size
         _check_sizes(in_channels, out_channels, ratio, kernel_size, static_size, razor_ratio)

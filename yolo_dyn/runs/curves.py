@@ -8,8 +8,13 @@ from yolo_dyn.output.outcome import Written
 from yolo_dyn.output.style import SAVED, line
 from yolo_dyn.runs.read import read_run
 
-HEADS = {"(B)": "boxes", "(M)": "masks", "(P)": "keypoints"}
-LOSSES = {"dfl": "distribution focal", "cls": "class", "kobj": "keypoint objectness", "seg": "mask"}
+HEADS = {"(B)": "boxes", "(M)": "masks", "(P)": "keypoints"}  # what ends of column names stand for
+LOSSES = {
+    "dfl": "distribution focal",
+    "cls": "class",
+    "kobj": "keypoint objectness",
+    "seg": "mask",
+}  # in words; the others are named as they are
 WIDTH = 4  # panels in a row
 
 
@@ -29,12 +34,12 @@ def curves(runs: list[str], out: str = "curves.png") -> Written:
     """
     import matplotlib.pyplot as plt
 
-    read = {_label(run, runs): read_run(Path(run)) for run in runs}
-    columns = panels(read)
+    histories = {_label(run, runs): read_run(Path(run)) for run in runs}
+    columns = panels(histories)
     rows = math.ceil(len(columns) / WIDTH)
     figure, axes = plt.subplots(rows, WIDTH, figsize=(3.4 * WIDTH, 0.6 + 3 * rows), layout="constrained", squeeze=False)
     for axis, column in zip(axes.flat, columns, strict=False):
-        for number, (label, values) in enumerate(read.items()):
+        for number, (label, values) in enumerate(histories.items()):
             if column in values:
                 epochs = values.get("epoch", list(range(1, len(values[column]) + 1)))
                 few = {"marker": "o"} if len(epochs) == 1 else {}
@@ -54,19 +59,21 @@ def curves(runs: list[str], out: str = "curves.png") -> Written:
     return Written((Path(out),), f"{len(runs)} runs drawn to {out}")
 
 
-def panels(read: dict[str, dict[str, list[float]]]) -> list[str]:
+def panels(histories: dict[str, dict[str, list[float]]]) -> list[str]:
     """The columns that all runs have and that are drawn: losses of training and validation, then metrics.
 
     Raises:
         YoloDynError: if there is none.
     """
-    shared = [column for column in next(iter(read.values())) if all(column in values for values in read.values())]
+    shared = [
+        column for column in next(iter(histories.values())) if all(column in values for values in histories.values())
+    ]
     drawn = [c for part in ("train/", "val/") for c in shared if c.startswith(part)]
     drawn += [
         c for c in shared if c.startswith("metrics/") and not c.startswith(("metrics/precision", "metrics/recall"))
     ]
     if not drawn:
-        raise YoloDynError(f"the runs {', '.join(read)} have no loss and no metric in common")
+        raise YoloDynError(f"the runs {', '.join(histories)} have no loss and no metric in common")
     return drawn
 
 

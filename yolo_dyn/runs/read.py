@@ -10,6 +10,7 @@ import yaml
 
 from yolo_dyn.errors import MissingFileError, YoloDynError, nearest
 
+# columns of results.csv
 AP = "metrics/mAP50-95(B)"
 TOP1, TOP5 = "metrics/accuracy_top1", "metrics/accuracy_top5"
 # what a task is judged by, its own before what it shares: keypoints, masks, boxes; classes; classes of pixels; depth
@@ -65,12 +66,12 @@ def metric_column(metric: str, columns: Iterable[str], where: str) -> str:
         if main is None:
             raise YoloDynError(f"{where} has no metric of a known task; give metric=, one of {', '.join(columns)}")
         return main
-    fitting = [c for c in columns if metric in (c, c.removeprefix("metrics/"))]
-    fitting = fitting or [c for c in columns if c.startswith("metrics/") and metric == _short(c)]
-    if len(fitting) == 1:
-        return fitting[0]
-    if fitting:
-        named = ", ".join(column.removeprefix("metrics/") for column in fitting)
+    matching = [c for c in columns if metric in (c, c.removeprefix("metrics/"))]
+    matching = matching or [c for c in columns if c.startswith("metrics/") and metric == _short(c)]
+    if len(matching) == 1:
+        return matching[0]
+    if matching:
+        named = ", ".join(column.removeprefix("metrics/") for column in matching)
         raise YoloDynError(f"{where} has several columns {metric!r}: give metric= as one of {named}")
     raise YoloDynError(f"{where} has no column {metric!r}{nearest(metric, columns)} (it has {', '.join(columns)})")
 
@@ -125,14 +126,14 @@ def training_images(arguments: dict[str, Any]) -> int:
         raise YoloDynError("the run has no args.yaml")
     if not isinstance(data, str) or "://" in data or Path(data).suffix in (".zip", ".tar", ".gz", ".ndjson"):
         raise YoloDynError(f"data={data} is no folder or data YAML")
-    count = _classified(data) if arguments.get("task") == "classify" else _annotated(data)
+    count = _classification_images(data) if arguments.get("task") == "classify" else _listed_images(data)
     part = arguments.get("fraction", 1.0)
     part = part[0] if isinstance(part, list) and part else part  # train, val, test
-    wanted = part if isinstance(part, int) and part > 1 else round(count * part)  # a count, or a share
-    return min(count, max(1, wanted))
+    requested = part if isinstance(part, int) and part > 1 else round(count * part)  # a count, or a share
+    return min(count, max(1, requested))
 
 
-def _classified(data: str) -> int:
+def _classification_images(data: str) -> int:
     """Images of a classification data set: a folder for each split, in it one for each class."""
     from ultralytics.data.utils import IMG_FORMATS
     from ultralytics.utils import DATASETS_DIR
@@ -146,7 +147,7 @@ def _classified(data: str) -> int:
     return count
 
 
-def _annotated(data: str) -> int:
+def _listed_images(data: str) -> int:
     from yolo_dyn.data.images import image_files
     from yolo_dyn.integration.api import dataset
 

@@ -11,7 +11,12 @@ from yolo_dyn.errors import YoloDynError
 from yolo_dyn.integration import integrate
 from yolo_dyn.output.outcome import Outcome
 
-OWN = {"seed": "seeds= has them", "exist_ok": "a run that is there is kept", "resume": "an interrupted run is resumed"}
+# arguments of `yolo train` that are set here, and why they cannot be given
+RESERVED = {
+    "seed": "seeds= has them",
+    "exist_ok": "a run that is there is kept",
+    "resume": "an interrupted run is resumed",
+}
 
 
 class Checkpoints(list[str], Outcome):
@@ -48,9 +53,9 @@ def repeat(
     Raises:
         YoloDynError: if a run of that name has other arguments, or one is given that is set here.
     """
-    for key in OWN:
+    for key in RESERVED:
         if key in train:
-            raise YoloDynError(f"{key}={train[key]} cannot be given to repeat: {OWN[key]}")
+            raise YoloDynError(f"{key}={train[key]} cannot be given to repeat: {RESERVED[key]}")
     if name and len(model) > 1:
         raise YoloDynError(f"name={name} is for a single model, got {len(model)}")
     checkpoints = Checkpoints()
@@ -75,7 +80,7 @@ def train_once(run: Path, model: str, arguments: dict[str, Any]) -> None:
     if not last.is_file():
         YOLO(model).train(project=str(run.parent), name=run.name, exist_ok=True, **arguments)
         return
-    _same(run, model, arguments)
+    _check_same_arguments(run, model, arguments)
     if finished(last):
         LOGGER.info(f"{run} is done already")
     else:
@@ -87,12 +92,14 @@ def finished(last: Path) -> bool:
     return torch.load(last, map_location="cpu", weights_only=False)["epoch"] == -1
 
 
-def _same(run: Path, model: str, arguments: dict[str, Any]) -> None:
-    kept = yaml.safe_load((run / "args.yaml").read_text(encoding="utf-8"))
-    wanted = {"model": model, **arguments}
-    recipe = wanted.pop("cfg", None)
+def _check_same_arguments(run: Path, model: str, arguments: dict[str, Any]) -> None:
+    recorded = yaml.safe_load((run / "args.yaml").read_text(encoding="utf-8"))
+    requested = {"model": model, **arguments}
+    recipe = requested.pop("cfg", None)
     if recipe:
-        wanted = {**yaml.safe_load(Path(recipe).read_text(encoding="utf-8")), **wanted}
-    for key, value in wanted.items():
-        if key in kept and key != "device" and str(kept[key]) != str(value):
-            raise YoloDynError(f"{run} was trained with {key}={kept[key]}, not {value}: give another name or project")
+        requested = {**yaml.safe_load(Path(recipe).read_text(encoding="utf-8")), **requested}
+    for key, value in requested.items():
+        if key in recorded and key != "device" and str(recorded[key]) != str(value):
+            raise YoloDynError(
+                f"{run} was trained with {key}={recorded[key]}, not {value}: give another name or project"
+            )

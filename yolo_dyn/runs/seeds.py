@@ -11,7 +11,7 @@ from yolo_dyn.errors import MissingFileError, YoloDynError
 from yolo_dyn.output.outcome import Text
 from yolo_dyn.runs.read import best_value, metric_column, read_run
 
-RUN = re.compile(r"(?P<arm>.+)-seed(?P<seed>\d+)")
+RUN = re.compile(r"(?P<arm>.+)-seed(?P<seed>\d+)")  # the name of its folder
 Scores = dict[Any, float]  # by seed
 
 
@@ -100,16 +100,16 @@ def read_runs(source: Path, metric: str) -> tuple[str, dict[str, Scores]]:
     arms: dict[str, Scores] = {}
     first = ("", "")  # run, column
     for file in sorted(source.glob("*/results.csv")):
-        named = RUN.fullmatch(file.parent.name)
-        if not named:
+        match = RUN.fullmatch(file.parent.name)
+        if not match:
             continue
         columns = read_run(file.parent)
         column = metric_column(metric, columns, str(file))
         first = first if first[1] else (str(file), column)
         if column != first[1]:
             raise YoloDynError(f"runs of different tasks do not compare: {first[0]} has {first[1]}, {file} {column}")
-        scores = arms.setdefault(named["arm"], {})
-        scores[int(named["seed"])] = best_value(columns[column], column, str(file))
+        scores = arms.setdefault(match["arm"], {})
+        scores[int(match["seed"])] = best_value(columns[column], column, str(file))
     if not arms:
         raise MissingFileError(f"no run called <arm>-seed<n> with a results.csv in {source}")
     return first[1], arms

@@ -91,9 +91,9 @@ def _label(axis: Any, at: list[tuple[float, float]], names: list[str], areas: li
     centres = [(float(x), float(y)) for x, y in axis.transData.transform(at)]
     circles = [(x, y, max(math.sqrt(area) / 2, 4) * pixels) for (x, y), area in zip(centres, areas, strict=True)]
     sizes = [(box.width, box.height) for box in (text.get_window_extent() for text in texts)]
-    found = places(circles, sizes, axis.get_window_extent().extents)
+    label_centres = places(circles, sizes, axis.get_window_extent().extents)
     data = axis.transData.inverted()
-    for text, centre, (x, y), (width, height) in zip(texts, centres, found, sizes, strict=True):
+    for text, centre, (x, y), (width, height) in zip(texts, centres, label_centres, sizes, strict=True):
         text.set_position(data.transform((x, y)))
         left, bottom, right, top = _box(x, y, width, height)
         nearest = min(max(centre[0], left), right), min(max(centre[1], bottom), top)
@@ -115,14 +115,14 @@ def places(circles: list[tuple[float, float, float]], sizes: list[tuple[float, f
         The centre of each label. If there is no free place, the one with the fewest overlaps.
     """
     bubbles = [_box(x, y, 2 * radius, 2 * radius) for x, y, radius in circles]
-    taken: list[Box] = []
-    found = []
+    labels: list[Box] = []
+    centres = []
     for circle, size in zip(circles, sizes, strict=True):
-        obstacles = bubbles + taken
+        obstacles = bubbles + labels
         place = min(_around(circle, size), key=lambda c, s=size, o=obstacles: _collisions(_box(*c, *s), o, frame))  # type: ignore[misc]
-        taken.append(_box(*place, *size))
-        found.append(place)
-    return found
+        labels.append(_box(*place, *size))
+        centres.append(place)
+    return centres
 
 
 def _around(circle: tuple[float, float, float], size: tuple[float, float]) -> Iterator[tuple[float, float]]:

@@ -34,15 +34,15 @@ def write(rows: list[Row], file: Path) -> None:
         raise YoloDynError(f"{file} cannot be written: {error.strerror}") from error
 
 
-def report(rows: list[Row], arguments: list[dict[str, Any]], given: bool) -> list[str]:
+def report(rows: list[Row], arguments: list[dict[str, Any]], images_given: bool) -> list[str]:
     """Lines for the terminal: the table, and how to read it.
 
     Args:
         rows: the runs.
         arguments: those that each run was trained with.
-        given: whether N was given, not counted.
+        images_given: whether N was given, not counted.
     """
-    return [*_table(rows), "", *_notes(rows, arguments, given)]
+    return [*_table(rows), "", *_notes(rows, arguments, images_given)]
 
 
 def _table(rows: list[Row]) -> list[str]:
@@ -57,18 +57,18 @@ def _table(rows: list[Row]) -> list[str]:
     return lines
 
 
-def _notes(rows: list[Row], arguments: list[dict[str, Any]], given: bool) -> list[str]:
+def _notes(rows: list[Row], arguments: list[dict[str, Any]], images_given: bool) -> list[str]:
     """What the figures are, and what speaks against comparing these runs."""
     metric = rows[0].metric
-    notes = [NOTES.format(metric=metric, images="as given" if given else "images of the train split")]
+    notes = [NOTES.format(metric=metric, images="as given" if images_given else "images of the train split")]
     notes += [DETECTION] if metric == "AP" else []
     notes += [f"{row.run}: a single epoch, so its seconds hold the warm-up" for row in rows if row.epochs == 1]
     notes += [f"{row.run}: {metric} is 0, so IES is infinite" for row in rows if row.accuracy == 0]
-    for row, found in zip(rows, arguments, strict=True):
-        if isinstance(found.get("epochs"), int) and row.epochs < found["epochs"]:
-            notes.append(f"{row.run}: {row.epochs} of {found['epochs']} epochs; stopped early, or not finished")
+    for row, own in zip(rows, arguments, strict=True):
+        if isinstance(own.get("epochs"), int) and row.epochs < own["epochs"]:
+            notes.append(f"{row.run}: {row.epochs} of {own['epochs']} epochs; stopped early, or not finished")
     for key in SETTINGS:
-        values = {row.run: str(found.get(key)) for row, found in zip(rows, arguments, strict=True) if key in found}
+        values = {row.run: str(own.get(key)) for row, own in zip(rows, arguments, strict=True) if key in own}
         if len(set(values.values())) > 1:
             listed = ", ".join(f"{run} {value}" for run, value in values.items())
             notes.append(f"not trained alike, {key}: {listed}")

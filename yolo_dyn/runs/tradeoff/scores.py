@@ -20,7 +20,7 @@ from typing import Any
 from yolo_dyn.errors import YoloDynError
 from yolo_dyn.runs.read import AP, TOP1, read_run, training_images
 
-METRICS = {TOP1: "top-1", AP: "AP"}
+METRICS = {TOP1: "top-1", AP: "AP"}  # what accuracy is, by the column of results.csv
 
 
 def ies(seconds: float, top1: float) -> float:
@@ -110,8 +110,8 @@ def read_row(run: Path, name: str, images: int) -> Row:
     columns, file = read_run(run), run / "results.csv"
     column = next((column for column in METRICS if column in columns), None)
     if column is None or "time" not in columns:
-        wanted = f"accuracy ({' or '.join(METRICS)})" if column is None else "column 'time'"
-        raise YoloDynError(f"{file} has no {wanted}; it has {', '.join(columns)}")
+        missing = f"accuracy ({' or '.join(METRICS)})" if column is None else "column 'time'"
+        raise YoloDynError(f"{file} has no {missing}; it has {', '.join(columns)}")
     accuracies = columns[column]
     best = max(range(len(accuracies)), key=lambda i: -1 if math.isnan(accuracies[i]) else accuracies[i])
     seconds = seconds_per_epoch(columns["time"])
@@ -130,10 +130,10 @@ def counted_images(runs: list[str], arguments: list[dict[str, Any]]) -> Iterator
         YoloDynError: if a run's data are not found.
     """
     counted: dict[str, int] = {}
-    for run, found in zip(runs, arguments, strict=True):
-        key = str([found.get(name) for name in ("task", "data", "fraction")])
+    for run, own in zip(runs, arguments, strict=True):
+        key = str([own.get(name) for name in ("task", "data", "fraction")])
         try:
-            counted[key] = counted.get(key) or training_images(found)
+            counted[key] = counted.get(key) or training_images(own)
         except YoloDynError as error:
             raise YoloDynError(
                 f"the data of {run} are not found from here: give images=, the number of its training images ({error})"

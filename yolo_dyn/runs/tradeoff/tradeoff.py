@@ -17,8 +17,7 @@ def tradeoff(runs: list[str], images: int = 0, out: str = "tradeoff.png") -> Wri
 
     Args:
         runs: folders with a results.csv, of classifiers or of detectors.
-        images: N, the images of an epoch; by default those that the run trained on, counted in the folder that its
-            args.yaml names.
+        images: N, the images of an epoch; by default those that the run trained on, as its args.yaml names them.
         out: picture to write; the table goes beside it as a .csv.
 
     Returns:
