@@ -4,7 +4,7 @@ import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
-from typing import Literal, TypeVar, get_args, overload
+from typing import Any, Literal, TypeVar, get_args, overload
 
 from torch import nn
 
@@ -74,7 +74,7 @@ def register(layer: Layer, name: str | None = None, kind: Kind | None = None) ->
 def register(
     layer: str | None = None, name: str | None = None, kind: Kind | None = None
 ) -> Callable[[Layer], Layer]: ...
-def register(layer: type[nn.Module] | str | None = None, name: str | None = None, kind: Kind | None = None):
+def register(layer: type[nn.Module] | str | None = None, name: str | None = None, kind: Kind | None = None) -> Any:
     """Make an ``nn.Module`` class known under a YAML name, as a call or as a decorator.
 
     A row ``[from, repeats, Name, [c2, *args, {keyword: value}]]`` builds ``layer(c1, c2, *args, **keywords)``, where c1
