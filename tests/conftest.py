@@ -31,8 +31,29 @@ class Scheduler(LoadScopeScheduling):
         return "test_acceptance_" if "test_acceptance_" in file else f"{file} {model[1]}" if apart else file
 
 
+LONGEST = (  # a minute and more of one core: begun first, so that none of them is the last to end, alone
+    "test_acceptance",
+    "test_sweep",
+    "test_export",
+    "test_commands",
+    "test_torchvision",
+    "test_deploy",
+    "test_studies",
+    "test_evaluate",
+    "test_study_tables",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    def place(item: pytest.Item) -> int:
+        return next((i for i, name in enumerate(LONGEST) if item.path.name.startswith(name)), len(LONGEST))
+
+    items.sort(key=place)
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduler:
+    config.option.loadscopereorder = False  # by the number of tests, which says little about their time
     return Scheduler(config, log)
 
 

@@ -162,7 +162,7 @@ def test_sigma_0_is_the_clean_image(images, detectors):
     assert (found[0].found == found[1].found).all()
 
 
-@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize("dynamic", [False, pytest.param(True, marks=pytest.mark.accept)])
 def test_openvino_computes_in_float32(dynamic, images, detectors, tmp_path, monkeypatch):
     """A CPU without bfloat16 does so anyway: there, what OpenVINO is asked for shows whether others would."""
     asked, stock = [], openvino.Core.compile_model

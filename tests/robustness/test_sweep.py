@@ -231,9 +231,11 @@ def half_dark(image, strength, bits):
     return (image * strength).astype(np.uint8)
 
 
+SEVERITIES = {"sigma": None, "severity": [1, 5], "corruption": ["half_dark", "shot_noise"]}
+
+
 def test_severities_of_several_corruptions_one_of_them_the_users(folder, without_pictures):
-    arguments = {"sigma": None, "severity": [1, 5], "corruption": ["half_dark", "shot_noise"]}
-    here = run(folder, **arguments)
+    here = run(folder, **SEVERITIES)
     assert [(r.condition.corruption, r.condition.severity, r.condition.sigma) for r in here.records] == [
         ("clean", None, 0),
         ("half_dark", 1, None),
@@ -242,8 +244,12 @@ def test_severities_of_several_corruptions_one_of_them_the_users(folder, without
         ("shot_noise", 5, None),
     ]
     assert here.records[2].scores["AP"] < here.records[1].scores["AP"] < here.records[0].scores["AP"]
-    apart = run(folder, **arguments, jobs=2, name="apart", workers=1)
-    assert numbers(apart) == numbers(here)
+
+
+@pytest.mark.accept
+def test_a_corruption_of_the_users_reaches_processes_and_their_workers(folder, without_pictures):
+    apart = run(folder, **SEVERITIES, jobs=2, name="apart", workers=1)
+    assert numbers(apart) == numbers(run(folder, **SEVERITIES))
 
 
 def test_the_code_of_a_corruption_is_part_of_a_cell(folder, without_pictures, monkeypatch, log):
