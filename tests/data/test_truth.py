@@ -1,12 +1,14 @@
 """Ground truth: which source is read, and that the sources agree where they should."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from ultralytics.data.utils import verify_image_label
 
 from yolo_dyn import YoloDynError
 from yolo_dyn.data.truth import ground_truth
@@ -105,7 +107,11 @@ def test_json_of_coco_s_own_layout(root):
         ),
         (lambda root: (root / "labels/val/a.txt").write_text("1 0.2"), "", "line 1: expected class, x, y, width and"),
         (lambda root: (root / "labels/val/a.txt").write_text("1 20 25 20 30"), "", "height must be fractions of the"),
-        (lambda root: write_json(root / "x.json", category_id=4), "x.json", "x.json: the class 'cow' is none of"),
+        (
+            lambda root: write_json(root / "x.json", category_id=4),
+            "x.json",
+            "x.json: annotation 0: the class 'cow' is none of",
+        ),
         (lambda root: (root / "x.json").write_text("{"), "x.json", "x.json is no COCO annotation file"),
         (lambda root: None, "x.json", "annotations: x.json does not exist in"),
         (lambda root: broken_xml(root, "<annotation>"), "", "a.xml is no VOC annotation file"),
@@ -117,6 +123,152 @@ def test_what_is_broken_is_named(root, prepare, given, message):
     prepare(root)
     with pytest.raises(YoloDynError, match=message):
         ground_truth(images(root), NAMES, root, "val", given)
+
+
+def two_cameras(root: Path, *names: str) -> list[Path]:
+    """Two images called alike in folders of their own, and a json that calls its images so, each with one box."""
+    files = [root / "images/val" / camera / "frame.png" for camera in ("cam1", "cam2")]
+    for file in files:
+        file.parent.mkdir()
+        shutil.copy(root / "images/val/a.png", file)
+    content = {
+        "images": [{"id": i, "file_name": name} for i, name in enumerate(names)],
+        "annotations": [{"image_id": i, "category_id": 3, "bbox": [i, 5, 20, 15]} for i in range(len(names))],
+        "categories": [{"id": 3, "name": "dog"}],
+    }
+    (root / "x.json").write_text(json.dumps(content))
+    return files
+
+
+def test_json_is_matched_by_path(root):
+    files = two_cameras(root, "cam2/frame.png", "cam1/frame.jpg", "cam3/frame.png")
+    truth = ground_truth(files, NAMES, root, "val", "x.json")
+    assert [(a["image_id"], a["bbox"][0]) for a in truth.coco["annotations"]] == [(0, 1), (1, 0)]
+    assert truth.notes == ["1 images are listed in x.json and not in the split: frame"]
+
+
+def test_json_of_other_folders_is_matched_by_name_and_that_is_said(root):
+    file = two_cameras(root, "val2017/frame.jpg")[0]
+    truth = ground_truth([file], NAMES, root, "val", "x.json")
+    assert len(truth.coco["annotations"]) == 1
+    assert truth.notes == ["1 images are matched by their names alone, x.json has other folders: frame.png"]
+
+
+@pytest.mark.parametrize("names", [("frame.png",), ("frame.png", "frame.png"), ("a/frame.png", "b/frame.png")])
+def test_json_that_may_be_of_two_images_is_refused(names, root):
+    with pytest.raises(YoloDynError, match=r"x.json: .* may be .* or .*; folders in file_name tell such images apart"):
+        ground_truth(two_cameras(root, *names), NAMES, root, "val", "x.json")
+
+
+def test_xml_that_may_be_of_two_images_is_refused(root):
+    write_xml(root / "Annotations")
+    shutil.copy(root / "Annotations/a.xml", root / "Annotations/frame.xml")
+    with pytest.raises(YoloDynError, match=r"frame.xml may be of .*cam1.* or .*cam2"):
+        ground_truth(two_cameras(root), NAMES, root, "val", "Annotations")
+
+
+@pytest.mark.parametrize(
+    "bbox",
+    [[10, 5, -20, 15], [10, 5, 20, 0], [float("nan"), 5, 20, 15], [10, 5, float("inf"), 15], [100, 5, 20, 15]],
+    ids=["negative", "without height", "NaN", "infinite", "outside"],
+)
+def test_a_box_that_encloses_nothing_is_left_out_and_named(bbox, root):
+    write_json(root / "x.json", bbox=bbox)
+    truth = ground_truth(images(root), NAMES, root, "val", "x.json")
+    assert truth.coco["annotations"] == []
+    assert truth.notes == ["1 images have boxes that enclose nothing of them, which are left out: a.png"]
+
+
+def test_a_reversed_box_of_xml_is_left_out_and_named(root):
+    broken_xml(root, XML.format(difficult=0).replace("<xmax>30", "<xmax>3"))
+    truth = ground_truth(images(root), NAMES, root, "val")
+    assert truth.coco["annotations"] == []
+    assert "enclose nothing" in truth.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"bbox": [10, 5, 20]}, "annotation 0: bbox must be four numbers"),
+        ({"bbox": [10, 5, 20, "15"]}, "annotation 0: bbox must be four numbers"),
+        ({"bbox": None}, "annotation 0: bbox must be four numbers"),
+        ({"image_id": 8}, "annotation 0 is of image 8, which is not listed"),
+        ({"image_id": [7]}, "annotation 0 is none: unhashable"),
+        ({"category_id": {}}, "annotation 0 is none: unhashable"),
+        ({"iscrowd": 2}, "annotation 0: iscrowd must be 0 or 1, got 2"),
+    ],
+    ids=str,
+)
+def test_a_wrong_annotation_of_json_is_named(changes, message, root):
+    write_json(root / "x.json", **changes)
+    with pytest.raises(YoloDynError, match=re.escape(message)):
+        ground_truth(images(root), NAMES, root, "val", "x.json")
+
+
+@pytest.mark.parametrize("key", ["bbox", "image_id", "category_id"])
+def test_a_missing_key_of_json_is_named(key, root):
+    write_json(root / "x.json")
+    content = json.loads((root / "x.json").read_text())
+    del content["annotations"][0][key]
+    (root / "x.json").write_text(json.dumps(content))
+    with pytest.raises(YoloDynError, match=f"x.json: annotation 0 has no '{key}'"):
+        ground_truth(images(root), NAMES, root, "val", "x.json")
+
+
+SOUND = ["1 0.2 0.25 0.2 0.3", "0 0.5 0.5 0.1 0.1", "1 0.20000000001 0.25 0.2 0.3", "1.0 0.2 0.25 0.2 0.3", ""]
+BROKEN = ["2 0.2 0.25 0.2 0.3", "-1 0.2 0.25 0.2 0.3", "nan 0.2 0.25 0.2 0.3", "1 nan 0.2 0.2 0.2", "1 0.1 x 0.1 0.1"]
+BORDER = ["1 -0.005 0.5 0.2 0.2", "1 -0.02 0.5 0.2 0.2", "1 1.009 0.5 0.2 0.2", "1 1.02 0.5 0.2 0.2", "1 0.1"]
+POLYGONS = ["1 0.1 0.1 0.4 0.2 0.3 0.5", "1 0.1 0.1 0.4 0.2 0.3 0.5 0.2 0.6", "1 0.1 0.1 0.4 0.2 0.3"]
+
+
+def test_labels_are_taken_as_the_stock_loader_takes_them(root):
+    """Random files of sound and broken lines: the same boxes, and an error of ours for what it drops."""
+    rng, label, taken = np.random.default_rng(0), root / "labels/val/a.txt", 0
+    kinds = (SOUND, [*SOUND, *BORDER[:3:2]], POLYGONS[:2], [*SOUND, *BROKEN, *BORDER, *POLYGONS])
+    for number in range(1200):
+        label.write_text("\n".join(rng.choice(kinds[number % 4], rng.integers(0, 5))))
+        stock = verify_image_label((str(images(root)[0]), str(label), "", False, 2, 0, 0, False))[1]
+        if stock is None:
+            with pytest.raises(YoloDynError, match=r"a.txt, line \d: "):
+                ground_truth(images(root)[:1], NAMES, root, "val")
+            continue
+        boxes = [
+            [a["category_id"], *a["bbox"]]
+            for a in ground_truth(images(root)[:1], NAMES, root, "val").coco["annotations"]
+        ]
+        corner, size = stock[:, 1:3] - stock[:, 3:] / 2, (100, 50)
+        expected = np.column_stack([stock[:, 0], corner * size, stock[:, 3:] * size])
+        assert np.array(sorted(boxes)) == pytest.approx(np.array(sorted(expected.tolist())), abs=1e-4)
+        taken += len(boxes)
+    assert taken > 1000
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("1.7 0.2 0.25 0.2 0.3", "the class 1.7 is none of"),
+        ("1 0.5 0.5 -0.005 0.2", "must be fractions of the image"),
+        ("1 0.2 0.25 0.2 0.3\n1 0.1 0.1 0.4 0.2 0.3 0.5", "line 1: the file holds polygons"),
+        ("1 0.1 0.1 0.4 0.2 0.3 0.5 0.7", "line 1: the file holds polygons"),
+    ],
+)
+def test_lines_that_only_newer_stock_loaders_refuse(line, message, root):
+    (root / "labels/val/a.txt").write_text(line)
+    with pytest.raises(YoloDynError, match=message):
+        ground_truth(images(root), NAMES, root, "val")
+
+
+def test_what_stands_twice_counts_once_and_is_said(root):
+    (root / "labels/val/a.txt").write_text("1 0.2 0.25 0.2 0.3\n\n  \n1 0.20 0.25 0.2 0.3\n")
+    truth = ground_truth(images(root), NAMES, root, "val")
+    assert len(truth.coco["annotations"]) == 1
+    assert truth.notes[-1] == "1 label files hold lines twice, which count once: a.txt"
+
+
+def test_labels_that_are_no_text_are_named(root):
+    (root / "labels/val/a.txt").write_bytes(b"\xff\xfe1 0.2")
+    with pytest.raises(YoloDynError, match=r"a.txt is no text"):
+        ground_truth(images(root), NAMES, root, "val")
 
 
 @pytest.mark.parametrize("route", ["json", "xml"])

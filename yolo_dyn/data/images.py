@@ -14,7 +14,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from yolo_dyn.data.truth import Truth, coco_dataset, ground_truth
+from yolo_dyn.data.truth import Truth, coco_dataset, ground_truth, image_size
 from yolo_dyn.errors import MissingFileError, YoloDynError, nearest
 from yolo_dyn.integration import integrate
 
@@ -163,7 +163,7 @@ def unlabelled(source: str, channels: int = 3, only: list[str] | None = None, co
             readable.append(file)
     if not readable:
         raise YoloDynError(f"source={source}: no image can be read: {_first_reasons(skipped)}")
-    coco = coco_dataset([(file, []) for file in readable], {})
+    coco = coco_dataset([(file, image_size(file), []) for file in readable], {})
     return EvaluationSet(source, "", {}, channels, readable, coco, "none", skipped, [], False, "")
 
 
