@@ -101,6 +101,18 @@ def test_source_with_labels_beside_it_and_named_images(detectors, tmp_path, monk
     assert clean > noisy
 
 
+@pytest.mark.parametrize("names", [None, ["cat", "dog"], "no list", {0: "cat"}], ids=["none", "other", "broken", "one"])
+def test_labels_of_other_classes_are_left_aside_and_that_is_said(names, detectors, tmp_path, monkeypatch, drawn, log):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("images", "labels"):
+        shutil.copytree(detectors / folder, tmp_path / "set" / folder)
+    if names is not None:
+        (tmp_path / "set" / "data.yaml").write_text(yaml.safe_dump({"names": names}))
+    compare([str(detectors / "a.pt")], source="set/images/val", sigma=[30], count=1, **SMALL)
+    assert any("labels beside set/images/val are left aside" in line for line in log)
+    assert all(axis.get_title().endswith("detections") for axis in drawn[0].axes)
+
+
 def test_a_data_yaml_in_place_of_a_source(detectors, tmp_path, monkeypatch, drawn):
     monkeypatch.chdir(tmp_path)
     line = str(compare([str(detectors / "a.pt")], data=str(detectors / "data.yaml"), severity=[5], count=1, **SMALL))

@@ -14,7 +14,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from yolo_dyn.data.truth import Truth, coco_dataset, ground_truth, image_size
+from yolo_dyn.data.truth import Truth, ground_truth, no_truth
 from yolo_dyn.errors import MissingFileError, YoloDynError, nearest
 from yolo_dyn.integration import integrate
 
@@ -43,13 +43,16 @@ class EvaluationSet:
             yield f"skipped {file}: {reason}"
 
 
-def evaluation_set(data: str, split: str = "val", only: list[str] | None = None) -> EvaluationSet:
+def evaluation_set(
+    data: str, split: str = "val", only: list[str] | None = None, labelled: bool = True
+) -> EvaluationSet:
     """Read a split of a data set, leaving out what cannot be evaluated.
 
     Args:
         data: an Ultralytics data YAML, by bare name or path.
         split: "train", "val" or "test".
         only: file names of the images to keep; all if it is None.
+        labelled: False leaves the ground truth aside.
 
     Raises:
         YoloDynError: if the data set, the split or the annotations are missing or broken, or no image is left.
@@ -62,8 +65,9 @@ def evaluation_set(data: str, split: str = "val", only: list[str] | None = None)
     checked = _check_all(files)
     skipped = {str(file): reason for file, (reason, _) in zip(files, checked, strict=True) if reason}
     readable = [file for file, (reason, _) in zip(files, checked, strict=True) if not reason]
+    names, root = description["names"], Path(description["path"])
     annotations = str(description.get("annotations") or "")
-    truth = ground_truth(readable, description["names"], Path(description["path"]), split, annotations)
+    truth = ground_truth(readable, names, root, split, annotations) if labelled else no_truth(readable, names)
     skipped |= {str(file): f"not annotated in {truth.source}" for file in truth.unknown}
     if not truth.files:
         raise YoloDynError(f"no image of {data}, split {split}, can be evaluated: {_first_reasons(skipped)}")
@@ -71,7 +75,7 @@ def evaluation_set(data: str, split: str = "val", only: list[str] | None = None)
     return EvaluationSet(
         data=data,
         split=split,
-        names=description["names"],
+        names=names,
         channels=description.get("channels", 3),
         files=truth.files,
         coco=truth.coco,
@@ -163,8 +167,9 @@ def unlabelled(source: str, channels: int = 3, only: list[str] | None = None, co
             readable.append(file)
     if not readable:
         raise YoloDynError(f"source={source}: no image can be read: {_first_reasons(skipped)}")
-    coco = coco_dataset([(file, image_size(file), []) for file in readable], {})
-    return EvaluationSet(source, "", {}, channels, readable, coco, "none", skipped, [], False, "")
+    return EvaluationSet(
+        source, "", {}, channels, readable, no_truth(readable, {}).coco, "none", skipped, [], False, ""
+    )
 
 
 def _selected(files: list[Path], only: list[str] | None, where: str) -> list[Path]:

@@ -65,6 +65,11 @@ def ground_truth(
     )
 
 
+def no_truth(files: list[Path], names: dict[int, str]) -> Truth:
+    """That of images of which nothing is known."""
+    return Truth(coco_dataset([(file, image_size(file), []) for file in files], names), files, [], "none", [], False)
+
+
 def _read_annotations(
     files: list[Path], sizes: list[tuple[int, int]], names: dict[int, str], root: Path, split: str, annotations: str
 ) -> Annotations:

@@ -1,10 +1,13 @@
 """`yolo-dyn compare`: the same noisy pixels under every model, side by side (SGDM paper, Fig. 4)."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import yaml
+from ultralytics.data.utils import img2label_paths
+from ultralytics.utils import LOGGER
 
-from yolo_dyn.data.images import data_name, evaluation_set, source_files, source_name
+from yolo_dyn.data.images import EvaluationSet, data_name, evaluation_set, source_files, source_name
 from yolo_dyn.errors import YoloDynError
 from yolo_dyn.integration.api import chosen_device, chosen_threads
 from yolo_dyn.output.files import writable
@@ -42,7 +45,8 @@ def compare(
 
     Args:
         model: checkpoints or exported models.
-        source: folder, file or pattern of images; YOLO labels are found beside it as in training.
+        source: folder, file or pattern of images; YOLO labels are found beside them as in training, if a data YAML
+            above them has the model's classes.
         data: a data YAML in place of a source.
         split: of the data.
         images: file names to draw; those where the models differ most by default.
@@ -70,19 +74,38 @@ def compare(
     conditions = chosen_conditions(SIGMAS if by_default else sigma, severity, corruption)
     plan = Plan(model_labels(model), conditions, settings, seed, resamples=1)
     folder = writable(Path(project) / (name or (data_name(data) if data else source_name(source))))
-    data = data or str(_described(source, class_names(model[0]), folder))
-    available = evaluation_set(data, split, images)
+    available = evaluation_set(data, split, images) if data else _images(source, class_names(model[0]), folder, images)
     sweep = measure(plan, available, folder, RunOptions())
     picture = folder / "grid.png"
     drawn = grid(sweep, picture, count if images is None else len(images), conf)
     return Written((picture,), f"\n{', '.join(drawn)}: drawn to {picture}")
 
 
-def _described(source: str, names: dict[int, str], folder: Path) -> Path:
-    """Write a data YAML for some images, with the classes of a model."""
+def _images(source: str, names: dict[int, str], folder: Path, only: list[str] | None) -> EvaluationSet:
+    """The images of a source, by a data YAML that is written for them."""
     files = source_files(source)
     listed, data = folder / "images.txt", folder / "data.yaml"
     listed.write_text("".join(f"{file.absolute()}\n" for file in files), encoding="utf-8")
     split = str(listed.absolute())
     data.write_text(yaml.safe_dump({"train": split, "val": split, "names": names}), encoding="utf-8")
-    return data
+    labelled = any(_classes(file) == names for file in _data_yamls(files[0]))
+    if not labelled and any(Path(label).is_file() for label in img2label_paths(list(map(str, files)))):
+        LOGGER.info(
+            f"labels beside {source} are left aside: no data YAML above them has the model's classes; give data="
+        )
+    return evaluation_set(str(data), "val", only, labelled)
+
+
+def _data_yamls(image: Path) -> Iterator[Path]:
+    """YAMLs in the folders above an image, as far up as data sets keep theirs."""
+    for folder in list(image.absolute().parents)[:4]:
+        yield from sorted([*folder.glob("*.yaml"), *folder.glob("*.yml")])
+
+
+def _classes(file: Path) -> dict[int, str] | None:
+    """The classes that a YAML names, if it does."""
+    try:
+        names = yaml.safe_load(file.read_text(encoding="utf-8"))["names"]
+        return {int(n): str(name) for n, name in (names.items() if isinstance(names, dict) else enumerate(names))}
+    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError):  # a YAML of something else
+        return None
