@@ -11,6 +11,7 @@ from torch import Tensor
 
 from yolo_dyn.integration import integrate
 from yolo_dyn.integration.api import dataset
+from yolo_dyn.output.arguments import Positive, checked
 from yolo_dyn.output.outcome import Outcome
 from yolo_dyn.robustness.results import Sweep
 from yolo_dyn.robustness.sweep import robustness
@@ -88,7 +89,8 @@ class Demo(Outcome):
         }
 
 
-def demo(epochs: int = 6, out: str = "runs/demo") -> Demo:
+@checked
+def demo(epochs: Positive = 6, out: str = "runs/demo") -> Demo:
     """Train yolov8n with and without SGDM on the embedded data set, compare both under noise, predict, export to ONNX.
 
     Args:

@@ -447,7 +447,7 @@ def test_nothing_found_says_so(detectors, tmp_path, monkeypatch, drawn):
         ({"target": "circel"}, "model 'a' has no class 'circel'; did you mean 'circle'"),
         ({"layer": [9], "imgsz": 32}, "model 'a' at imgsz=32: the map has a single position"),
         ({"imgsz": 100}, "imgsz must be a multiple of 32 for model 'a', got 100"),
-        ({"conf": 1.5}, "conf must lie in 0..1 and max_det be at least 1, got 1.5"),
+        ({"conf": 1.5}, "conf must be from 0 to 1, got 1.5"),
         ({"device": "banana"}, "device=banana cannot be used: "),
         ({"project": "broken.pt"}, "the folder broken.pt/val cannot be written to"),
     ],

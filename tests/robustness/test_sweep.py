@@ -423,7 +423,7 @@ def test_images_without_any_object(folder):
         ({"split": "test"}, "data.yaml has no split 'test' (it has train, val)"),
         ({"sigma": [-1]}, "sigma must be grey levels of at least 0"),
         ({"severity": [2]}, "sigma is the strength of gaussian_noise; other corruptions take severity"),
-        ({"sigma": None, "severity": [6]}, "severity must be one of 1, 2, 3, 4, 5, got 6"),
+        ({"sigma": None, "severity": [6]}, "severity must be from 1 to 5, got [6]"),
         ({"sigma": None, "corruption": ["gausian_noise"]}, "did you mean 'gaussian_noise'?"),
         ({"executor": "slurm"}, "unknown executor 'slurm' (known: serial, processes, ray)"),
         ({"jobs": 0}, "jobs must be at least 1, got 0"),

@@ -245,7 +245,7 @@ def test_bad_runs_are_one_error(names, message, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["images=-1"], "images must be a positive number, got -1"),
+        (["images=-1"], "images must be at least 0, got -1"),
         (["images=many"], "images must be an integer, got 'many'"),
         (["images=10", "out=missing/x.png"], "missing/x.png cannot be written: No such file or directory"),
         (["images=10", "out=x.doc"], "x.doc cannot be written: Format 'doc' is not supported"),
@@ -269,7 +269,7 @@ def test_the_runs_must_be_named(capsys):
     assert cli.main(["tradeoff"]) == 2
     assert "missing key 'runs'" in capsys.readouterr().err
     assert cli.main(["tradeoff", "runs="]) == 2
-    assert "runs must name at least one folder" in capsys.readouterr().err
+    assert "runs must be a list of at least one" in capsys.readouterr().err
 
 
 def test_runs_are_called_by_what_tells_them_apart(tmp_path):

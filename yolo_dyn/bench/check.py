@@ -12,6 +12,7 @@ from yolo_dyn.bench.subject import DoesNotApplyError, Subject
 from yolo_dyn.errors import YoloDynError
 from yolo_dyn.integration import integrate
 from yolo_dyn.integration.rows import layer_named
+from yolo_dyn.output.arguments import Names, checked
 from yolo_dyn.output.outcome import Outcome
 
 STATES = {True: "holds", False: "FAILS", None: "does not apply"}
@@ -49,8 +50,9 @@ class Contract(Outcome):
         return asdict(self)
 
 
+@checked
 def check(
-    layer: str, kind: str = "", inputs: list[str] | None = None, args: list[str] | None = None, **options: Any
+    layer: str, kind: str = "", inputs: Names | None = None, args: list[str] | None = None, **options: Any
 ) -> Contract:
     """Run the layer contract on a registered layer, or one of your own, and say what holds and what fails.
 

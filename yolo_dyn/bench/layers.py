@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +21,7 @@ from yolo_dyn.bench.timing import in_turn
 from yolo_dyn.errors import YoloDynError
 from yolo_dyn.layers.functional import FORMS, conv_per_sample, mix_kernels, mixture_conv
 from yolo_dyn.layers.protocol import Fusible, options_of
+from yolo_dyn.output.arguments import Names, Positive, Range, checked
 from yolo_dyn.output.outcome import Outcome
 
 SHAPES = ((64, 80), (128, 40), (256, 20))  # channels, height and width: P3, P4, P5 of a small detector at 640 px
@@ -68,7 +69,10 @@ class LayerBench(Outcome):
         return {key: value for key, value in asdict(self).items() if key != "folder"}
 
 
-def bench_layers(layers: list[str] | None = None, rounds: int = 9, experts: int = 4, out: str = "") -> LayerBench:
+@checked
+def bench_layers(
+    layers: Names | None = None, rounds: Positive = 9, experts: Annotated[int, Range(1, 64)] = 4, out: str = ""
+) -> LayerBench:
     """Time registered layers against a static 3x3 convolution of the same shape, forward and training step.
 
     Args:
@@ -134,7 +138,8 @@ class FormBench(Outcome):
         return asdict(self)
 
 
-def bench_forms(rounds: int = 9) -> FormBench:
+@checked
+def bench_forms(rounds: Positive = 9) -> FormBench:
     """Time the three forms of the mixture, and the two parts of the kernel form, against one static convolution.
 
     Args:

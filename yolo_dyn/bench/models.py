@@ -14,6 +14,7 @@ from yolo_dyn.bench.timing import Times, in_turn, inference_step, summary
 from yolo_dyn.errors import YoloDynError
 from yolo_dyn.integration import image_channels
 from yolo_dyn.integration.api import load_model, train_args
+from yolo_dyn.output.arguments import ImageSize, Names, OrDefault, Positive, checked
 from yolo_dyn.output.outcome import Outcome
 
 
@@ -49,12 +50,13 @@ class Latencies(Outcome):
         return {key: value for key, value in asdict(self).items() if key != "out"}
 
 
+@checked
 def bench(
-    model: list[str],
-    imgsz: int = 640,
-    batch: int = 1,
+    model: Names,
+    imgsz: ImageSize = 640,
+    batch: Positive = 1,
     train: bool = False,
-    rounds: int = 0,
+    rounds: OrDefault = 0,
     device: str = "",
     out: str = "",
 ) -> Latencies:

@@ -14,6 +14,7 @@ import numpy as np
 from yolo_dyn.bench.timing import in_turn
 from yolo_dyn.data.images import EvaluationSet, evaluation_set
 from yolo_dyn.integration.api import chosen_device, chosen_threads
+from yolo_dyn.output.arguments import ImageSize, OrDefault, Positive, Severity, checked
 from yolo_dyn.output.outcome import Outcome
 from yolo_dyn.robustness.corruptions import find
 from yolo_dyn.robustness.evaluate import Corrupter, Settings, detect
@@ -44,17 +45,18 @@ class NoiseCost(Outcome):
         return asdict(self)
 
 
+@checked
 def bench_noise(
     model: str,
     data: str,
     corruption: str = "gaussian_noise",
-    severity: int = 3,
+    severity: Severity = 3,
     split: str = "val",
-    imgsz: int = 640,
-    batch: int = 16,
+    imgsz: ImageSize = 640,
+    batch: Positive = 16,
     device: str = "",
-    workers: int = 0,
-    rounds: int = 3,
+    workers: OrDefault = 0,
+    rounds: Positive = 3,
 ) -> NoiseCost:
     """Time what a corruption costs: time on one core, and of a corrupted pass over a data set beside a clean one.
 

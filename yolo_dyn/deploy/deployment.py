@@ -18,6 +18,7 @@ from yolo_dyn.deploy.report import Deployment, DeploymentRow, write
 from yolo_dyn.deploy.runtimes import Session, open_session
 from yolo_dyn.errors import MissingFileError, YoloDynError, nearest
 from yolo_dyn.integration.api import chosen_threads
+from yolo_dyn.output.arguments import GreyLevels, ImageSize, Names, Positive, Threads, checked
 from yolo_dyn.output.files import hash_file, writable, written_whole
 from yolo_dyn.output.labels import model_labels
 from yolo_dyn.robustness.evaluate import Settings
@@ -40,15 +41,16 @@ FORMATS: dict[str, dict[str, Any]] = {  # name -> arguments of the stock export
 PHOTOS = 8  # images on which an export is compared with torch
 
 
+@checked
 def deploy(
-    model: list[str],
+    model: Names,
     data: str,
-    formats: list[str] | None = None,
-    sigma: list[float] | None = None,
+    formats: Names | None = None,
+    sigma: list[GreyLevels] | None = None,
     split: str = "val",
-    imgsz: int = 640,
-    threads: int = 0,
-    rounds: int = 50,
+    imgsz: ImageSize = 640,
+    threads: Threads = 0,
+    rounds: Positive = 50,
     name: str = "",
     project: str = "runs/deploy",
 ) -> Deployment:

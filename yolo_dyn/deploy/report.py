@@ -9,7 +9,7 @@ from typing import Any
 from yolo_dyn.output.environment import environment
 from yolo_dyn.output.outcome import Outcome
 from yolo_dyn.output.pages import embedded, render
-from yolo_dyn.output.style import COLOURS, MARKERS, SAVED
+from yolo_dyn.output.style import COLOURS, MARKERS, SAVED, verbatim
 from yolo_dyn.robustness.results import Sweep
 
 HEADS = {  # of the table, with how many digits follow the point
@@ -127,6 +127,7 @@ def setting(deployment: Deployment) -> str:
     )
 
 
+@verbatim
 def draw(deployment: Deployment, picture: Path) -> None:
     """AP over latency: a colour for each format, a marker for each model; hollow under noise, filled clean."""
     import matplotlib.pyplot as plt

@@ -13,10 +13,11 @@ from yolo_dyn.explain.explained import Network, Selection
 from yolo_dyn.explain.heat import Heat, heat
 from yolo_dyn.explain.views import centre_crop, letterboxed
 from yolo_dyn.integration.api import chosen_device
+from yolo_dyn.output.arguments import GreyLevels, Names, OrDefault, Positive, Share, checked
 from yolo_dyn.output.files import writable
 from yolo_dyn.output.labels import model_labels
 from yolo_dyn.output.outcome import Written
-from yolo_dyn.output.style import SAVED
+from yolo_dyn.output.style import SAVED, verbatim
 from yolo_dyn.robustness.corruptions import Image
 from yolo_dyn.robustness.evaluate import Corrupter
 from yolo_dyn.robustness.plan import chosen_conditions
@@ -28,18 +29,19 @@ STRENGTH = 0.6  # of the colours over the image, which is drawn in grey
 PANEL = 3.2  # width in inches
 
 
+@checked
 def cam(
-    model: list[str],
+    model: Names,
     source: str,
-    sigma: list[float] | None = None,
-    images: list[str] | None = None,
-    count: int = 3,
+    sigma: list[GreyLevels] | None = None,
+    images: Names | None = None,
+    count: Positive = 3,
     layer: list[int] | None = None,
     target: str = "",
-    conf: float = 0.25,
-    max_det: int = 300,
-    seed: int = 0,
-    imgsz: int = 0,
+    conf: Share = 0.25,
+    max_det: Positive = 300,
+    seed: OrDefault = 0,
+    imgsz: OrDefault = 0,
     device: str = "",
     name: str = "",
     project: str = "runs/cam",
@@ -71,8 +73,6 @@ def cam(
     Raises:
         YoloDynError: if something does not fit, before anything long begins.
     """
-    if not 0 <= conf <= 1 or max_det < 1:
-        raise YoloDynError(f"conf must lie in 0..1 and max_det be at least 1, got {conf} and {max_det}")
     conditions = chosen_conditions(SIGMAS if sigma is None else sigma, None, None)
     on = _torch_device(device)
     networks = [Network.load(label, file, on) for label, file in model_labels(model).items()]
@@ -153,6 +153,7 @@ def _words(network: Network, result: Heat, target: str) -> str:
     return f"{number or 'no'} detection{'s' if number != 1 else ''}{f' of {target}' if target else ''}"
 
 
+@verbatim
 def draw(panels: list[list[Panel]], path: Path) -> None:
     """Draw the image and its maps: a row for each image and strength, a column for each model.
 

@@ -14,14 +14,18 @@ from yolo_dyn.explain.explained import SIZES, Network
 from yolo_dyn.explain.views import centre_crop, letterboxed
 from yolo_dyn.integration.api import load_model
 from yolo_dyn.layers import A2D2C
+from yolo_dyn.output.arguments import Names, OrDefault, checked
 from yolo_dyn.output.outcome import Written
-from yolo_dyn.output.style import SAVED, VERMILLION
+from yolo_dyn.output.style import SAVED, VERMILLION, verbatim
 
 PANEL = 2.2  # inches, width and height
 WHOLE = (0, 1, 1, 0)  # every panel runs from 0 to 1, left to right and top to bottom
 
 
-def points(model: str, source: str, layer: list[str] | None = None, imgsz: int = 0, out: str = "points.png") -> Written:
+@checked
+def points(
+    model: str, source: str, layer: Names | None = None, imgsz: OrDefault = 0, out: str = "points.png"
+) -> Written:
     """Draw the positions that each kernel of A2D2C samples at evaluation, over the image's feature maps.
 
     Args:
@@ -107,6 +111,7 @@ def _sampling(name: str, layer: A2D2C, x: Tensor, guide: Tensor | None) -> Sampl
     return Sampling(name, responses[0].mean(0).numpy(), places.numpy(), attention.numpy())
 
 
+@verbatim
 def draw(image: np.ndarray, rows: list[Sampling], path: Path) -> None:
     """Draw a row for each layer: the image, the feature map, and a panel with the points of each kernel.
 

@@ -10,9 +10,11 @@ from yolo_dyn.errors import MissingFileError, YoloDynError
 from yolo_dyn.integration.api import detection_heads, stock_yaml
 from yolo_dyn.integration.rows import Row
 from yolo_dyn.layers.protocol import declares_channels
+from yolo_dyn.output.arguments import checked
 from yolo_dyn.output.files import written_whole
 
 
+@checked
 def insert(model: str, layer: str, out: str | None = None, exist_ok: bool = False, **arguments: Any) -> Path:
     """Write the YAML of a model with a layer before each input of its detection head.
 

@@ -1,1 +1,1 @@
-"""What is written: files, whole or not at all; the look of pictures; pages that are one file."""
+"""What commands have in common: how arguments are checked, what is returned and written, and how it looks."""

@@ -15,7 +15,7 @@ def model_labels(model: list[str] | str) -> dict[str, str]:
     files = [model] if isinstance(model, str) else [str(file) for file in model]
     if not files:
         raise YoloDynError("model must name at least one file")
-    paths = [Path(file) for file in files]
+    paths = [Path(os.path.abspath(file)) for file in files]  # weights/best.pt is of the run that this folder is
     short = [path.parent.parent.name if path.parent.name == "weights" else path.stem for path in paths]
     kinds = [f"{name}{path.suffix}" if path.suffix != ".pt" else name for name, path in zip(short, paths, strict=True)]
     labels = kinds if len(set(kinds)) == len(kinds) else [file.replace(os.sep, "-").lstrip(".-") for file in files]

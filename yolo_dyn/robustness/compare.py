@@ -10,6 +10,7 @@ from ultralytics.utils import LOGGER
 from yolo_dyn.data.images import EvaluationSet, data_name, evaluation_set, source_files, source_name
 from yolo_dyn.errors import YoloDynError
 from yolo_dyn.integration.api import chosen_device, chosen_threads
+from yolo_dyn.output.arguments import GreyLevels, ImageSize, Names, OrDefault, Positive, Severity, Share, checked
 from yolo_dyn.output.files import writable
 from yolo_dyn.output.labels import model_labels
 from yolo_dyn.output.outcome import Written
@@ -24,19 +25,20 @@ from yolo_dyn.robustness.sweep import measure
 SIGMAS = [0.0, 25.0, 50.0]
 
 
+@checked
 def compare(
-    model: list[str],
+    model: Names,
     source: str = "",
     data: str = "",
     split: str = "val",
-    images: list[str] | None = None,
-    count: int = 3,
-    sigma: list[float] | None = None,
-    severity: list[int] | None = None,
-    corruption: list[str] | None = None,
-    conf: float = 0.25,
-    seed: int = 0,
-    imgsz: int = 640,
+    images: Names | None = None,
+    count: Positive = 3,
+    sigma: list[GreyLevels] | None = None,
+    severity: list[Severity] | None = None,
+    corruption: Names | None = None,
+    conf: Share = 0.25,
+    seed: OrDefault = 0,
+    imgsz: ImageSize = 640,
     device: str = "",
     name: str = "",
     project: str = "runs/compare",

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from yolo_dyn.data.images import EvaluationSet, read_image
-from yolo_dyn.output.style import BLUE, SAVED, VERMILLION, YELLOW, marked_line
+from yolo_dyn.output.style import BLUE, SAVED, VERMILLION, YELLOW, marked_line, verbatim
 from yolo_dyn.robustness import cells as store
 from yolo_dyn.robustness.cells import Cell
 from yolo_dyn.robustness.corruptions import find
@@ -61,6 +61,7 @@ def judge_all(sweep: Sweep, cell: Cell, conf: float) -> list[Judged]:
     return [judge(found[found[:, 0] == i], objects[i]) for i in range(len(objects))]
 
 
+@verbatim
 def grid(sweep: Sweep, path: Path, count: int = 3, conf: float = 0.25, columns: int = 4) -> list[str]:
     """Draw images with every model's detections under every condition.
 
@@ -163,6 +164,7 @@ def _legend() -> list[Any]:
     return [Line2D([], [], color=colour, linestyle=style, label=label) for colour, style, label in kinds]
 
 
+@verbatim
 def curves(sweep: Sweep, path: Path) -> None:
     """Draw AP and AP50 over the strength of each corruption, with the 95 % band of a bootstrap over images."""
     import matplotlib.pyplot as plt

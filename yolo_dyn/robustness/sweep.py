@@ -8,6 +8,17 @@ from ultralytics.utils import LOGGER, TQDM
 from yolo_dyn.data.images import EvaluationSet, data_name, evaluation_set
 from yolo_dyn.errors import YoloDynError
 from yolo_dyn.integration.api import chosen_threads
+from yolo_dyn.output.arguments import (
+    GreyLevels,
+    ImageSize,
+    Names,
+    OrDefault,
+    Positive,
+    Severity,
+    Share,
+    Threads,
+    checked,
+)
 from yolo_dyn.output.files import writable
 from yolo_dyn.output.labels import model_labels
 from yolo_dyn.robustness import cells as store
@@ -21,26 +32,27 @@ from yolo_dyn.robustness.report import write
 from yolo_dyn.robustness.results import Sweep
 
 
+@checked
 def robustness(
-    model: list[str],
+    model: Names,
     data: str,
-    sigma: list[float] | None = None,
-    severity: list[int] | None = None,
-    corruption: list[str] | None = None,
-    seed: int = 0,
+    sigma: list[GreyLevels] | None = None,
+    severity: list[Severity] | None = None,
+    corruption: Names | None = None,
+    seed: OrDefault = 0,
     split: str = "val",
-    imgsz: int = 640,
-    batch: int = 16,
-    conf: float = 0.001,
-    iou: float = 0.7,
-    max_det: int = 300,
+    imgsz: ImageSize = 640,
+    batch: Positive = 16,
+    conf: Share = 0.001,
+    iou: Share = 0.7,
+    max_det: Positive = 300,
     half: bool = False,
     device: str = "",
-    workers: int = 0,
-    threads: int = 0,
-    jobs: int = 1,
+    workers: OrDefault = 0,
+    threads: Threads = 0,
+    jobs: Positive = 1,
     executor: str = "",
-    resamples: int = 1000,
+    resamples: Positive = 1000,
     hashes: bool = False,
     name: str = "",
     project: str = "runs/robustness",

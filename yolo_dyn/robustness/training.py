@@ -6,6 +6,7 @@ from typing import Any
 import yaml
 
 from yolo_dyn.errors import YoloDynError
+from yolo_dyn.output.arguments import checked
 from yolo_dyn.output.outcome import Written
 
 
@@ -32,6 +33,7 @@ def gaussian_noise(sigma: float = 50, p: float = 0.5) -> list[Any]:
     return [*stock, A.GaussNoise(std_range=(0, sigma / 255), per_channel=True, p=p)]
 
 
+@checked
 def noise_recipe(sigma: float = 50, p: float = 0.5, out: str = "gaussian-noise.yaml") -> Written:
     """Write a recipe for the stock trainer that adds Gaussian noise: yolo train cfg=gaussian-noise.yaml ...
 

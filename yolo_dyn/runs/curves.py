@@ -4,8 +4,9 @@ import math
 from pathlib import Path
 
 from yolo_dyn.errors import YoloDynError
+from yolo_dyn.output.arguments import Names, checked
 from yolo_dyn.output.outcome import Written
-from yolo_dyn.output.style import SAVED, line
+from yolo_dyn.output.style import SAVED, line, verbatim
 from yolo_dyn.runs.read import read_run
 
 HEADS = {"(B)": "boxes", "(M)": "masks", "(P)": "keypoints"}  # what ends of column names stand for
@@ -18,7 +19,9 @@ LOSSES = {
 WIDTH = 4  # panels in a row
 
 
-def curves(runs: list[str], out: str = "curves.png") -> Written:
+@checked
+@verbatim
+def curves(runs: Names, out: str = "curves.png") -> Written:
     """Draw losses and metrics of several runs of the stock trainer in one picture, a panel for each.
 
     Args:

@@ -9,6 +9,7 @@ from ultralytics.utils import LOGGER
 
 from yolo_dyn.errors import YoloDynError
 from yolo_dyn.integration import integrate
+from yolo_dyn.output.arguments import Names, OrDefault, checked
 from yolo_dyn.output.outcome import Outcome
 
 # arguments of `yolo train` that are set here, and why they cannot be given
@@ -29,10 +30,11 @@ class Checkpoints(list[str], Outcome):
         return {"checkpoints": list(self)}
 
 
+@checked
 def repeat(
-    model: list[str],
+    model: Names,
     data: str,
-    seeds: list[int] | None = None,
+    seeds: list[OrDefault] | None = None,
     project: str = "runs/repeat",
     name: str = "",
     **train: Any,

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from yolo_dyn.errors import MissingFileError, YoloDynError
+from yolo_dyn.output.arguments import checked
 from yolo_dyn.output.outcome import Text
 from yolo_dyn.runs.read import best_value, metric_column, read_run
 
@@ -62,6 +63,7 @@ def shared(first: Scores, other: Scores) -> tuple[Scores, Scores]:
     return {seed: first[seed] for seed in common}, {seed: other[seed] for seed in common}
 
 
+@checked
 def seeds(source: str = "runs/repeat", base: str = "", metric: str = "") -> Text:
     """Compare arms over seeds: mean, standard deviation, and a paired t-test to the first arm.
 

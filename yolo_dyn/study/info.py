@@ -13,6 +13,7 @@ from yolo_dyn.bench.flops import counted_by_row
 from yolo_dyn.errors import YoloDynError
 from yolo_dyn.integration import image_channels
 from yolo_dyn.integration.api import load_model
+from yolo_dyn.output.arguments import ImageSize, OrDefault, checked
 from yolo_dyn.output.outcome import Outcome
 from yolo_dyn.study.paper import figures
 
@@ -87,7 +88,8 @@ class Costs(Outcome):
         return asdict(self)
 
 
-def info(model: str, base: str = "", imgsz: int = 640, nc: int = 0) -> Costs:
+@checked
+def info(model: str, base: str = "", imgsz: ImageSize = 640, nc: OrDefault = 0) -> Costs:
     """Count parameters and GFLOPs of a model, per layer and in total, beside the stock model and the paper.
 
     Args:

@@ -5,13 +5,14 @@ from typing import Any
 
 import numpy as np
 
-from yolo_dyn.output.style import BLUE, SAVED, VERMILLION, marked_line
+from yolo_dyn.output.style import BLUE, SAVED, VERMILLION, marked_line, verbatim
 from yolo_dyn.robustness.records import CLEAN, MEAN
 from yolo_dyn.study.columns import COLUMNS
 from yolo_dyn.study.records import Timing
 from yolo_dyn.study.results import StudyResults
 
 
+@verbatim
 def draw(results: StudyResults, picture: Path) -> Path | None:
     """Draw the study's picture; None if nothing is measured yet that it shows."""
     import matplotlib.pyplot as plt

@@ -8,6 +8,7 @@ from ultralytics.utils import LOGGER
 from yolo_dyn.data.images import evaluation_set
 from yolo_dyn.errors import MissingFileError, YoloDynError, nearest
 from yolo_dyn.integration.api import stock_yaml
+from yolo_dyn.output.arguments import Names, OrDefault, Positive, checked
 from yolo_dyn.output.files import writable
 from yolo_dyn.output.outcome import Outcome, Text, Written
 from yolo_dyn.study.definition import Study, read_study, studies
@@ -19,16 +20,17 @@ from yolo_dyn.study.records import read_record, write_record
 from yolo_dyn.study.timing import time_arms
 
 
+@checked
 def study(
     study: str = "",
     data: str = "",
-    arms: list[str] | None = None,
-    seeds: list[int] | None = None,
+    arms: Names | None = None,
+    seeds: list[OrDefault] | None = None,
     counts: bool = False,
     seconds: bool = False,
     executor: str = "",
     device: str = "",
-    jobs: int = 1,
+    jobs: Positive = 1,
     project: str = "",
     out: str = "",
     page: str = "",
@@ -84,6 +86,7 @@ def study(
     return write_page(definition, results, page_file)
 
 
+@checked
 def results(study: str, source: str, page: str = "") -> Written:
     """Write the page of a study again, from its result files alone.
 

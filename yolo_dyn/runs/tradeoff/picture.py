@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from yolo_dyn.errors import YoloDynError
-from yolo_dyn.output.style import COLOURS, SAVED
+from yolo_dyn.output.style import COLOURS, SAVED, verbatim
 from yolo_dyn.runs.tradeoff.scores import Row
 
 AXES = {"top-1": "top-1 accuracy", "AP": "AP (IoU 0.50 to 0.95)"}
@@ -18,6 +18,7 @@ GAP = 5  # pixels between a label and what is near it
 Box = tuple[float, float, float, float]  # left, bottom, right, top
 
 
+@verbatim
 def draw(rows: list[Row], file: Path) -> None:
     """Draw the runs: (a) bubbles, whose area is RCS, (b) IES, (c) RCS.
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from yolo_dyn.errors import YoloDynError
+from yolo_dyn.output.arguments import Names, OrDefault, checked
 from yolo_dyn.output.labels import run_names
 from yolo_dyn.output.outcome import Written
 from yolo_dyn.runs.read import read_arguments
@@ -12,7 +13,8 @@ from yolo_dyn.runs.tradeoff.report import report, write
 from yolo_dyn.runs.tradeoff.scores import check_same_kind, counted_images, read_row
 
 
-def tradeoff(runs: list[str], images: int = 0, out: str = "tradeoff.png") -> Written:
+@checked
+def tradeoff(runs: Names, images: OrDefault = 0, out: str = "tradeoff.png") -> Written:
     """Compare accuracy and training time of runs of the stock trainer in two scores, IES and RCS.
 
     Args:
@@ -26,10 +28,6 @@ def tradeoff(runs: list[str], images: int = 0, out: str = "tradeoff.png") -> Wri
     Raises:
         YoloDynError: if a run lacks time, accuracy or data, runs are of different kinds, or `out` cannot be written.
     """
-    if not runs:
-        raise YoloDynError("runs must name at least one folder")
-    if images < 0:
-        raise YoloDynError(f"images must be a positive number, got {images}")
     picture = Path(out) if Path(out).suffix else Path(out).with_suffix(".png")
     table = picture.with_suffix(".csv")
     if table.name == "results.csv":

@@ -1,0 +1,105 @@
+"""What the arguments of commands may be: said in their types, and checked in one place before anything is read."""
+
+import functools
+import inspect
+import math
+import numbers
+import os
+import types
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, TypeVar
+
+from yolo_dyn.errors import YoloDynError
+
+NONE = type(None)
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class Range:
+    """Numbers from `low` to `high`, both included, in steps from 0 if there is a step."""
+
+    low: float
+    high: float = math.inf
+    step: int = 0
+    what: str = ""  # the numbers are, for messages
+
+    def __contains__(self, value: Any) -> bool:
+        return bool(self.low <= value <= self.high and math.isfinite(value) and not (self.step and value % self.step))
+
+    def __str__(self) -> str:
+        limits = f"at least {self.low:,g}" if self.high == math.inf else f"from {self.low:,g} to {self.high:,g}"
+        return f"a multiple of {self.step}, {limits}" if self.step else f"{self.what}{limits}"
+
+
+@dataclass(frozen=True)
+class Some:
+    """A list with something in it."""
+
+    def __contains__(self, value: Any) -> bool:
+        return len(value) > 0
+
+    def __str__(self) -> str:
+        return "a list of at least one"
+
+
+Positive = Annotated[int, Range(1)]
+OrDefault = Annotated[int, Range(0)]  # 0 is the default, which the command says
+ImageSize = Annotated[int, Range(32, 16384, 32)]  # pixels; the stock commands would round it in silence
+Share = Annotated[float, Range(0, 1)]
+GreyLevels = Annotated[float, Range(0, what="grey levels of ")]
+Severity = Annotated[int, Range(1, 5)]
+Threads = Annotated[int, Range(0, 1024)]
+Names = Annotated[list[str], Some()]
+
+
+def checked(function: Function) -> Function:
+    """Check a command's arguments by their types when it is called.
+
+    Raises:
+        YoloDynError: when an argument is not what its type says; it names it, what is accepted, and the value.
+    """
+    signature, hints = inspect.signature(function), typing.get_type_hints(function, include_extras=True)
+    named = [name for name, p in signature.parameters.items() if p.kind is not p.VAR_KEYWORD]
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        bound = signature.bind(*args, **kwargs).arguments
+        for name in named:
+            accepted = _lacks(bound[name], hints[name]) if name in bound else ""
+            if accepted:
+                raise YoloDynError(f"{name} must be {accepted}, got {bound[name]!r}")
+        return function(*args, **kwargs)
+
+    return typing.cast(Function, call)
+
+
+def _lacks(value: Any, hint: Any) -> str:
+    """What a value would have to be, in words; empty if it is that."""
+    origin, parts = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Annotated:
+        accepted = _lacks(value, parts[0])
+        return accepted or next((str(limits) for limits in parts[1:] if value not in limits), "")
+    if origin in (typing.Union, types.UnionType):
+        reasons = [_lacks(value, part) for part in parts]
+        return "" if "" in reasons else " or ".join(reason for reason in reasons if reason != _KINDS[NONE][1])
+    if origin is list:
+        if not isinstance(value, list | tuple):
+            return "" if parts == (str,) and isinstance(value, str) else "a list"
+        return next((reason for item in value if (reason := _lacks(item, parts[0]))), "")
+    return "" if hint not in _KINDS or _KINDS[hint][0](value) else _KINDS[hint][1]
+
+
+def _is(kind: type) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, kind) and not isinstance(value, bool)
+
+
+_KINDS: dict[Any, tuple[Callable[[Any], bool], str]] = {
+    int: (_is(numbers.Integral), "an integer"),
+    float: (_is(numbers.Real), "a number"),
+    bool: (lambda value: isinstance(value, bool), "True or False"),
+    str: (lambda value: isinstance(value, str | os.PathLike), "text"),
+    NONE: (lambda value: value is None, "None"),
+}
