@@ -1,6 +1,7 @@
 """The `yolo-dyn` command."""
 
 import ast
+import inspect
 import json
 import re
 import typing
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 from helpers import ROOT
 
+import yolo_dyn
 from yolo_dyn import cli
 from yolo_dyn.output.outcome import Outcome
 
@@ -18,6 +20,34 @@ def test_help_names_every_command_with_an_example(capsys):
         assert cli.main(words) == 0
         text = capsys.readouterr().out
         assert all(name in text and command.example in text for name, command in cli.COMMANDS.items())
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_help_of_a_command_names_every_key_with_its_meaning(name, capsys):
+    assert cli.main([*name.split(), "--help"]) == 0
+    text = capsys.readouterr().out
+    for key, parameter in inspect.signature(cli.COMMANDS[name].load()).parameters.items():
+        if parameter.kind is parameter.VAR_KEYWORD:
+            assert re.search(r"^  other keys: \S", text, re.M)
+            continue
+        found = re.search(rf"^  {key}: ([^\n]+)\n      \S", text, re.M)
+        assert found, f"{key} has no meaning"
+        assert ("required" in found[1]) == (parameter.default is parameter.empty)
+        assert "value" not in found[1]
+
+
+def test_version(capsys):
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"yolo-dyn {yolo_dyn.__version__}\n"
+
+
+def test_an_interrupted_command_ends_in_one_line(monkeypatch, capsys):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("yolo_dyn.study.info.profile", interrupted)
+    assert cli.main(["info", "model=yolov8n.yaml"]) == 130
+    assert capsys.readouterr().err.strip().endswith("run the same command again to go on")
 
 
 @pytest.mark.parametrize(

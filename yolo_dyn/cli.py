@@ -2,13 +2,16 @@
 
 import importlib
 import inspect
+import os
 import re
 import sys
+import textwrap
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from yolo_dyn import __version__
 from yolo_dyn.errors import YoloDynError, nearest, own_error
 
 
@@ -70,7 +73,12 @@ COMMANDS = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a command; return 0, 1 if what it checked fails, or 2 after one line about what was wrong with the input."""
+    """Run a command.
+
+    Returns:
+        The exit status: 0; 1 if what the command checked does not hold; 2 after one line about what was wrong with the
+        input; 130 after one line if it was interrupted.
+    """
     name, *words = (sys.argv[1:] if argv is None else argv) or ["help"]
     if words and f"{name} {words[0]}" in COMMANDS:
         name, words = f"{name} {words[0]}", words[1:]
@@ -78,6 +86,10 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if name in ("help", "-h", "--help"):
             print(usage())
+        elif name == "--version":
+            print(f"yolo-dyn {__version__}")
+        elif name in COMMANDS and set(words) & {"-h", "--help"}:
+            print(described(name))
         elif name in COMMANDS:
             function = COMMANDS[name].load()
             outcome = function(**parse(function, _keyed(words, COMMANDS[name].words), COMMANDS[name].example))
@@ -86,6 +98,12 @@ def main(argv: list[str] | None = None) -> int:
             raise YoloDynError(
                 f"unknown command {name!r}{nearest(name, COMMANDS)} (commands: help, {', '.join(COMMANDS)})"
             )
+    except BrokenPipeError:  # who reads the output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        print("\nyolo-dyn: interrupted; what is finished is kept: run the same command again to go on", file=sys.stderr)
+        return 130
     except Exception as error:
         ours = own_error(error)
         if ours is None:
@@ -103,11 +121,42 @@ def _keyed(words: list[str], argument: str) -> list[str]:
 
 def usage() -> str:
     """All commands with what they do and one example each."""
-    lines = ["yolo-dyn COMMAND key=value ...", ""]
+    lines = ["yolo-dyn COMMAND key=value ...   COMMAND --help lists its keys", ""]
     for name, command in COMMANDS.items():
         summary = (inspect.getdoc(command.load()) or "").splitlines()[0]
         lines += [f"  {name:<16}{summary}", f"  {'':<16}  {command.example}"]
     return "\n".join(lines)
+
+
+def described(name: str) -> str:
+    """Every key of a command with its type, default and meaning."""
+    function, example = COMMANDS[name].load(), COMMANDS[name].example
+    documented = inspect.getdoc(function) or ""
+    hints, meanings = typing.get_type_hints(function), _meanings(documented)
+    lines = [f"yolo-dyn {name}: {documented.splitlines()[0]}", f"  {example}", ""]
+    for key, parameter in inspect.signature(function).parameters.items():
+        if parameter.kind is parameter.VAR_KEYWORD:
+            lines += [f"  other keys: {meanings.get(f'**{key}', '')}"]
+            continue
+        needed = parameter.default is parameter.empty
+        default = "required" if needed else "" if parameter.default in ("", None) else f"default {parameter.default}"
+        lines.append(f"  {key}: {', '.join(filter(None, (_kind(hints[key]), default)))}")
+        lines += textwrap.wrap(meanings.get(key, ""), 100, initial_indent=" " * 6, subsequent_indent=" " * 6)
+    return "\n".join(lines)
+
+
+def _meanings(documented: str) -> dict[str, str]:
+    """What a docstring says of each argument."""
+    section = documented.partition("\nArgs:\n")[2].partition("\n\n")[0]
+    found = re.split(r"^    (\*{0,2}\w+): ", section, flags=re.M)[1:]
+    return {key: " ".join(text.split()) for key, text in zip(found[::2], found[1::2], strict=True)}
+
+
+def _kind(hint: Any) -> str:
+    for kind, lists in LISTS.items():
+        if hint in lists:
+            return f"{'name' if kind is str else KINDS[kind]}s, with commas between them"
+    return KINDS.get(hint, "text")
 
 
 def parse(function: Callable[..., Any], words: list[str], example: str) -> dict[str, Any]:
@@ -152,6 +201,7 @@ def _read(key: str, text: str, hint: Any) -> Any:
 
 
 EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")  # 1e-3 is a number to `yolo`, but a string to YAML 1.1
+KINDS: dict[Any, str] = {int: "integer", float: "number", str: "text", bool: "True or False"}
 LISTS = {kind: (list[kind], list[kind] | None) for kind in (str, int, float)}  # type: ignore[valid-type]
 
 
