@@ -195,13 +195,25 @@ def test_a_finished_sweep_runs_nothing_and_a_missing_cell_alone(folder, without_
     assert ran == [20, 30]
 
 
-@pytest.mark.parametrize("content", ["", '{"model": "a"', "[]", '{"model": "a"}'])
-def test_a_damaged_cell_is_named(content, folder, without_pictures):
-    done = run(folder)
-    file = done.folder / "cells" / f"{done.cells[1].name}.json"
-    file.write_text(content)
-    with pytest.raises(YoloDynError, match=f"{file.name} is damaged .*: delete it, and it is measured again"):
-        run(folder)
+@pytest.mark.parametrize("content", [b"", b'{"model": "a"', b"[]", b'{"model": "a"}', b"\xff\xfe"])
+def test_a_damaged_cell_is_set_aside_and_measured_again(content, folder, without_pictures, log):
+    before = run(folder)
+    file = before.folder / "cells" / f"{before.cells[1].name}.json"
+    file.write_bytes(content)
+    (before.folder / "cells" / "foreign.json").write_bytes(content)
+    assert numbers(run(folder)) == numbers(before)
+    assert sum("the cell is measured again" in line for line in log) == 2
+    assert file.with_name(f"{file.name}.damaged").read_bytes() == content
+    assert numbers(run(folder)) == numbers(before)  # and nothing blocks the folder any more
+    assert "2 of 2 cells are finished already" in log[-1]
+
+
+@pytest.mark.parametrize("content", [b"", b"no archive", None], ids=["empty", "damaged", "missing"])
+def test_a_cell_without_its_arrays_is_measured_again(content, folder, without_pictures):
+    before = run(folder)
+    file = before.folder / "cells" / f"{before.cells[1].name}.npz"
+    file.unlink() if content is None else file.write_bytes(content)
+    assert numbers(run(folder)) == numbers(before)
 
 
 @pytest.mark.parametrize(

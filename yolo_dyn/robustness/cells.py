@@ -5,9 +5,11 @@ torch. Its file name carries the identity's hash, so a changed model, data set o
 that do not belong together cannot be mixed.
 """
 
+import contextlib
 import hashlib
 import json
 import time
+import zipfile
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -15,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ultralytics.utils import LOGGER
 
 from yolo_dyn.data.images import EvaluationSet
-from yolo_dyn.errors import YoloDynError
 from yolo_dyn.output.files import written_whole
 from yolo_dyn.robustness import scores
 from yolo_dyn.robustness.evaluate import Corrupter, Settings, detect
@@ -129,23 +131,33 @@ def save(folder: Path, done: FinishedCell) -> None:
 
 
 def load(folder: Path, cell: Cell) -> CellRecord | None:
-    """The record of a finished cell, or None.
-
-    Raises:
-        YoloDynError: if its file is damaged.
-    """
+    """The record of a finished cell, or None. A damaged one is set aside, and is then not finished."""
     path = folder / f"{cell.name}.json"
-    if not path.is_file():
+    record = _read(path) if path.is_file() else None
+    if record is None or record.identity != cell.identity:
         return None
-    record = _read(path)
-    return record if record.identity == cell.identity else None
+    try:
+        load_arrays(folder, cell)
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        _set_aside(path, error)
+        return None
+    return record
 
 
-def _read(path: Path) -> CellRecord:
+def _read(path: Path) -> CellRecord | None:
     try:
         return CellRecord.from_dict(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, KeyError, TypeError) as error:
-        raise YoloDynError(f"the cell {path} is damaged ({error!r}): delete it, and it is measured again") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        _set_aside(path, error)
+        return None
+
+
+def _set_aside(path: Path, error: Exception) -> None:
+    """A file that is no cell blocks nothing: it gets another name, and the cell is measured again."""
+    aside = path.with_name(f"{path.name}.damaged")
+    LOGGER.warning(f"{path} is no cell ({error!r}): it is called {aside.name} now, and the cell is measured again")
+    with contextlib.suppress(OSError):  # another process was first
+        path.replace(aside)
 
 
 def load_arrays(folder: Path, cell: Cell) -> dict[str, np.ndarray]:
@@ -163,6 +175,8 @@ def changed(folder: Path, cells: list[Cell]) -> list[str]:
         if path.stem in names:
             continue
         earlier = _read(path)
+        if earlier is None:
+            continue
         identity = now.get((earlier.model, earlier.condition), {})
         keys = [key for key, value in identity.items() if earlier.identity.get(key) != value]
         changes.update([f"other {', '.join(keys)}"] if keys else [])
