@@ -22,8 +22,8 @@ INTRO = """# Commands
 yolo-dyn help
 ```
 
-prints a line and an example of each, `yolo-dyn COMMAND --help` every key. Arguments are `key=value`, as `yolo` takes
-them; lists have commas and no spaces. Wrong input gets one line that names the key, what was found and what is
+prints a line and an example of each, and with `--help` after a command its keys. Arguments are `key=value`, as `yolo`
+takes them; lists have commas and no spaces. Wrong input gets one line that names the key, what was found and what is
 accepted, and exit status 2. Status 1 says that what was checked does not hold, 130 that the command was interrupted:
 the same command again goes on where it was.
 """

@@ -115,6 +115,15 @@ def test_info_prints_ours_the_stock_models_and_the_papers(capsys):
     assert lines["22"] == ["SGDM", "7,536", "0.069", "*"]
 
 
+def test_a_yaml_that_shadows_a_packaged_one_is_said_and_is_not_the_papers(tmp_path, monkeypatch, capsys, log):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["insert", "model=yolov8.yaml", "layer=SGDM", "ratio=0.2"]) == 0
+    assert "yolov8-sgdm.yaml is read in place of the YAML of that name that comes with the package" in log[-1]
+    capsys.readouterr()
+    assert cli.main(["info", "model=yolov8n-sgdm.yaml"]) == 0
+    assert "paper" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("train", ["False", "True"])
 def test_bench_times_models_in_turn(train, capsys, tmp_path):
     out = tmp_path / "bench.json"

@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import dataclasses
 import html.parser
 import io
 import json
@@ -10,9 +11,11 @@ import platform
 import re
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import time
+import zlib
 from pathlib import Path
 
 import cv2
@@ -26,6 +29,8 @@ from yolo_dyn import YoloDynError
 from yolo_dyn.robustness import cells, executors, register_corruption
 from yolo_dyn.robustness.corruptions import CORRUPTIONS, Corruption
 from yolo_dyn.robustness.evaluate import Corrupter, Settings
+from yolo_dyn.robustness.plan import Plan
+from yolo_dyn.robustness.records import Condition
 from yolo_dyn.robustness.scores import paired_interval
 from yolo_dyn.robustness.sweep import robustness
 
@@ -246,6 +251,14 @@ def half_dark(image, strength, bits):
 SEVERITIES = {"sigma": None, "severity": [1, 5], "corruption": ["half_dark", "shot_noise"]}
 
 
+def test_the_channels_are_part_of_a_cell(done):
+    plan = Plan({"a": done.cells[0].model}, [Condition("clean")], Settings())
+    grey = dataclasses.replace(done.images, channels=1)
+    (three,), (one,) = (plan.cells(images, "") for images in (done.images, grey))
+    assert "channels" not in three.identity  # as it was before channels were kept
+    assert one.identity == {**three.identity, "channels": 1}
+
+
 def test_severities_of_several_corruptions_one_of_them_the_users(folder, without_pictures):
     here = run(folder, **SEVERITIES)
     assert [(r.condition.corruption, r.condition.severity, r.condition.sigma) for r in here.records] == [
@@ -376,9 +389,13 @@ def test_broken_images_are_skipped_and_counted_and_change_no_score(folder, log):
     (folder / "images/val/cut.png").write_bytes(good[: len(good) // 2])
     jpeg = cv2.imencode(".jpg", cv2.imdecode(np.frombuffer(good, np.uint8), 1))[1].tobytes()
     (folder / "images/val/cut.jpg").write_bytes(jpeg[: len(jpeg) // 2])
+    os.mkfifo(folder / "images/val/pipe.png")
+    head = b"IHDR" + struct.pack(">IIBBBBB", 20_000, 20_000, 8, 2, 0, 0, 0)  # a PNG of 400 megapixels, as it says
+    bomb = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + head + struct.pack(">I", zlib.crc32(head))
+    (folder / "images/val/bomb.png").write_bytes(bomb + struct.pack(">I", 0) + b"IDAT")
     found = run(folder)
     assert numbers(found) == numbers(expected)
-    assert {record.skipped for record in found.records} == {4}
+    assert {record.skipped for record in found.records} == {6}
     assert {record.images for record in found.records} == {10}
     text, page = "\n".join(log), (found.folder / "report.html").read_text()
     for name, reason in (
@@ -386,6 +403,8 @@ def test_broken_images_are_skipped_and_counted_and_change_no_score(folder, log):
         ("text.jpg", "it is no image"),
         ("cut.png", "it cannot be decoded"),
         ("cut.jpg", "it cannot be decoded: image file is truncated"),
+        ("pipe.png", "it is no file"),
+        ("bomb.png", "it cannot be decoded: Image size"),
     ):
         assert re.search(f"skipped .*{name}: {reason}", text)
         assert re.search(f"{name}: {reason}", page)

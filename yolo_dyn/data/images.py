@@ -192,6 +192,8 @@ def _check_all(files: list[Path]) -> list[tuple[str, str]]:
 def _check(file: Path) -> tuple[str, str]:
     from PIL import Image, UnidentifiedImageError
 
+    if not file.is_file():  # a pipe would be waited for
+        return "it is no file", ""
     try:
         content = file.read_bytes()
     except OSError as error:
@@ -204,7 +206,7 @@ def _check(file: Path) -> tuple[str, str]:
             image.load()  # OpenCV fills up a truncated file in silence
     except (UnidentifiedImageError, ImportError):  # a format that only OpenCV reads, or none
         return "" if _opencv_reads(file) else "it is no image", digest
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         return f"it cannot be decoded: {error}", digest
     return "", digest
 

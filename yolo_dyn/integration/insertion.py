@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from ultralytics.utils import LOGGER
 
 from yolo_dyn import registry
 from yolo_dyn.errors import MissingFileError, YoloDynError
@@ -11,7 +12,7 @@ from yolo_dyn.integration.api import detection_heads, stock_yaml
 from yolo_dyn.integration.rows import Row
 from yolo_dyn.layers.protocol import declares_channels
 from yolo_dyn.output.arguments import checked
-from yolo_dyn.output.files import written_whole
+from yolo_dyn.output.files import bundled_folder, bundled_names, written_whole
 
 
 @checked
@@ -40,6 +41,8 @@ def insert(model: str, layer: str, out: str | None = None, exist_ok: bool = Fals
         raise MissingFileError(f"the folder {file.parent} of out={file} does not exist")
     with written_whole(file) as partial:
         partial.write_text(text, encoding="utf-8")
+    if file.name in bundled_names() and not file.resolve().is_relative_to(bundled_folder("models_yaml").resolve()):
+        LOGGER.warning(f"from its folder, {file} is read in place of the YAML of that name that comes with the package")
     return file
 
 

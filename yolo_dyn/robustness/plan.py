@@ -35,6 +35,7 @@ class Plan:
             "seed": self.seed,
             "resamples": self.resamples,
             "images": images.fingerprint,
+            **({} if images.channels == 3 else {"channels": images.channels}),  # cells from before it was kept have 3
             "machine": machine,
             "versions": {package: version(package) for package in VERSIONS},
         }

@@ -14,6 +14,7 @@ from yolo_dyn.errors import YoloDynError
 from yolo_dyn.integration import image_channels
 from yolo_dyn.integration.api import load_model
 from yolo_dyn.output.arguments import ImageSize, OrDefault, checked
+from yolo_dyn.output.files import bundled_folder, find_yaml
 from yolo_dyn.output.outcome import Outcome
 from yolo_dyn.study.paper import figures
 
@@ -104,7 +105,10 @@ def info(model: str, base: str = "", imgsz: ImageSize = 640, nc: OrDefault = 0) 
 
 
 def _papers(model: str) -> list[str]:
-    """A line for each of the paper's tables that has the model."""
+    """A line for each of the paper's tables that has the model, if it is the one that comes with the package."""
+    file = find_yaml(model)
+    if file is None or file.resolve().parent != bundled_folder("models_yaml").resolve():
+        return []
     lines = []
     for table, baseline, arm in figures(Path(model).stem):
         columns = f"{f'{baseline[0]} -> {arm[0]} M':>14}{f'{baseline[1]} -> {arm[1]}':>14}"
