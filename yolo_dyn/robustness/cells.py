@@ -136,10 +136,8 @@ def load(folder: Path, cell: Cell) -> CellRecord | None:
     record = _read(path) if path.is_file() else None
     if record is None or record.identity != cell.identity:
         return None
-    try:
-        load_arrays(folder, cell)
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        _set_aside(path, error)
+    if not zipfile.is_zipfile(path.with_suffix(".npz")):
+        _set_aside(path, "its arrays are missing or damaged")
         return None
     return record
 
@@ -148,14 +146,14 @@ def _read(path: Path) -> CellRecord | None:
     try:
         return CellRecord.from_dict(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        _set_aside(path, error)
+        _set_aside(path, repr(error))
         return None
 
 
-def _set_aside(path: Path, error: Exception) -> None:
+def _set_aside(path: Path, reason: str) -> None:
     """A file that is no cell blocks nothing: it gets another name, and the cell is measured again."""
     aside = path.with_name(f"{path.name}.damaged")
-    LOGGER.warning(f"{path} is no cell ({error!r}): it is called {aside.name} now, and the cell is measured again")
+    LOGGER.warning(f"{path} is no cell ({reason}): it is called {aside.name} now, and the cell is measured again")
     with contextlib.suppress(OSError):  # another process was first
         path.replace(aside)
 
