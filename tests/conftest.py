@@ -3,6 +3,7 @@
 import functools
 import logging
 import os
+import random
 import re
 import subprocess
 import sys
@@ -49,6 +50,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return next((i for i, name in enumerate(LONGEST) if item.path.name.startswith(name)), len(LONGEST))
 
     items.sort(key=place)
+    for item in items:
+        if item.get_closest_marker("accept"):
+            item.add_marker(pytest.mark.timeout(7200))
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -61,6 +65,19 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduler:
 os.environ["YOLO_CONFIG_DIR"] = tempfile.mkdtemp(prefix="yolo-dyn-tests-")
 os.environ.setdefault("YOLO_AUTOINSTALL", "false")
 os.environ.setdefault("YOLO_OFFLINE", "true")
+os.environ["CI"] = "true"  # OpenVINO sends telemetry otherwise, by forking the process that imported it
+
+
+def pytest_runtest_setup() -> None:
+    """Every test draws the same numbers in every run, alone and among others: so do its fixtures, and so does it."""
+    import torch
+
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+
+
+pytest_runtest_call = pytest_runtest_setup
 
 
 @pytest.fixture(scope="session")
@@ -140,7 +157,6 @@ def command() -> Callable[..., subprocess.CompletedProcess]:
             env={**os.environ, **environment},
             capture_output=True,
             text=True,
-            timeout=3600,
         )
         if ok:
             assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]

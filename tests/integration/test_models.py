@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from helpers import DETECTORS, ROOT, nano, randomise
+from helpers import DETECTORS, ROOT, nano, randomise_around
 from torch import nn
 from ultralytics import YOLO
 from ultralytics.nn import tasks
@@ -72,15 +72,16 @@ def test_a_stock_row_with_a_dynamic_layer(block, args, count, name, tiny):
     kind = registry.all_layers()[name]
     assert sum(isinstance(m, kind) for m in model.modules()) == count
     assert {max(m.kernel_size) for m in model.model[1].modules() if type(m) is nn.Conv2d} <= {1, 3}
-    model = randomise(model).eval()
-    x = torch.rand(2, 3, 64, 32)
+    model, x = model.double(), torch.rand(2, 3, 64, 32).double()  # in float32, eight layers of DCD make 1e-3 of 1e-7
+    randomise_around(model, x)
     expected = model.model[:2](x)  # what the head gets; its boxes would hide or blow up a difference
+    assert expected.isfinite().all()
     fused = copy.deepcopy(model).fuse(verbose=False)
-    assert torch.allclose(fused.model[:2](x), expected, atol=1e-4 * max(1.0, expected.std().item()), rtol=1e-4)
+    assert torch.allclose(fused.model[:2](x), expected, atol=1e-9 * max(1.0, expected.std().item()), rtol=1e-9)
     holders = [m for m in fused.modules() if isinstance(getattr(m, "conv", None), kind)]
     assert len(holders) == count
     assert not [m for holder in holders for m in holder.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
-    other = build(copy.deepcopy(rows)).eval()
+    other = build(copy.deepcopy(rows)).double().eval()
     other.load_state_dict(model.state_dict())
     if not issubclass(kind, layers.A2D2C):
         assert torch.equal(other.model[:2](x), expected)

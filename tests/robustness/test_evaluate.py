@@ -89,7 +89,7 @@ def test_images_of_other_channels(channels, tmp_path):
 def test_clean_scores_are_those_of_the_stock_validator(images, detectors, tmp_path):
     found = detect(str(detectors / "a.pt"), images, CLEAN, SETTINGS)
     stock = YOLO(detectors / "a.pt").val(
-        data=str(detectors / "data.yaml"), imgsz=192, batch=4, rect=False, device="cpu", plots=False, project=tmp_path
+        data=str(detectors / "data.yaml"), imgsz=192, batch=4, rect=False, workers=0, plots=False, project=tmp_path
     )
     assert found.ultralytics == pytest.approx({"AP": stock.box.map, "AP50": stock.box.map50}, abs=1e-4)
     assert 0.3 < score(images, found) < 1

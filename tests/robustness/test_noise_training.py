@@ -43,7 +43,7 @@ def test_some_images_stay_clean(tiny):
 
 def test_the_recipe_is_read_by_the_stock_command(tiny, command, tmp_path):
     command("yolo-dyn", "noise-recipe", "sigma=30", "p=0.4", cwd=tmp_path)
-    words = ["model=yolov8n-sgdm.yaml", f"data={tiny}", "imgsz=64", "epochs=1", "batch=8", "plots=False", "device=cpu"]
+    words = ["model=yolov8n-sgdm.yaml", f"data={tiny}", "imgsz=64", "epochs=1", "batch=8", "workers=0", "plots=False"]
     done = command(
         "yolo", "train", "cfg=gaussian-noise.yaml", *words, f"project={tmp_path}", "name=noisy", cwd=tmp_path
     )
@@ -58,7 +58,7 @@ def test_noise_stays_through_a_resume(tiny, tmp_path, log):
     def interrupt(trainer):
         raise KeyboardInterrupt
 
-    words = {"data": str(tiny), "imgsz": 64, "batch": 8, "plots": False, "device": "cpu", "project": str(tmp_path)}
+    words = {"data": str(tiny), "imgsz": 64, "batch": 8, "workers": 0, "plots": False, "project": str(tmp_path)}
     model = YOLO("yolov8n-sgdm.yaml")
     model.add_callback("on_model_save", interrupt)
     with pytest.raises(KeyboardInterrupt):
