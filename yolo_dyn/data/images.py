@@ -105,17 +105,10 @@ def image_files(path: str | list[str]) -> list[Path]:
     Raises:
         YoloDynError: if there are none.
     """
-    from ultralytics.data.base import BaseDataset
-
-    class Listing(BaseDataset):
-        def get_labels(self) -> list[dict[str, Any]]:
-            return [{} for _ in self.im_files]
-
-        def build_transforms(self, hyp: Any = None) -> None:
-            return None
+    from yolo_dyn.integration.listing import listed
 
     try:
-        return sorted(Path(file) for file in Listing(path, augment=False).im_files)
+        return sorted(map(Path, listed(path)))
     except FileNotFoundError as error:
         raise YoloDynError(str(error.__cause__ or error)) from error
 

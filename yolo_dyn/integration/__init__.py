@@ -3,11 +3,11 @@
 A few of its functions are wrapped where they are defined: `parser` wraps what builds models from YAML, whose rows
 `rows` reads; `checkpoints` what finds and loads files, `counting` what fuses and counts, `recipes` what checks
 training arguments. `annealing`, `recipes` and `exporting` are callbacks of trainers and exporters, `insertion` writes
-YAMLs with more rows, `precision` sets that of an opened OpenVINO file. `api` asks Ultralytics through its public
-interface alone, for all others.
+YAMLs with more rows, `precision` sets that of an opened OpenVINO file, `listing` finds images as the data loader does.
+`api` asks Ultralytics through its public interface alone, for all others.
 
 Elsewhere, classes of Ultralytics are only subclassed: `robustness.evaluate` its data set and its detection validator,
-to corrupt images before they are resized; `data.images` its base data set, to list images as it does.
+to corrupt images before they are resized.
 """
 
 import functools
