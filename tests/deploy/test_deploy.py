@@ -47,6 +47,15 @@ def test_a_row_for_each_model_and_format(done):
         assert row.ratio == 1 or row.model == "b"
 
 
+@pytest.mark.accept
+def test_opencv_runs_its_own_file(inside):
+    torch_row, opencv = deploy(["a.pt"], "data.yaml", ["torch", "opencv"], **{**SMALL, "name": "opencv"}).rows
+    assert opencv.file.endswith("a-opencv.onnx")
+    assert 0 < opencv.box_difference < 1e-2
+    assert opencv.mpc == pytest.approx(torch_row.mpc, abs=1e-3)
+    assert opencv.peak_mib < 300
+
+
 def test_exports_agree_with_torch_and_eight_bits_are_smaller(done):
     for torch_row, onnx, int8 in (done.rows[:3], done.rows[3:]):
         assert (torch_row.box_difference, torch_row.score_difference) == (0, 0)

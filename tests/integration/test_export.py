@@ -164,6 +164,58 @@ def test_other_runtimes_agree_with_torch(name, target, here):
     agree(session(x.numpy()), by_torch(model, x), 0.1, 1e-3)
 
 
+CLASSIC = (SGDM, "yolov8n-sgdm-a2d2c.yaml")  # what OpenCV 4 reads, of these
+
+
+@pytest.mark.parametrize(
+    ("name", "form"), cases(itertools.product(OTHER, ["kernel", "unfold"]), (SGDM, "kernel"), (SGDM, "unfold"))
+)
+def test_opencv_agrees_with_torch(name, form, here):
+    """Its older engine, the only one before OpenCV 5, would end this process at a computed kernel."""
+    newer = hasattr(cv2.dnn, "ENGINE_NEW")
+    if form == "kernel" and not newer:
+        pytest.skip("OpenCV 5 takes computed kernels")
+    model, x = lively(name), images(1, 320, 320)
+    file = Path(model.export(format="onnx", imgsz=320, form=form)).rename("model-opencv.onnx")
+    agree(open_session(file, 1)(x.numpy()), by_torch(model, x), 2e-3)
+    if newer and form == "unfold" and name in CLASSIC:
+        classic = cv2.dnn.readNetFromONNX(str(file), cv2.dnn.ENGINE_CLASSIC)
+        classic.setInput(x.numpy())
+        agree(classic.forward(), by_torch(model, x), 2e-3)
+
+
+def test_opencv_takes_any_batch(here):
+    if not hasattr(cv2.dnn, "ENGINE_NEW"):
+        pytest.skip("OpenCV 5 takes free sizes")
+    model = lively(SGDM)
+    session = open_session(Path(model.export(format="onnx", imgsz=320, dynamic=True)).rename("a-opencv.onnx"), 1)
+    for x in (images(1, 320, 320), images(3, 320, 256)):
+        agree(session(x.numpy()), by_torch(model, x), 2e-3)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            {"format": "onnx", "form": "conv"},
+            "form is for exports, and is one of kernel, unfold; got 'conv' for export",
+        ),
+        (
+            {"format": "onnx", "form": "kernel", "dynamic": True},
+            "form=kernel: onnx with dynamic=True takes no computed",
+        ),
+        (
+            {"format": "litert", "form": "kernel"},
+            "form=kernel: litert takes no computed kernels; accepted here: unfold",
+        ),
+    ],
+)
+def test_a_form_that_cannot_be(words, message, here):
+    with pytest.raises(YoloDynError, match=message):
+        YOLO(SGDM).export(imgsz=64, **words)
+    assert not list(here.glob("*.onnx"))
+
+
 def test_openvino_takes_any_batch(here):
     model = lively(SGDM)
     session = open_session(model.export(format="openvino", imgsz=320, dynamic=True), 2)

@@ -19,6 +19,8 @@ from yolo_dyn.robustness import corrupt
 from yolo_dyn.robustness.corruptions import find
 from yolo_dyn.robustness.evaluate import CorruptedImages, Corrupter, Settings, detect
 from yolo_dyn.robustness.models import check_model
+from yolo_dyn.robustness.plan import Plan
+from yolo_dyn.robustness.records import Condition
 from yolo_dyn.robustness.scores import evaluate
 
 CLEAN, NOISY = Corrupter(None), Corrupter(find("gaussian_noise"), 25.0)
@@ -178,6 +180,21 @@ def test_openvino_computes_in_float32(dynamic, images, detectors, tmp_path, monk
     assert asked[-1]["INFERENCE_PRECISION_HINT"] == "f32"
     assert len(found.found) == len(expected.found)
     assert score(images, found) == pytest.approx(score(images, expected), abs=1e-3)
+
+
+def test_opencv_runs_what_is_named_so(images, detectors, tmp_path):
+    shutil.copyfile(detectors / "a.pt", tmp_path / "a.pt")
+    file = Path(YOLO(tmp_path / "a.pt").export(format="onnx", imgsz=192, device="cpu", form="unfold"))
+    named = str(file.rename(tmp_path / "a-opencv.onnx"))
+    check_model(named, images, SETTINGS.imgsz)
+    expected, found = (detect(m, images, NOISY, SETTINGS) for m in (str(detectors / "a.pt"), named))
+    assert found.found.shape == expected.found.shape
+    assert score(images, found) == pytest.approx(score(images, expected), abs=1e-3)
+    plan = Plan(
+        {"ort": str(shutil.copyfile(named, tmp_path / "a.onnx")), "opencv": named}, [Condition("clean")], SETTINGS
+    )
+    first, second = (cell.identity for cell in plan.cells(images, "machine"))
+    assert second == {**first, "runtime": "opencv"}
 
 
 def test_exported_onnx(images, detectors, tmp_path):

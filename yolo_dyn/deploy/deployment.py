@@ -35,6 +35,7 @@ FORMATS: dict[str, dict[str, Any]] = {  # name -> arguments of the stock export
     "onnx-dynamic": {"format": "onnx", "dynamic": True},
     "onnx-half": {"format": "onnx", "quantize": 16},
     "onnx-int8": {"format": "onnx", "quantize": 8},
+    "opencv": {"format": "onnx", "form": "unfold"},  # OpenCV 4 dies of computed kernels
     "openvino": {"format": "openvino"},
     "ncnn": {"format": "ncnn"},
 }
@@ -62,8 +63,8 @@ def deploy(
     Args:
         model: checkpoints; the first is what the others' times are compared with.
         data: an Ultralytics data YAML, for scores and to calibrate INT8.
-        formats: torch, torchscript, onnx, onnx-dynamic, onnx-half, onnx-int8, openvino, ncnn; by default torch, onnx,
-            onnx-int8 and openvino.
+        formats: torch, torchscript, onnx, onnx-dynamic, onnx-half, onnx-int8, opencv, openvino, ncnn; by default torch,
+            onnx, onnx-int8 and openvino.
         sigma: standard deviations of Gaussian noise in grey levels; 0 and 30 by default.
         split: of the data, for scores.
         imgsz: images are letterboxed to a square of so many pixels.

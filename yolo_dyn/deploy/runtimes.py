@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from yolo_dyn.errors import MissingFileError, YoloDynError
+from yolo_dyn.output.files import OPENCV
 
 Session = Callable[[np.ndarray], np.ndarray]  # float32 [B, C, H, W], 0 to 1 -> raw output [B, 4 + classes, anchors]
 
@@ -21,7 +22,8 @@ def open_session(file: str | Path, threads: int) -> Session:
     """Open an exported model.
 
     Args:
-        file: .onnx, .torchscript, a checkpoint, or a folder ``*_openvino_model`` or ``*_ncnn_model``.
+        file: .onnx, .torchscript, a checkpoint, or a folder ``*_openvino_model`` or ``*_ncnn_model``; OpenCV opens
+            ``*-opencv.onnx``.
         threads: of the runtime.
 
     Raises:
@@ -53,6 +55,19 @@ def _onnx(file: Path, threads: int) -> Session:
     name = session.get_inputs()[0].name
     half = session.get_inputs()[0].type == "tensor(float16)"
     return lambda images: session.run(None, {name: images.astype(np.float16) if half else images})[0]
+
+
+def _opencv(file: Path, threads: int) -> Session:
+    import cv2
+
+    cv2.setNumThreads(threads)  # of this process, as torch's
+    net = cv2.dnn.readNetFromONNX(str(file))
+
+    def run(images: np.ndarray) -> np.ndarray:
+        net.setInput(images)
+        return net.forward()
+
+    return run
 
 
 def _openvino(folder: Path, threads: int) -> Session:
@@ -112,6 +127,7 @@ def _torch(file: Path, threads: int) -> Session:
 
 
 RUNTIMES: dict[str, Callable[[Path, int], Session]] = {
+    OPENCV: _opencv,
     ".onnx": _onnx,
     "_openvino_model": _openvino,
     "_ncnn_model": _ncnn,

@@ -9,13 +9,14 @@ import logging
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from yolo_dyn import registry
 from yolo_dyn.errors import YoloDynError
@@ -41,10 +42,36 @@ def on_export_start(exporter: Any) -> None:
     for layer in layers:
         if isinstance(layer, RefusesExport) and (reason := layer.cannot_export(target)):
             raise YoloDynError(f"{type(layer).__name__} cannot be exported to {target}: {reason}")
-    if exporter.args.dynamic or target not in COMPUTED_KERNELS:
+    if _form(exporter.args) == "unfold":
         free_batch(exporter.model)
+    if target == "onnx":
+        widen_lines(layers)
     method = "export_coreml" if target == "mlmodel" else f"export_{target}"
     setattr(exporter, method, _whole(exporter, getattr(exporter, method)))
+
+
+def _form(args: Any) -> str:
+    """The form of the mixtures in a graph: the one asked for, or the fastest that the target can run."""
+    asked = getattr(args, "form", None)
+    able = args.format in COMPUTED_KERNELS and not args.dynamic
+    if asked == "kernel" and not able:
+        kind = f"{args.format} with dynamic=True" if args.dynamic else args.format
+        raise YoloDynError(f"form=kernel: {kind} takes no computed kernels; accepted here: unfold")
+    return asked or ("kernel" if able else "unfold")
+
+
+def widen_lines(layers: Iterable[nn.Module]) -> None:
+    """Pad kernels of nine taps in a line with zeros to eleven, which changes nothing but how OpenCV computes them.
+
+    OpenCV 5.0's ``cv2.dnn`` takes a dense kernel of 9 x 1 or 1 x 9 for one of 3 x 3: boxes are off by tens of pixels.
+    """
+    for module in {m for layer in layers for m in layer.modules() if isinstance(m, nn.Conv2d)}:
+        if module.kernel_size in ((9, 1), (1, 9)) and module.groups < module.in_channels:
+            rows, columns = (int(size == 9) for size in module.kernel_size)
+            module.weight = nn.Parameter(F.pad(module.weight.detach(), (columns, columns, rows, rows)))
+            module.kernel_size = (11, 1) if rows else (1, 11)
+            padding: Any = module.padding
+            module.padding = (padding[0] + rows * module.dilation[0], padding[1] + columns * module.dilation[1])
 
 
 def _require_packages(target: str) -> None:

@@ -1,7 +1,7 @@
-"""Training arguments of our own, which a recipe file, the command line or `model.train` give like any other.
+"""Arguments of our own, which a recipe file, the command line, `model.train` or `model.export` give like any other.
 
-They lie among the trainer's arguments: they are written to args.yaml and to checkpoints, resumed from them, and reach
-the processes of several GPUs. Ultralytics' own arguments are checked by its own code.
+Those of a training lie among the trainer's: they are written to args.yaml and to checkpoints, resumed from them, and
+reach the processes of several GPUs. Ultralytics' own arguments are checked by its own code.
 """
 
 import functools
@@ -17,15 +17,16 @@ from yolo_dyn.errors import YoloDynError
 from yolo_dyn.layers.drop_path import check_drop_path, spread_drop_path
 
 ARGUMENTS = ("lr_steps", "drop_path", "ema_decay", "image_sizes")
+FORMS = ("kernel", "unfold")  # of a mixture in an exported graph: the argument `form` of an export
 
 
 def check_dict_alignment(stock: Callable) -> Callable:
     """Wrap the stock check of names: ours are checked here, and known to it."""
 
     def check_dict_alignment(base: dict[str, Any], custom: dict[str, Any], *args: Any, **kwargs: Any) -> None:
-        if "lr0" in base:  # training arguments, not Ultralytics' settings
+        if "lr0" in base:  # arguments of a mode, not Ultralytics' settings
             check_arguments(custom)
-            base = {**dict.fromkeys(ARGUMENTS), **base}
+            base = {**dict.fromkeys((*ARGUMENTS, "form")), **base}
         stock(base, custom, *args, **kwargs)
 
     return check_dict_alignment
@@ -50,6 +51,9 @@ def check_arguments(given: dict[str, Any]) -> None:
     decay, sizes = given.get("ema_decay"), given.get("image_sizes")
     if decay is not None and not (type(decay) is float and 0 < decay < 1):
         raise YoloDynError(f"ema_decay{where} must lie between 0 and 1, got {decay!r}")
+    form, mode = given.get("form"), given.get("mode", "export")
+    if form is not None and (form not in ("", *FORMS) or mode != "export"):
+        raise YoloDynError(f"form{where} is for exports, and is one of {', '.join(FORMS)}; got {form!r} for {mode}")
     if sizes is not None and not (isinstance(sizes, list) and sizes and all(map(_is_size, sizes))):
         raise YoloDynError(f"image_sizes{where} must list pixels of at least 32, [160, 192, 224], got {sizes!r}")
 

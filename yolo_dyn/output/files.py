@@ -11,6 +11,7 @@ from typing import Any
 from yolo_dyn.errors import YoloDynError
 
 FOLDERS = ("models_yaml", "datasets")
+OPENCV = "-opencv.onnx"  # ends the name of an ONNX file that OpenCV runs, in place of ONNX Runtime
 _PACKAGE = Path(__file__).resolve().parent.parent
 _SCALED = re.compile(r"(yolo(?:e-)?v?\d+)[nslmx]")
 

@@ -20,6 +20,7 @@ from ultralytics.utils import LOGGER, nms, ops
 
 from yolo_dyn.data.images import EvaluationSet, read_image, resized
 from yolo_dyn.integration.precision import compute_in_float32
+from yolo_dyn.output.files import OPENCV
 from yolo_dyn.robustness.corruptions import Corruption, Image, find
 from yolo_dyn.robustness.records import Condition
 
@@ -234,6 +235,7 @@ def detect(
         progress,
         Path(folder),
         model=model,
+        dnn=model.endswith(OPENCV),
         data=images.data,
         split=images.split,
         **settings.stock(),

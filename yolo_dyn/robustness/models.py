@@ -7,6 +7,7 @@ from ultralytics.nn.autobackend import AutoBackend
 
 from yolo_dyn.data.images import EvaluationSet
 from yolo_dyn.errors import MissingFileError, YoloDynError
+from yolo_dyn.output.files import OPENCV
 
 
 def check_model(model: str, images: EvaluationSet, imgsz: int) -> None:
@@ -45,7 +46,7 @@ def _backend(model: str) -> AutoBackend:
     if not Path(model).exists():
         raise MissingFileError(f"model {model!r} does not exist")
     try:
-        return AutoBackend(model, device=torch.device("cpu"), verbose=False)
+        return AutoBackend(model, device=torch.device("cpu"), dnn=model.endswith(OPENCV), verbose=False)
     except Exception as error:  # as many kinds as there are formats
         raise YoloDynError(f"model {model!r} cannot be loaded: {error}") from error
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from yolo_dyn.data.images import EvaluationSet
 from yolo_dyn.errors import YoloDynError
-from yolo_dyn.output.files import hash_file
+from yolo_dyn.output.files import OPENCV, hash_file
 from yolo_dyn.robustness.cells import Cell
 from yolo_dyn.robustness.corruptions import SEVERITIES, find
 from yolo_dyn.robustness.evaluate import Settings
@@ -44,7 +44,8 @@ class Plan:
         for condition in self.conditions:
             pixels = {"corruption": _probe(condition, self.seed)}
             for label, file in self.models.items():
-                identity = {**common, "weights": weights[label], **pixels}
+                runtime = {"runtime": "opencv"} if file.endswith(OPENCV) else {}
+                identity = {**common, "weights": weights[label], **runtime, **pixels}
                 cells.append(Cell(file, label, condition, identity))
         return cells
 
