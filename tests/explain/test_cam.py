@@ -448,7 +448,7 @@ def test_nothing_found_says_so(detectors, tmp_path, monkeypatch, drawn):
         ({"layer": [9], "imgsz": 32}, "model 'a' at imgsz=32: the map has a single position"),
         ({"imgsz": 100}, "imgsz must be a multiple of 32 for model 'a', got 100"),
         ({"conf": 1.5}, "conf must be from 0 to 1, got 1.5"),
-        ({"device": "banana"}, "device=banana cannot be used: "),
+        ({"device": "banana"}, "device=banana: torch cannot use it here; accepted on this machine: cpu"),
         ({"project": "broken.pt"}, "the folder broken.pt/val cannot be written to"),
     ],
     ids=str,

@@ -1,7 +1,6 @@
 """Latency of models, measured in turn (A B A B ...), so that a machine whose speed drifts favours none."""
 
 import json
-import platform
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from torch import nn
 from yolo_dyn.bench.timing import Times, in_turn, inference_step, summary
 from yolo_dyn.errors import YoloDynError
 from yolo_dyn.integration import image_channels
-from yolo_dyn.integration.api import load_model, train_args
+from yolo_dyn.integration.api import chosen_device, load_model, machine_name, torch_device, train_args
 from yolo_dyn.output.arguments import ImageSize, Names, OrDefault, Positive, checked
 from yolo_dyn.output.outcome import Outcome
 
@@ -77,20 +76,21 @@ def bench(
     Returns:
         The machine, the settings, and for each model its times in milliseconds.
     """
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch_device(chosen_device(device))
     rounds = rounds or (6 if train else 40)
     if out and not Path(out).absolute().parent.is_dir():
         raise YoloDynError(f"the folder of out={out} does not exist")
     steps = [(_training_step if train else inference_step)(load_model(name), imgsz, batch, device) for name in model]
     warmup = 1 if train else 5
-    times = in_turn(steps, rounds, warmup, torch.cuda.synchronize if device.startswith("cuda") else lambda: None)
+    waits = {"cuda": torch.cuda.synchronize, "mps": torch.mps.synchronize}
+    times = in_turn(steps, rounds, warmup, waits.get(torch.device(device).type, lambda: None))
 
     latencies = Latencies(
         what="training step" if train else "inference, fused",
         imgsz=imgsz,
         batch=batch,
         device=device,
-        machine=torch.cuda.get_device_name() if device.startswith("cuda") else platform.machine(),
+        machine=machine_name(device),
         threads=torch.get_num_threads(),
         torch=torch.__version__,
         models=[summary(name, series, times[0]) for name, series in zip(model, times, strict=True)],

@@ -12,7 +12,7 @@ from yolo_dyn.errors import YoloDynError
 from yolo_dyn.explain.explained import Network, Selection
 from yolo_dyn.explain.heat import Heat, heat
 from yolo_dyn.explain.views import centre_crop, letterboxed
-from yolo_dyn.integration.api import chosen_device
+from yolo_dyn.integration.api import chosen_device, torch_device
 from yolo_dyn.output.arguments import GreyLevels, Names, OrDefault, Positive, Share, checked
 from yolo_dyn.output.files import writable
 from yolo_dyn.output.labels import model_labels
@@ -74,7 +74,7 @@ def cam(
         YoloDynError: if something does not fit, before anything long begins.
     """
     conditions = chosen_conditions(SIGMAS if sigma is None else sigma, None, None)
-    on = _torch_device(device)
+    on = torch_device(chosen_device(device))
     networks = [Network.load(label, file, on) for label, file in model_labels(model).items()]
     shown = unlabelled(source, _channels(networks), images, count)
     for file, reason in shown.skipped.items():
@@ -106,15 +106,6 @@ class Panel:
     image: Image  # with its noise, uint8 [H, W, C]
     heat: np.ndarray  # [H, W], 0..1, NaN where the network sees nothing
     boxes: np.ndarray  # [n, 4], left, top, right, bottom in pixels of the image
-
-
-def _torch_device(device: str) -> str:
-    from ultralytics.utils.torch_utils import select_device
-
-    try:
-        return str(select_device(chosen_device(device), verbose=False))
-    except (AssertionError, RuntimeError, ValueError) as error:
-        raise YoloDynError(f"device={device} cannot be used: {str(error).strip().splitlines()[0]}") from error
 
 
 def _channels(networks: list[Network]) -> int:

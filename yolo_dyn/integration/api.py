@@ -1,6 +1,7 @@
 """What the rest of the package asks of Ultralytics, through its public interface, with our layers known to it."""
 
 import inspect
+import platform
 from pathlib import Path
 from typing import Any
 
@@ -71,8 +72,33 @@ def train_args() -> Any:
 
 
 def chosen_device(device: str) -> str:
-    """The device asked for; else the first GPU if there is one, else the CPU."""
-    return str(device) or ("0" if torch.cuda.is_available() else "cpu")
+    """The device asked for, as Ultralytics names it; else the first GPU if there is one, else the CPU.
+
+    Raises:
+        YoloDynError: if torch cannot use it here.
+    """
+    device = str(device) or ("0" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.zeros(1, device=torch_device(device))
+    except (AssertionError, NotImplementedError, RuntimeError) as error:
+        gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        others = ["mps"] * torch.backends.mps.is_available() + list(map(str, range(gpus)))
+        accepted = ", ".join(["cpu", *others])
+        raise YoloDynError(
+            f"device={device}: torch cannot use it here; accepted on this machine: {accepted}"
+        ) from error
+    return device
+
+
+def torch_device(device: str) -> str:
+    """What torch calls a device of Ultralytics, which counts GPUs."""
+    return f"cuda:{device}" if device.isdecimal() else device
+
+
+def machine_name(device: str) -> str:
+    """The kind of processor, or the name of the GPU: what numbers depend on."""
+    name = torch_device(device)
+    return torch.cuda.get_device_name(name) if name.startswith("cuda") else platform.machine()
 
 
 def chosen_threads(threads: int) -> int:

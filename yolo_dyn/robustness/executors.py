@@ -2,7 +2,6 @@
 
 import multiprocessing
 import os
-import platform
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -11,20 +10,13 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
-
 from yolo_dyn.errors import YoloDynError, nearest
-from yolo_dyn.integration.api import chosen_device
+from yolo_dyn.integration.api import chosen_device, machine_name
 from yolo_dyn.robustness.cells import FinishedCell, Task
 
 Progress = Callable[[int], None]  # number of images done
 Job = TypeVar("Job")
 Result = TypeVar("Result")
-
-
-def machine_name(device: str) -> str:
-    """The kind of processor, or the name of the GPU: what numbers depend on."""
-    return platform.machine() if device == "cpu" else torch.cuda.get_device_name()
 
 
 @dataclass(frozen=True)

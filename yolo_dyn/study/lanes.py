@@ -9,6 +9,7 @@ from dataclasses import replace
 from ultralytics.utils import LOGGER
 
 from yolo_dyn.errors import YoloDynError
+from yolo_dyn.integration.api import chosen_device
 from yolo_dyn.robustness.executors import cluster_device, end_with_parent, on_ray
 from yolo_dyn.study.measure import Job
 from yolo_dyn.study.records import RunRecord
@@ -25,7 +26,7 @@ def run_jobs(executor: str, device: str, jobs: int) -> Execute:
         jobs: at a time on each device.
 
     Raises:
-        YoloDynError: for an unknown executor, no job, or what does not go together.
+        YoloDynError: for an unknown executor or device, no job, or what does not go together.
     """
     if executor not in ("", "ray"):
         raise YoloDynError(f"executor must be ray, or not given, got {executor!r}")
@@ -36,6 +37,8 @@ def run_jobs(executor: str, device: str, jobs: int) -> Execute:
         raise YoloDynError("executor=ray spreads the jobs itself: several devices or jobs do not go with it")
     if executor:
         return lambda missing: _on_ray(missing, device)
+    for name in filter(None, devices):
+        chosen_device(name)
     lanes = devices * jobs
     return lambda missing: _in_lanes(missing, lanes) if len(lanes) > 1 else _serial(missing, device)
 
