@@ -12,6 +12,7 @@ from reference import guide, rdconv, sgdm
 from reference_layers import ORACLES as ONE_SAMPLE
 from reference_layers import oracle
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from yolo_dyn import layers, registry
 from yolo_dyn.layers.functional import conv_per_sample, mix_kernels
@@ -339,3 +340,33 @@ def test_any_odd_strip_without_the_guide():
     layer = build("SGDM", 16, static_size=11, guide="none")
     assert layer(torch.randn(2, 16, 8, 8)).shape == (2, 16, 8, 8)
     assert layer.guide_kernel() is None
+
+
+class Copies(TorchDispatchMode):
+    """Sizes of the tensors that are copied."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes: list[int] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        if func.overloadpacket.__name__ in ("clone", "copy_", "_to_copy"):
+            self.sizes.append(made.numel())
+        return made
+
+
+@pytest.mark.parametrize("name", ["CondConv", "RDConv", "SGDM"])
+def test_an_image_costs_no_copy_of_the_bank_in_channels_last(name):
+    """The stock predictor runs models so, one image at a time."""
+    layer = build(name, 32, **({"num_experts": 8} if name != "SGDM" else {})).eval()
+    x = torch.rand(1, 32, 12, 10)
+    with torch.no_grad():
+        layer.fuse()
+        expected = layer(x)
+        layer = layer.to(memory_format=torch.channels_last)
+        bank = max(p.numel() for p in layer.parameters())
+        with Copies() as copies:
+            found = layer(x.to(memory_format=torch.channels_last))
+    assert torch.allclose(found, expected, atol=1e-5)
+    assert bank not in copies.sizes

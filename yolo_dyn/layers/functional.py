@@ -39,6 +39,10 @@ def mix_kernels(weight: Tensor, attention: Tensor) -> Tensor:
         One kernel per sample, ``[B, C_out, C_in/groups, kH, kW]``.
     """
     batch, num_experts = attention.shape
+    if not weight.is_contiguous() and batch == 1:  # channels_last, as the stock predictor has it: no copy of the bank
+        last = weight.permute(0, 2, 3, 1)
+        kernel = attention @ last.reshape(num_experts, -1)
+        return kernel.reshape(1, -1, *last.shape[1:]).permute(0, 1, 4, 2, 3)
     kernel = attention @ weight.reshape(num_experts, -1)
     return kernel.reshape(batch, -1, *weight.shape[1:])
 
