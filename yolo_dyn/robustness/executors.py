@@ -2,17 +2,16 @@
 
 import multiprocessing
 import os
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
-from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, TypeVar
 
 from yolo_dyn.errors import YoloDynError, nearest
 from yolo_dyn.integration.api import chosen_device, machine_name
 from yolo_dyn.robustness.cells import FinishedCell, Task
+from yolo_dyn.robustness.processes import end_with_parent
 
 Progress = Callable[[int], None]  # number of images done
 Job = TypeVar("Job")
@@ -42,13 +41,6 @@ def processes(tasks: list[Task], jobs: int, progress: Progress) -> Iterator[Fini
             yield from _reported((future.result() for future in as_completed(futures)), tasks, progress)
         finally:
             pool.shutdown(cancel_futures=True)
-
-
-def end_with_parent() -> None:
-    """A killed parent says nothing to its workers, which would wait for it for ever."""
-    parent = multiprocessing.parent_process()
-    if parent:
-        threading.Thread(target=lambda: (wait([parent.sentinel]), os._exit(1)), daemon=True).start()
 
 
 def cluster(tasks: list[Task], jobs: int, progress: Progress) -> Iterator[FinishedCell]:

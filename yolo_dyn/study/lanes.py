@@ -10,7 +10,8 @@ from ultralytics.utils import LOGGER
 
 from yolo_dyn.errors import YoloDynError
 from yolo_dyn.integration.api import chosen_device
-from yolo_dyn.robustness.executors import cluster_device, end_with_parent, on_ray
+from yolo_dyn.robustness.executors import cluster_device, on_ray
+from yolo_dyn.robustness.processes import end_with_parent
 from yolo_dyn.study.measure import Job
 from yolo_dyn.study.records import RunRecord
 
