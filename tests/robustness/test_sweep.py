@@ -31,6 +31,7 @@ from yolo_dyn.robustness.corruptions import CORRUPTIONS, Corruption
 from yolo_dyn.robustness.evaluate import Corrupter, Settings
 from yolo_dyn.robustness.plan import Plan
 from yolo_dyn.robustness.records import Condition
+from yolo_dyn.robustness.results import Sweep
 from yolo_dyn.robustness.scores import paired_interval
 from yolo_dyn.robustness.sweep import robustness
 
@@ -137,9 +138,20 @@ def test_differences_are_paired(done):
     for row in cellwise:
         a, b = (resampled[model, row.condition] for model in ("a", "b"))
         assert row.ap.value == found["b", row.condition] - found["a", row.condition]
-        assert (row.ap.low, row.ap.high) == paired_interval(a, b)["AP"]
+        values = {"AP": row.ap.value, "AP50": row.ap50.value}
+        assert (row.ap.low, row.ap.high) == paired_interval(a, b, values, done.records[0].images)["AP"]
     assert str(mean.condition) == "mPC"
     assert mean.ap.value == pytest.approx(np.mean([row.ap.value for row in cellwise[1:]]))
+
+
+def test_cells_from_before_get_the_intervals_of_today(done, tmp_path):
+    """They were percentiles once: those of a results folder are all of one kind."""
+    shutil.copytree(done.folder, tmp_path / "run")
+    for file in (tmp_path / "run" / "cells").glob("*.json"):
+        record = json.loads(file.read_text())
+        file.write_text(json.dumps({**record, "intervals": {"AP": [0.1, 0.2], "AP50": [0.3, 0.4]}}))
+    again = Sweep.read(tmp_path / "run", done.cells, done.images, done.settings, "")
+    assert [record.intervals for record in again.records] == [record.intervals for record in done.records]
 
 
 def test_pixel_hashes_are_printed_and_those_of_every_model_agree(done):
@@ -342,7 +354,7 @@ def test_a_task_runs_on_the_device_that_its_worker_knows_and_stays_the_same_cell
 def test_kill_9_loses_at_most_the_cell_in_work(kills, jobs, folder):
     sigmas = [30] if kills == 1 else list(range(5, 55, 5))
     words = [f"{key}={value}" for key, value in FAST.items()]
-    words += ["model=a.pt,b.pt", "data=data.yaml", f"sigma={','.join(map(str, sigmas))}", f"jobs={jobs}"]
+    words += ["model=a.pt,b.pt", "data=data.yaml", f"sigma={','.join(map(str, sigmas))}", f"jobs={jobs}", "workers=1"]
     program = [str(Path(sys.executable).with_name("yolo-dyn")), "robustness", *words]
     rng = np.random.default_rng(kills)
     kept = 0

@@ -22,7 +22,9 @@ from yolo_dyn.errors import YoloDynError
 from yolo_dyn.layers.functional import FORMS, conv_per_sample, mix_kernels, mixture_conv
 from yolo_dyn.layers.protocol import Fusible, options_of
 from yolo_dyn.output.arguments import Names, Positive, Range, checked
+from yolo_dyn.output.files import write_json
 from yolo_dyn.output.outcome import Outcome
+from yolo_dyn.output.style import save
 
 SHAPES = ((64, 80), (128, 40), (256, 20))  # channels, height and width: P3, P4, P5 of a small detector at 640 px
 CASES = (("eval", 1), ("eval", 8), ("train", 1), ("train", 8))  # what is timed, and the batch size
@@ -100,7 +102,7 @@ def bench_layers(
     machine = f"{platform.machine()}, {torch.get_num_threads()} threads"
     bench = LayerBench(machine, torch.__version__, experts, rounds, cells, Path(out) if out else None)
     if out:
-        Path(out, "layers.json").write_text(json.dumps(bench.as_dict(), indent=1) + "\n", encoding="utf-8")
+        write_json(Path(out, "layers.json"), bench.as_dict())
         _draw(cells, Path(out, "layers.png"))
     return bench
 
@@ -257,5 +259,4 @@ def _draw(cells: list[LayerTimes], file: Path) -> None:
         axis.set_yticks(range(len(names)), names)
     axes[0].legend(fontsize=8)
     figure.tight_layout()
-    figure.savefig(file, dpi=110)
-    plt.close(figure)
+    save(figure, file, dpi=110)

@@ -1,6 +1,5 @@
 """Latency of models, measured in turn (A B A B ...), so that a machine whose speed drifts favours none."""
 
-import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from yolo_dyn.errors import YoloDynError
 from yolo_dyn.integration import image_channels
 from yolo_dyn.integration.api import chosen_device, load_model, machine_name, torch_device, train_args
 from yolo_dyn.output.arguments import ImageSize, Names, OrDefault, Positive, checked
+from yolo_dyn.output.files import write_json
 from yolo_dyn.output.outcome import Outcome
 
 
@@ -97,7 +97,7 @@ def bench(
         out=out,
     )
     if out:
-        Path(out).write_text(json.dumps(latencies.as_dict(), indent=1) + "\n", encoding="utf-8")
+        write_json(Path(out), latencies.as_dict(), "out")
     return latencies
 
 

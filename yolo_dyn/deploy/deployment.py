@@ -19,7 +19,7 @@ from yolo_dyn.deploy.runtimes import Session, open_session
 from yolo_dyn.errors import MissingFileError, YoloDynError, nearest
 from yolo_dyn.integration.api import chosen_threads
 from yolo_dyn.output.arguments import GreyLevels, ImageSize, Names, Positive, Threads, checked
-from yolo_dyn.output.files import hash_file, writable, written_whole
+from yolo_dyn.output.files import hash_file, writable, write_json
 from yolo_dyn.output.labels import model_labels
 from yolo_dyn.robustness.evaluate import Settings
 from yolo_dyn.robustness.executors import RunOptions
@@ -140,8 +140,7 @@ def exported(checkpoint: str, target: str, imgsz: int, data: str, folder: Path) 
         raise YoloDynError(f"{checkpoint} cannot be exported to {target}: {error}") from error
     finally:
         copy.unlink()
-    with written_whole(note) as partial:
-        partial.write_text(json.dumps({"identity": identity, "file": file.name}, indent=1) + "\n", encoding="utf-8")
+    write_json(note, {"identity": identity, "file": file.name})
     return folder / file.name
 
 

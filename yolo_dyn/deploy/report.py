@@ -1,15 +1,14 @@
 """What a deployment leaves behind: deploy.csv, deploy.json, latency.png and deploy.html."""
 
-import csv
-import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from yolo_dyn.output.environment import environment
+from yolo_dyn.output.files import write_csv, write_json, write_text
 from yolo_dyn.output.outcome import Outcome
 from yolo_dyn.output.pages import embedded, render
-from yolo_dyn.output.style import COLOURS, MARKERS, SAVED, verbatim
+from yolo_dyn.output.style import COLOURS, MARKERS, save, verbatim
 from yolo_dyn.robustness.results import Sweep
 
 HEADS = {  # of the table, with how many digits follow the point
@@ -73,11 +72,9 @@ class Deployment(Outcome):
 def write(deployment: Deployment) -> Path:
     """Write everything; the page, which is returned, is the last."""
     folder = deployment.folder
-    with (folder / "deploy.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [field.name for field in fields(DeploymentRow)])
-        writer.writeheader()
-        writer.writerows(asdict(row) for row in deployment.rows)
-    (folder / "deploy.json").write_text(json.dumps(deployment.as_dict(), indent=1) + "\n", encoding="utf-8")
+    heads = [field.name for field in fields(DeploymentRow)]
+    write_csv(folder / "deploy.csv", [heads, *(asdict(row).values() for row in deployment.rows)])
+    write_json(folder / "deploy.json", deployment.as_dict())
     draw(deployment, folder / "latency.png")
     text = render(
         Path(__file__).with_name("deploy.html.j2"),
@@ -89,7 +86,7 @@ def write(deployment: Deployment) -> Path:
         environment=environment(),
         picture=embedded(folder / "latency.png"),
     )
-    (folder / "deploy.html").write_text(text, encoding="utf-8")
+    write_text(folder / "deploy.html", text)
     return folder / "deploy.html"
 
 
@@ -158,5 +155,4 @@ def draw(deployment: Deployment, picture: Path) -> None:
         Line2D([], [], color="#444444", marker="o", markerfacecolor="none", label="under noise", **look),
     ]
     figure.legend(handles=handles, loc="outside right upper", fontsize=8)
-    figure.savefig(picture, **SAVED)
-    plt.close(figure)
+    save(figure, picture)

@@ -17,7 +17,7 @@ from yolo_dyn.output.arguments import GreyLevels, Names, OrDefault, Positive, Sh
 from yolo_dyn.output.files import writable
 from yolo_dyn.output.labels import model_labels
 from yolo_dyn.output.outcome import Written
-from yolo_dyn.output.style import SAVED, verbatim
+from yolo_dyn.output.style import save, verbatim
 from yolo_dyn.robustness.corruptions import Image
 from yolo_dyn.robustness.evaluate import Corrupter
 from yolo_dyn.robustness.plan import chosen_conditions
@@ -170,8 +170,7 @@ def draw(panels: list[list[Panel]], path: Path) -> None:
     bar = figure.colorbar(colours, ax=axes, location="bottom", shrink=0.5, aspect=40, pad=0.01)
     bar.set_label("Grad-CAM++, share of the hottest place of the panel", fontsize=8)
     bar.ax.tick_params(labelsize=7)
-    figure.savefig(path, **SAVED)
-    plt.close(figure)
+    save(figure, path)
 
 
 def _overlay(axis: Any, panel: Panel) -> Any:

@@ -16,7 +16,7 @@ from yolo_dyn.integration.api import load_model
 from yolo_dyn.layers import A2D2C
 from yolo_dyn.output.arguments import Names, OrDefault, checked
 from yolo_dyn.output.outcome import Written
-from yolo_dyn.output.style import SAVED, VERMILLION, verbatim
+from yolo_dyn.output.style import VERMILLION, save, verbatim
 
 PANEL = 2.2  # inches, width and height
 WHOLE = (0, 1, 1, 0)  # every panel runs from 0 to 1, left to right and top to bottom
@@ -136,5 +136,4 @@ def draw(image: np.ndarray, rows: list[Sampling], path: Path) -> None:
             axis.imshow(row.features, cmap="gray", extent=WHOLE, alpha=0.5)
             axis.scatter(*places.T, s=6, color=VERMILLION, linewidths=0)
             axis.set_title(f"kernel {number}: {share:.3f}", fontsize=8)
-    figure.savefig(path, **SAVED)
-    plt.close(figure)
+    save(figure, path, "out")

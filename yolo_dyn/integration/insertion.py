@@ -12,7 +12,7 @@ from yolo_dyn.integration.api import detection_heads, stock_yaml
 from yolo_dyn.integration.rows import Row
 from yolo_dyn.layers.protocol import declares_channels
 from yolo_dyn.output.arguments import checked
-from yolo_dyn.output.files import bundled_folder, bundled_names, written_whole
+from yolo_dyn.output.files import bundled_folder, bundled_names, write_text
 
 
 @checked
@@ -39,8 +39,7 @@ def insert(model: str, layer: str, out: str | None = None, exist_ok: bool = Fals
         raise YoloDynError(f"{file} exists; exist_ok=True replaces it, out=... writes another")
     if not file.parent.is_dir():
         raise MissingFileError(f"the folder {file.parent} of out={file} does not exist")
-    with written_whole(file) as partial:
-        partial.write_text(text, encoding="utf-8")
+    write_text(file, text, "out")
     if file.name in bundled_names() and not file.resolve().is_relative_to(bundled_folder("models_yaml").resolve()):
         LOGGER.warning(f"from its folder, {file} is read in place of the YAML of that name that comes with the package")
     return file

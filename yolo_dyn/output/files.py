@@ -1,10 +1,12 @@
 """Files: the YAMLs that come with the package, found by bare name from any folder; written whole; hashed."""
 
+import csv
 import hashlib
+import json
 import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -81,14 +83,47 @@ def writable(folder: Path, inside: str = "cells") -> Path:
 
 
 @contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
-    """A file to write to, which takes the place of `path` when all went well: nobody ever finds half of it."""
+def written_whole(path: Path, argument: str = "") -> Iterator[Path]:
+    """A file to write to, which takes the place of `path` when all went well: nobody ever finds half of it.
+
+    Args:
+        path: the file.
+        argument: that named it, for messages.
+
+    Raises:
+        YoloDynError: if it cannot be written: the disk is full, the folder is missing or may not be written to.
+    """
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         yield partial
         partial.replace(path)
+    except OSError as error:
+        named = f"{argument}={path}" if argument else path
+        raise YoloDynError(f"{named} cannot be written: {error.strerror or error}") from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str, argument: str = "") -> None:
+    """Write a text file whole, see `written_whole`."""
+    with written_whole(path, argument) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, content: Any, argument: str = "") -> None:
+    """Write a JSON file whole, see `written_whole`."""
+    write_text(path, json.dumps(content, indent=1) + "\n", argument)
+
+
+def write_csv(path: Path, rows: Iterable[Iterable[Any]]) -> None:
+    """Write a CSV file whole, see `written_whole`; no spreadsheet takes a name of the user's for a formula."""
+    with written_whole(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([_no_formula(value) for value in row] for row in rows)
+
+
+def _no_formula(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
 
 
 def hash_file(path: str | Path) -> str:

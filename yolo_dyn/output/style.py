@@ -7,7 +7,11 @@ same once more.
 import functools
 import typing
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
+
+from yolo_dyn.errors import YoloDynError
+from yolo_dyn.output.files import written_whole
 
 BLUE, VERMILLION, YELLOW = "#0072B2", "#D55E00", "#F0E442"
 COLOURS = (BLUE, VERMILLION, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -29,6 +33,29 @@ def verbatim(draw: Function) -> Function:
             return draw(*args, **kwargs)
 
     return typing.cast(Function, drawn)
+
+
+def save(figure: Any, path: Path, argument: str = "", **options: Any) -> None:
+    """Write a picture whole, in the format that its ending names, and close it.
+
+    Args:
+        figure: matplotlib's.
+        path: the file.
+        argument: that named it, for messages.
+        **options: of savefig, before those of `SAVED`.
+
+    Raises:
+        YoloDynError: if there is no such format, or the file cannot be written.
+    """
+    import matplotlib.pyplot as plt
+
+    try:
+        with written_whole(path, argument) as partial:
+            figure.savefig(partial, format=path.suffix[1:] or "png", **{**SAVED, **options})
+    except ValueError as error:  # of an unknown format
+        raise YoloDynError(f"{argument}={path} cannot be written: {error}") from error
+    finally:
+        plt.close(figure)
 
 
 def line(number: int) -> dict[str, str]:

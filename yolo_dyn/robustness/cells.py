@@ -20,7 +20,7 @@ import numpy as np
 from ultralytics.utils import LOGGER
 
 from yolo_dyn.data.images import EvaluationSet
-from yolo_dyn.output.files import written_whole
+from yolo_dyn.output.files import write_json, write_text, written_whole
 from yolo_dyn.robustness import scores
 from yolo_dyn.robustness.evaluate import Corrupter, Settings, detect
 from yolo_dyn.robustness.records import CellRecord, Condition
@@ -91,7 +91,7 @@ class Task:
             detections=len(found.found),
             scores=result.scores,
             per_class=result.per_class,
-            intervals=scores.interval(resampled),
+            intervals=scores.interval(resampled, result.scores, result.images),
             ultralytics=found.ultralytics,
             milliseconds=found.milliseconds,
             pixels={key: _digest(found.hashes, key) for key in ("decoded", "noise", "used")} if self.hashes else {},
@@ -122,12 +122,10 @@ def save(folder: Path, done: FinishedCell) -> None:
     path = folder / done.cell.name
     if done.hashes:
         lines = [f"{Path(f).name},{h['decoded']},{h['noise']},{h['used']}" for f, h in sorted(done.hashes.items())]
-        with written_whole(path.with_name(f"{path.name}_pixels.csv")) as file:
-            file.write_text("\n".join(["image,decoded,noise,used", *lines, ""]), encoding="utf-8")
+        write_text(path.with_name(f"{path.name}_pixels.csv"), "\n".join(["image,decoded,noise,used", *lines, ""]))
     with written_whole(path.with_name(f"{path.name}.npz")) as file, file.open("wb") as stream:
         np.savez_compressed(stream, **done.arrays)  # type: ignore[arg-type]
-    with written_whole(path.with_name(f"{path.name}.json")) as file:
-        file.write_text(json.dumps(done.record.as_dict(), indent=1) + "\n", encoding="utf-8")
+    write_json(path.with_name(f"{path.name}.json"), done.record.as_dict())
 
 
 def load(folder: Path, cell: Cell) -> CellRecord | None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.utils.data import get_worker_info
 from ultralytics.data import YOLODataset, build_dataloader
 from ultralytics.models.yolo.detect import DetectionValidator
 from ultralytics.utils import LOGGER, nms, ops
@@ -22,6 +23,7 @@ from yolo_dyn.data.images import EvaluationSet, read_image, resized
 from yolo_dyn.integration.precision import compute_in_float32
 from yolo_dyn.output.files import OPENCV
 from yolo_dyn.robustness.corruptions import Corruption, Image, find
+from yolo_dyn.robustness.processes import end_with_parent
 from yolo_dyn.robustness.records import Condition
 
 
@@ -127,6 +129,8 @@ class CorruptedImages(YOLODataset):
 
     def get_image_and_label(self, index: int) -> dict[str, Any]:
         """The stock label, with the hashes of the pixels that were just read if they are wanted."""
+        if get_worker_info():  # the stock loader has started its workers when it is returned: no other place is ours
+            end_with_parent()
         label = super().get_image_and_label(index)
         return label | ({"hashes": self._hashed} if self._hashes else {})
 

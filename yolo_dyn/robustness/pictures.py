@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from yolo_dyn.data.images import EvaluationSet, read_image
-from yolo_dyn.output.style import BLUE, SAVED, VERMILLION, YELLOW, marked_line, verbatim
+from yolo_dyn.output.style import BLUE, VERMILLION, YELLOW, marked_line, save, verbatim
 from yolo_dyn.robustness import cells as store
 from yolo_dyn.robustness.cells import Cell
 from yolo_dyn.robustness.corruptions import find
@@ -125,8 +125,7 @@ def _draw_grid(
         axis.set_title(f"{condition}\n{axis.get_title()}", fontsize=8)
     if sweep.images.labelled:
         figure.legend(handles=_legend(), loc="outside lower center", ncols=3, fontsize=8, facecolor="#777777")
-    figure.savefig(path, **SAVED)
-    plt.close(figure)
+    save(figure, path)
 
 
 def _panel(images: EvaluationSet, chosen: Iterable[int]) -> tuple[float, float]:
@@ -184,8 +183,7 @@ def curves(sweep: Sweep, path: Path) -> None:
             axis.grid(alpha=0.3)
     figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=9)
     figure.suptitle(sweep.title, fontsize=9)
-    figure.savefig(path, **SAVED)
-    plt.close(figure)
+    save(figure, path)
 
 
 def _curve(axis: Any, sweep: Sweep, model: str, corruption: str, name: str, number: int) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from yolo_dyn.output.environment import environment
+from yolo_dyn.output.files import write_text
 from yolo_dyn.output.pages import embedded, render
 from yolo_dyn.robustness import scores
 from yolo_dyn.robustness.pictures import curves, grid
@@ -27,7 +28,7 @@ def write(sweep: Sweep) -> Path:
     curves(sweep, sweep.folder / "curves.png")
     drawn = grid(sweep, sweep.folder / "grid.png")
     page = sweep.folder / "report.html"
-    page.write_text(html(sweep, drawn), encoding="utf-8")
+    write_text(page, html(sweep, drawn))
     return page
 
 

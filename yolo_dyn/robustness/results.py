@@ -1,6 +1,5 @@
 """What the cells of a sweep come to: P, mPC, rPC, differences with intervals; as JSON, CSV and terminal text."""
 
-import csv
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,6 +9,7 @@ import numpy as np
 
 from yolo_dyn.data.images import EvaluationSet, data_name
 from yolo_dyn.output.environment import environment
+from yolo_dyn.output.files import write_csv, write_json, write_text
 from yolo_dyn.output.outcome import Outcome
 from yolo_dyn.robustness import cells as store
 from yolo_dyn.robustness import scores
@@ -39,8 +39,8 @@ class Sweep(Outcome):
         """Put finished cells together."""
         skipped = len(images.skipped)  # no part of a cell: what is not evaluated changes no number
         finished = [(cell, replace(r, skipped=skipped)) for cell in cells if (r := store.load(folder / "cells", cell))]
-        records = [record for _, record in finished]
         resampled = {_key(record): _resampled(folder, cell) for cell, record in finished}
+        records = [_with_intervals(record, resampled[_key(record)]) for _, record in finished]
         compared = differences(records, resampled)
         return cls(
             folder, images, settings, command, [cell for cell, _ in finished], records, summary(records), compared
@@ -86,27 +86,26 @@ class Sweep(Outcome):
 
     def write_json(self) -> Path:
         path = self.folder / "results.json"
-        path.write_text(json.dumps(self.as_dict(), indent=1) + "\n", encoding="utf-8")
+        write_json(path, self.as_dict())
         return path
 
     def write_csv(self) -> Path:
         """One row a cell; intervals and the classes' AP in columns of their own."""
         path = self.folder / "results.csv"
         intervals = [f"{name}_{end}" for name in scores.RESAMPLED for end in ("low", "high")]
-        with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow([*COLUMNS, *scores.SCORES, *intervals, *(f"AP of {name}" for name in self.classes)])
-            for record in self.records:
-                cells = record.as_dict()
-                bounds = [value for name in scores.RESAMPLED for value in record.intervals.get(name, ("", ""))]
-                values = [cells.get(key, "") for key in (*COLUMNS, *scores.SCORES)]
-                writer.writerow([*values, *bounds, *(record.per_class.get(name, "") for name in self.classes)])
+        rows: list[list[Any]] = [[*COLUMNS, *scores.SCORES, *intervals, *(f"AP of {name}" for name in self.classes)]]
+        for record in self.records:
+            cells = record.as_dict()
+            bounds = [value for name in scores.RESAMPLED for value in record.intervals.get(name, ("", ""))]
+            values = [cells.get(key, "") for key in (*COLUMNS, *scores.SCORES)]
+            rows.append([*values, *bounds, *(record.per_class.get(name, "") for name in self.classes)])
+        write_csv(path, rows)
         return path
 
     def write_truth(self) -> Path:
         """The ground truth in COCO's format, so that anybody can score the saved detections again."""
         path = self.folder / "annotations.json"
-        path.write_text(json.dumps(self.images.coco) + "\n", encoding="utf-8")
+        write_text(path, json.dumps(self.images.coco) + "\n")
         return path
 
 
@@ -119,6 +118,11 @@ def _key(record: CellRecord) -> Key:
 
 def _resampled(folder: Path, cell: Cell) -> np.ndarray:
     return store.load_arrays(folder / "cells", cell)["resampled"]
+
+
+def _with_intervals(record: CellRecord, resampled: np.ndarray) -> CellRecord:
+    """Those of this version, whichever measured the cell: they were percentiles once."""
+    return replace(record, intervals=scores.interval(resampled, record.scores, record.images))
 
 
 def summary(records: list[CellRecord]) -> list[Summary]:
@@ -156,8 +160,8 @@ def differences(records: list[CellRecord], resampled: dict[Key, np.ndarray]) -> 
 def _estimates(pairs: list[tuple[CellRecord, CellRecord]], resampled: dict[Key, np.ndarray]) -> list[Estimate]:
     """Mean difference over pairs of cells, with its interval, of AP and AP50."""
     first, second = (np.mean([resampled[_key(pair[i])] for pair in pairs], 0) for i in (0, 1))
-    intervals = scores.paired_interval(first, second)
-    means = {name: float(np.mean([b.scores[name] - a.scores[name] for a, b in pairs])) for name in intervals}
+    means = {name: float(np.mean([b.scores[name] - a.scores[name] for a, b in pairs])) for name in scores.RESAMPLED}
+    intervals = scores.paired_interval(first, second, means, pairs[0][0].images)
     return [Estimate(means[name], *intervals[name]) for name in scores.RESAMPLED]
 
 

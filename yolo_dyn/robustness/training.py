@@ -7,6 +7,7 @@ import yaml
 
 from yolo_dyn.errors import YoloDynError
 from yolo_dyn.output.arguments import checked
+from yolo_dyn.output.files import write_text
 from yolo_dyn.output.outcome import Written
 
 
@@ -58,8 +59,5 @@ def noise_recipe(sigma: float = 50, p: float = 0.5, out: str = "gaussian-noise.y
         f"#   yolo train cfg={Path(out).name} model=yolov8n-sgdm.yaml data=VOC.yaml\n\n"
     )
     body = yaml.safe_dump({"augmentations": [A.to_dict(augmentation) for augmentation in augmentations]})
-    try:
-        Path(out).write_text(head + body, encoding="utf-8")
-    except OSError as error:
-        raise YoloDynError(f"out={out} cannot be written: {error.strerror}") from error
+    write_text(Path(out), head + body, "out")
     return Written((Path(out),))

@@ -6,7 +6,7 @@ from pathlib import Path
 from yolo_dyn.errors import YoloDynError
 from yolo_dyn.output.arguments import Names, checked
 from yolo_dyn.output.outcome import Written
-from yolo_dyn.output.style import SAVED, line, verbatim
+from yolo_dyn.output.style import line, save, verbatim
 from yolo_dyn.runs.read import read_run
 
 HEADS = {"(B)": "boxes", "(M)": "masks", "(P)": "keypoints"}  # what ends of column names stand for
@@ -53,12 +53,7 @@ def curves(runs: Names, out: str = "curves.png") -> Written:
     for axis in axes.flat[len(columns) :]:
         axis.set_visible(False)
     figure.legend(*axes.flat[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=9)
-    try:
-        figure.savefig(out, **SAVED)
-    except OSError as error:
-        raise YoloDynError(f"out={out} cannot be written: {error.strerror}") from error
-    finally:
-        plt.close(figure)
+    save(figure, Path(out), "out")
     return Written((Path(out),), f"{len(runs)} runs drawn to {out}")
 
 

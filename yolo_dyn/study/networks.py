@@ -12,7 +12,7 @@ from yolo_dyn import registry
 from yolo_dyn.bench.flops import MultiplyAdds
 from yolo_dyn.errors import YoloDynError, nearest
 from yolo_dyn.integration.api import load_model, stock_yaml
-from yolo_dyn.output.files import variant, written_whole
+from yolo_dyn.output.files import variant, write_text
 from yolo_dyn.study.columns import COLUMNS, COUNTED
 from yolo_dyn.study.definition import Arm, Study
 
@@ -38,8 +38,7 @@ def model_file(arm: Arm, name: str, folder: Path) -> str:
     file = folder / f"{Path(arm.model).stem}-{name}.yaml"
     text = yaml.safe_dump(with_options(content, options, arm.model), sort_keys=False, default_flow_style=None)
     if not file.is_file() or file.read_text(encoding="utf-8") != text:
-        with written_whole(file) as partial:  # others may be reading it
-            partial.write_text(text, encoding="utf-8")
+        write_text(file, text)  # whole: others may be reading it
     return str(file)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from yolo_dyn.errors import YoloDynError
+from yolo_dyn.output.files import write_text
 from yolo_dyn.output.outcome import Written
 from yolo_dyn.robustness.records import CLEAN, MEAN
 from yolo_dyn.runs.seeds import Comparison
@@ -31,9 +32,9 @@ def write_page(study: Study, source: Path, page: Path) -> Written:
     text = page_text(results, shown, _again(study, source, page), page.parent / "models")
     try:
         page.parent.mkdir(parents=True, exist_ok=True)
-        page.write_text(text, encoding="utf-8")
     except OSError as error:
         raise YoloDynError(f"page={page} cannot be written: {error.strerror}") from error
+    write_text(page, text, "page")
     return Written((page,), f"{sum(map(len, results.records.values()))} results in {source}, the page is {page}")
 
 

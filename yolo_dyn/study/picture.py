@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from yolo_dyn.output.style import BLUE, SAVED, VERMILLION, marked_line, verbatim
+from yolo_dyn.output.style import BLUE, VERMILLION, marked_line, save, verbatim
 from yolo_dyn.robustness.records import CLEAN, MEAN
 from yolo_dyn.study.columns import COLUMNS
 from yolo_dyn.study.records import Timing
@@ -15,13 +15,11 @@ from yolo_dyn.study.results import StudyResults
 @verbatim
 def draw(results: StudyResults, picture: Path) -> Path | None:
     """Draw the study's picture; None if nothing is measured yet that it shows."""
-    import matplotlib.pyplot as plt
 
     figure = _over_noise(results) if results.study.sigmas else _beside_the_paper(results)
     if figure is None:
         return None
-    figure.savefig(picture, **SAVED)
-    plt.close(figure)
+    save(figure, picture)
     return picture
 
 

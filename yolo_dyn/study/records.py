@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from yolo_dyn.errors import YoloDynError
-from yolo_dyn.output.files import written_whole
+from yolo_dyn.output import files
 from yolo_dyn.robustness.records import CLEAN, MEAN, CellScores
 from yolo_dyn.robustness.scores import mean_performance, relative_performance
 
@@ -130,8 +130,7 @@ def write_record(file: Path, record: RunRecord) -> None:
 
 def write_json(file: Path, content: dict[str, Any]) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    with written_whole(file) as partial:
-        partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    files.write_json(file, content)
 
 
 def read_record(file: Path) -> RunRecord:

@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from yolo_dyn.errors import YoloDynError
-from yolo_dyn.output.style import COLOURS, SAVED, verbatim
+from yolo_dyn.output.style import COLOURS, SAVED, save, verbatim
 from yolo_dyn.runs.tradeoff.scores import Row
 
 AXES = {"top-1": "top-1 accuracy", "AP": "AP (IoU 0.50 to 0.95)"}
@@ -41,12 +40,7 @@ def draw(rows: list[Row], file: Path) -> None:
     axes[2].set_title(f"(c) RCS: {metric} x N / second, higher is better", fontsize=10)
     axes[2].tick_params(labelleft=False)
     _bubbles(axes[0], rows, names, looks)
-    try:
-        figure.savefig(file, **SAVED)
-    except (OSError, ValueError) as error:
-        raise YoloDynError(f"out={file} cannot be written: {getattr(error, 'strerror', None) or error}") from error
-    finally:
-        plt.close(figure)
+    save(figure, file, "out")
 
 
 def _bars(axis: Any, names: list[str], values: list[float], looks: list[dict[str, Any]]) -> None:

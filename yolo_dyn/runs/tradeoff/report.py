@@ -1,12 +1,10 @@
 """The trade-off as text: the table in the terminal and as CSV, and what speaks against comparing its runs."""
 
-import csv
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from yolo_dyn.errors import YoloDynError
-from yolo_dyn.output.files import written_whole
+from yolo_dyn.output.files import write_csv
 from yolo_dyn.runs.tradeoff.scores import Row
 
 SETTINGS = ("data", "fraction", "imgsz", "batch", "device", "workers", "cache", "amp", "compile", "val")  # tell on time
@@ -25,13 +23,7 @@ def write(rows: list[Row], file: Path) -> None:
         YoloDynError: if the file cannot be written.
     """
     lines = [{**asdict(row), "ies": row.ies, "rcs": row.rcs} for row in rows]
-    try:
-        with written_whole(file) as partial, partial.open("w", newline="", encoding="utf-8") as text:
-            writer = csv.DictWriter(text, list(lines[0]))
-            writer.writeheader()
-            writer.writerows(lines)
-    except OSError as error:
-        raise YoloDynError(f"{file} cannot be written: {error.strerror}") from error
+    write_csv(file, [lines[0], *(line.values() for line in lines)])
 
 
 def report(rows: list[Row], arguments: list[dict[str, Any]], images_given: bool) -> list[str]:
