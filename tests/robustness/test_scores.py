@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+from scipy.stats import bootstrap
 
 from yolo_dyn import YoloDynError
 from yolo_dyn.robustness.scores import (
@@ -163,13 +164,38 @@ def test_the_interval_of_a_difference():
     truth = made_up(60)
     good, bad = (evaluate(truth, rows(jittered(truth, jitter))) for jitter in (0.05, 0.2))
     one, other = resample(good, 200), resample(bad, 200)
-    for name, (low, high) in paired_interval(one, other).items():
-        assert low < bad.scores[name] - good.scores[name] < high < 0
-        alone = interval(other)[name]
+    less = {name: bad.scores[name] - good.scores[name] for name in ("AP", "AP50")}
+    for name, (low, high) in paired_interval(one, other, less, 60).items():
+        assert low < less[name] < high < 0
+        alone = interval(other, bad.scores, 60)[name]
         assert alone[0] < bad.scores[name] < alone[1]
-    assert paired_interval(one, one) == {"AP": (0, 0), "AP50": (0, 0)}
+    assert paired_interval(one, one, {"AP": 0.0, "AP50": 0.0}, 60) == {"AP": (0, 0), "AP50": (0, 0)}
     with pytest.raises(YoloDynError, match="the models do not pair: 200 and 100 resamples"):
-        paired_interval(one, other[:100])
+        paired_interval(one, other[:100], less, 60)
+
+
+def test_intervals_of_a_mean_are_those_of_scipy():
+    """Of skewed values, whose interval is far from that of percentiles."""
+    values = np.random.default_rng(3).exponential(size=40)
+    drawn = draw_images(40, 40_000)
+    found = interval(np.stack([drawn @ values / 40] * 2, 1), {"AP": values.mean(), "AP50": values.mean()}, 40)["AP"]
+    expected = {
+        method: bootstrap((values,), np.mean, n_resamples=40_000, method=method, rng=0).confidence_interval
+        for method in ("BCa", "percentile")
+    }
+    shift = np.subtract(expected["BCa"], expected["percentile"])
+    assert shift.min() > 0.01
+    assert found == pytest.approx(tuple(expected["BCa"]), abs=0.2 * shift.min())
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+def test_extreme_resamples(lost):
+    """A score outside all its resamples, resamples without an object, and one resample alone."""
+    scores, few = {"AP": 0.9, "AP50": 0.9}, np.linspace(0.1, 0.5, 20)[:, None].repeat(2, 1)
+    few[:lost] = np.nan
+    assert interval(few, scores, 5)["AP"] == pytest.approx((0.5, 0.5), abs=0.1)
+    assert interval(few[-1:], scores, 5)["AP"] == (0.5, 0.5)
+    assert interval(few[:lost], scores, 5) == {}
 
 
 def test_no_detections_and_no_objects():
