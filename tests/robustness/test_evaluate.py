@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import openvino
 import pytest
+from PIL import Image
 from ultralytics import YOLO
 from ultralytics.data import YOLODataset
 from ultralytics.utils import nms
@@ -95,6 +96,40 @@ def test_clean_scores_are_those_of_the_stock_validator(images, detectors, tmp_pa
     )
     assert found.ultralytics == pytest.approx({"AP": stock.box.map, "AP50": stock.box.map50}, abs=1e-4)
     assert 0.3 < score(images, found) < 1
+
+
+def rotated(image: Image.Image, file: Path) -> None:
+    """Lying, with a note for the viewer to turn it."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image.transpose(Image.Transpose.ROTATE_90).save(file.with_suffix(".jpg"), exif=exif, quality=95)
+
+
+UNUSUAL = {
+    "EXIF": rotated,
+    "RGBA": lambda image, file: image.convert("RGBA").save(file),
+    "16 bits": lambda image, file: cv2.imwrite(str(file), np.asarray(image)[..., ::-1].astype(np.uint16) * 257),
+    "grey": lambda image, file: image.convert("L").save(file),
+    "CMYK": lambda image, file: image.convert("CMYK").save(file.with_suffix(".jpg"), quality=95),
+}
+
+
+@pytest.mark.parametrize("kind", UNUSUAL)
+def test_unusual_images_score_as_in_the_stock_validator(kind, detectors, tmp_path):
+    """To the last digit."""
+    shutil.copytree(detectors, tmp_path / "work")
+    data = tmp_path / "work" / "data.yaml"
+    data.write_text(data.read_text().replace(str(detectors), str(tmp_path / "work")))
+    for file in sorted((tmp_path / "work" / "images" / "val").iterdir()):
+        image = Image.open(file).convert("RGB")
+        file.unlink()
+        UNUSUAL[kind](image, file)
+    found = detect(str(detectors / "a.pt"), evaluation_set(str(data)), CLEAN, SETTINGS)
+    stock = YOLO(detectors / "a.pt").val(
+        data=str(data), imgsz=192, batch=4, rect=False, workers=0, plots=False, project=tmp_path
+    )
+    assert found.ultralytics == {"AP": stock.box.map, "AP50": stock.box.map50}
+    assert stock.box.map > (0 if kind == "grey" else 0.1)  # a detector of colours
 
 
 def test_a_slow_machine_loses_no_detections(images, detectors, noisy, monkeypatch):
