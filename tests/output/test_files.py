@@ -58,3 +58,8 @@ def test_pictures_are_written_whole(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
     assert (tmp_path / "a.png").read_bytes() == before
     assert not plt.get_fignums()
+
+
+def test_an_image_like_a_thread_fits_into_a_picture():
+    assert style.panel_height(3, [(100, 200), (300, 200)]) == 4.5
+    assert style.panel_height(3, [(20_000, 10)]) == 12

@@ -17,7 +17,7 @@ from yolo_dyn.output.arguments import GreyLevels, Names, OrDefault, Positive, Sh
 from yolo_dyn.output.files import writable
 from yolo_dyn.output.labels import model_labels
 from yolo_dyn.output.outcome import Written
-from yolo_dyn.output.style import save, verbatim
+from yolo_dyn.output.style import panel_height, save, verbatim
 from yolo_dyn.robustness.corruptions import Image
 from yolo_dyn.robustness.evaluate import Corrupter
 from yolo_dyn.robustness.plan import chosen_conditions
@@ -154,7 +154,7 @@ def draw(panels: list[list[Panel]], path: Path) -> None:
     """
     import matplotlib.pyplot as plt
 
-    heights = [PANEL * line[0].image.shape[0] / line[0].image.shape[1] for line in panels]
+    heights = [panel_height(PANEL, [line[0].image.shape[:2]]) for line in panels]
     size = (PANEL * (len(panels[0]) + 1), sum(heights) + 0.5 * len(heights) + 0.6)
     shape = {"squeeze": False, "layout": "constrained", "height_ratios": heights}
     figure, axes = plt.subplots(len(panels), len(panels[0]) + 1, figsize=size, **shape)

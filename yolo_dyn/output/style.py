@@ -6,7 +6,7 @@ same once more.
 
 import functools
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -33,6 +33,14 @@ def verbatim(draw: Function) -> Function:
             return draw(*args, **kwargs)
 
     return typing.cast(Function, drawn)
+
+
+def panel_height(width: float, shapes: Iterable[tuple[int, int]]) -> float:
+    """How high panels of that width are, so that images of such heights and widths fit in.
+
+    At most four times as high: a strip of 20,000 x 10 pixels would ask for a picture of gigabytes.
+    """
+    return width * min(4.0, max(height / across for height, across in shapes))
 
 
 def save(figure: Any, path: Path, argument: str = "", **options: Any) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from yolo_dyn.data.images import EvaluationSet, read_image
-from yolo_dyn.output.style import BLUE, VERMILLION, YELLOW, marked_line, save, verbatim
+from yolo_dyn.output.style import BLUE, VERMILLION, YELLOW, marked_line, panel_height, save, verbatim
 from yolo_dyn.robustness import cells as store
 from yolo_dyn.robustness.cells import Cell
 from yolo_dyn.robustness.corruptions import find
@@ -130,8 +130,8 @@ def _draw_grid(
 
 def _panel(images: EvaluationSet, chosen: Iterable[int]) -> tuple[float, float]:
     """Height and width of a panel in inches."""
-    shapes = [images.coco["images"][i] for i in chosen]
-    return 3.4 * max(s["height"] / s["width"] for s in shapes), 3.4
+    shapes = (images.coco["images"][i] for i in chosen)
+    return panel_height(3.4, ((s["height"], s["width"]) for s in shapes)), 3.4
 
 
 def _boxes(axis: Any, judged: Judged, images: EvaluationSet) -> None:
