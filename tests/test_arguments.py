@@ -30,8 +30,13 @@ NUMBERS = {
     "epochs": [0],
 }
 SIZES = [0, -64, 180, 10**9, 64.5, "big"]
-LISTS = {"model": [[], 3], "runs": [[]], "sigma": [[-1.0], [math.nan], [math.inf], 20], "severity": [[0], [6], [2.5]]}
-LISTS |= {"layers": [[]], "formats": [[]], "seeds": [[-1]], "arms": [[]], "corruption": [[]]}
+LISTS = {
+    "model": [[], 3],
+    "runs": [[]],
+    "sigma": [[], [-1.0], [math.nan], [math.inf], 20],
+    "severity": [[], [0], [6], [2.5]],
+}
+LISTS |= {"layers": [[]], "formats": [[]], "seeds": [[], [-1]], "arms": [[]], "corruption": [[]]}
 
 
 def cases() -> list:

@@ -63,3 +63,11 @@ def test_pictures_are_written_whole(tmp_path, monkeypatch):
 def test_an_image_like_a_thread_fits_into_a_picture():
     assert style.panel_height(3, [(100, 200), (300, 200)]) == 4.5
     assert style.panel_height(3, [(20_000, 10)]) == 12
+
+
+@pytest.mark.parametrize("name", ["../elsewhere", "../../x", "/tmp/x", "a/../../b"])
+def test_results_stay_inside_their_project(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert files.results_folder("runs", "a/b") == Path("runs/a/b")
+    with pytest.raises(YoloDynError, match=f"name must be a folder inside project=runs, got '{name}'"):
+        files.results_folder("runs", name)

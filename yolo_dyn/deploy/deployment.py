@@ -18,8 +18,8 @@ from yolo_dyn.deploy.report import Deployment, DeploymentRow, write
 from yolo_dyn.deploy.runtimes import Session, open_session
 from yolo_dyn.errors import MissingFileError, YoloDynError, nearest
 from yolo_dyn.integration.api import chosen_threads
-from yolo_dyn.output.arguments import GreyLevels, ImageSize, Names, Positive, Threads, checked
-from yolo_dyn.output.files import hash_file, writable, write_json
+from yolo_dyn.output.arguments import ImageSize, Names, Positive, Sigmas, Threads, checked
+from yolo_dyn.output.files import hash_file, results_folder, writable, write_json
 from yolo_dyn.output.labels import model_labels
 from yolo_dyn.robustness.evaluate import Settings
 from yolo_dyn.robustness.executors import RunOptions
@@ -47,7 +47,7 @@ def deploy(
     model: Names,
     data: str,
     formats: Names | None = None,
-    sigma: list[GreyLevels] | None = None,
+    sigma: Sigmas | None = None,
     split: str = "val",
     imgsz: ImageSize = 640,
     threads: Threads = 0,
@@ -85,7 +85,7 @@ def deploy(
     threads = chosen_threads(threads)
     settings = Settings(imgsz, batch=1, threads=threads)
     conditions = chosen_conditions([0.0, 30.0] if sigma is None else sigma, None, None)
-    folder = writable(Path(project) / (name or data_name(data)))
+    folder = writable(results_folder(project, name or data_name(data)))
     images = evaluation_set(data, split)
 
     files = {

@@ -13,8 +13,8 @@ from yolo_dyn.explain.explained import Network, Selection
 from yolo_dyn.explain.heat import Heat, heat
 from yolo_dyn.explain.views import centre_crop, letterboxed
 from yolo_dyn.integration.api import chosen_device, torch_device
-from yolo_dyn.output.arguments import GreyLevels, Names, OrDefault, Positive, Share, checked
-from yolo_dyn.output.files import writable
+from yolo_dyn.output.arguments import Names, OrDefault, Positive, Share, Sigmas, checked
+from yolo_dyn.output.files import results_folder, writable
 from yolo_dyn.output.labels import model_labels
 from yolo_dyn.output.outcome import Written
 from yolo_dyn.output.style import panel_height, save, verbatim
@@ -33,7 +33,7 @@ PANEL = 3.2  # width in inches
 def cam(
     model: Names,
     source: str,
-    sigma: list[GreyLevels] | None = None,
+    sigma: Sigmas | None = None,
     images: Names | None = None,
     count: Positive = 3,
     layer: list[int] | None = None,
@@ -83,7 +83,7 @@ def cam(
         network.check_rows(layer or [])
         network.class_id(target)
         network.side(imgsz)
-    folder = writable(Path(project) / (name or source_name(source)), "")
+    folder = writable(results_folder(project, name or source_name(source)), "")
     selection = Selection(conf, max_det, target)
     panels = [
         [_panel(network, shown, number, condition, seed, imgsz, selection, layer) for network in networks]

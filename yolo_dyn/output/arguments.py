@@ -53,6 +53,9 @@ GreyLevels = Annotated[float, Range(0, what="grey levels of ")]
 Severity = Annotated[int, Range(1, 5)]
 Threads = Annotated[int, Range(0, 1024)]
 Names = Annotated[list[str], Some()]
+Seeds = Annotated[list[OrDefault], Some()]
+Sigmas = Annotated[list[GreyLevels], Some()]
+Severities = Annotated[list[Severity], Some()]
 
 
 def checked(function: Function) -> Function:

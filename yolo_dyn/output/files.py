@@ -70,6 +70,18 @@ def find_yaml(name: str | Path) -> Path | None:
     return next((file for file in candidates if file.is_file()), None)
 
 
+def results_folder(project: str, name: str) -> Path:
+    """The folder of that name inside a project.
+
+    Raises:
+        YoloDynError: if the name leads out of it.
+    """
+    folder = Path(project) / name
+    if not folder.resolve().is_relative_to(Path(project).resolve()):
+        raise YoloDynError(f"name must be a folder inside project={project}, got {name!r}")
+    return folder
+
+
 def writable(folder: Path, inside: str = "cells") -> Path:
     """The folder for the results, made with the one inside and tried before anything long begins."""
     try:

@@ -10,8 +10,17 @@ from ultralytics.utils import LOGGER
 from yolo_dyn.data.images import EvaluationSet, data_name, evaluation_set, source_files, source_name
 from yolo_dyn.errors import YoloDynError
 from yolo_dyn.integration.api import chosen_device, chosen_threads
-from yolo_dyn.output.arguments import GreyLevels, ImageSize, Names, OrDefault, Positive, Severity, Share, checked
-from yolo_dyn.output.files import writable
+from yolo_dyn.output.arguments import (
+    ImageSize,
+    Names,
+    OrDefault,
+    Positive,
+    Severities,
+    Share,
+    Sigmas,
+    checked,
+)
+from yolo_dyn.output.files import results_folder, writable
 from yolo_dyn.output.labels import model_labels
 from yolo_dyn.output.outcome import Written
 from yolo_dyn.robustness.evaluate import Settings
@@ -33,8 +42,8 @@ def compare(
     split: str = "val",
     images: Names | None = None,
     count: Positive = 3,
-    sigma: list[GreyLevels] | None = None,
-    severity: list[Severity] | None = None,
+    sigma: Sigmas | None = None,
+    severity: Severities | None = None,
     corruption: Names | None = None,
     conf: Share = 0.25,
     seed: OrDefault = 0,
@@ -75,7 +84,7 @@ def compare(
     by_default = sigma is None and severity is None and corruption in (None, [GAUSSIAN])
     conditions = chosen_conditions(SIGMAS if by_default else sigma, severity, corruption)
     plan = Plan(model_labels(model), conditions, settings, seed, resamples=1)
-    folder = writable(Path(project) / (name or (data_name(data) if data else source_name(source))))
+    folder = writable(results_folder(project, name or (data_name(data) if data else source_name(source))))
     available = evaluation_set(data, split, images) if data else _images(source, class_names(model[0]), folder, images)
     sweep = measure(plan, available, folder, RunOptions())
     picture = folder / "grid.png"

@@ -9,17 +9,17 @@ from yolo_dyn.data.images import EvaluationSet, data_name, evaluation_set
 from yolo_dyn.errors import YoloDynError
 from yolo_dyn.integration.api import chosen_threads
 from yolo_dyn.output.arguments import (
-    GreyLevels,
     ImageSize,
     Names,
     OrDefault,
     Positive,
-    Severity,
+    Severities,
     Share,
+    Sigmas,
     Threads,
     checked,
 )
-from yolo_dyn.output.files import writable
+from yolo_dyn.output.files import results_folder, writable
 from yolo_dyn.output.labels import model_labels
 from yolo_dyn.robustness import cells as store
 from yolo_dyn.robustness.cells import Cell, Task
@@ -36,8 +36,8 @@ from yolo_dyn.robustness.results import Sweep
 def robustness(
     model: Names,
     data: str,
-    sigma: list[GreyLevels] | None = None,
-    severity: list[Severity] | None = None,
+    sigma: Sigmas | None = None,
+    severity: Severities | None = None,
     corruption: Names | None = None,
     seed: OrDefault = 0,
     split: str = "val",
@@ -96,7 +96,7 @@ def robustness(
     on = options.executor.device(device)
     settings = Settings(imgsz, batch, conf, iou, max_det, half, on, chosen_threads(threads))
     plan = Plan(model_labels(model), chosen_conditions(sigma, severity, corruption), settings, seed, resamples)
-    folder = writable(Path(project) / (name or data_name(data)))
+    folder = writable(results_folder(project, name or data_name(data)))
     images = evaluation_set(data, split)
     if not images.labelled:
         raise YoloDynError(f"{data}, split {split}, has no labels to score against; found: {images.source}")

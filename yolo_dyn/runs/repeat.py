@@ -9,7 +9,8 @@ from ultralytics.utils import LOGGER
 
 from yolo_dyn.errors import YoloDynError
 from yolo_dyn.integration import integrate
-from yolo_dyn.output.arguments import Names, OrDefault, checked
+from yolo_dyn.output.arguments import Names, Seeds, checked
+from yolo_dyn.output.files import results_folder
 from yolo_dyn.output.outcome import Outcome
 
 # arguments of `yolo train` that are set here, and why they cannot be given
@@ -34,7 +35,7 @@ class Checkpoints(list[str], Outcome):
 def repeat(
     model: Names,
     data: str,
-    seeds: list[OrDefault] | None = None,
+    seeds: Seeds | None = None,
     project: str = "runs/repeat",
     name: str = "",
     **train: Any,
@@ -63,7 +64,7 @@ def repeat(
     checkpoints = Checkpoints()
     for file in model:
         for seed in seeds if seeds is not None else [0, 1, 2]:
-            run = Path(project).absolute() / f"{name or Path(file).stem}-seed{seed}"
+            run = results_folder(project, f"{name or Path(file).stem}-seed{seed}").absolute()
             train_once(run, file, {"data": data, "seed": seed, **train})
             checkpoints.append(str(run / "weights" / "best.pt"))
     return checkpoints

@@ -8,7 +8,7 @@ from ultralytics.utils import LOGGER
 from yolo_dyn.data.images import evaluation_set
 from yolo_dyn.errors import MissingFileError, YoloDynError, nearest
 from yolo_dyn.integration.api import stock_yaml
-from yolo_dyn.output.arguments import Names, OrDefault, Positive, checked
+from yolo_dyn.output.arguments import Names, Positive, Seeds, checked
 from yolo_dyn.output.files import writable
 from yolo_dyn.output.outcome import Outcome, Text, Written
 from yolo_dyn.study.definition import Study, read_study, studies
@@ -25,7 +25,7 @@ def study(
     study: str = "",
     data: str = "",
     arms: Names | None = None,
-    seeds: list[OrDefault] | None = None,
+    seeds: Seeds | None = None,
     counts: bool = False,
     seconds: bool = False,
     executor: str = "",
