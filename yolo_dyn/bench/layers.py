@@ -18,11 +18,10 @@ from ultralytics.utils import LOGGER
 
 from yolo_dyn import registry
 from yolo_dyn.bench.timing import in_turn
-from yolo_dyn.errors import YoloDynError
 from yolo_dyn.layers.functional import FORMS, conv_per_sample, mix_kernels, mixture_conv
 from yolo_dyn.layers.protocol import Fusible, options_of
 from yolo_dyn.output.arguments import Names, Positive, Range, checked
-from yolo_dyn.output.files import write_json
+from yolo_dyn.output.files import writable, write_json
 from yolo_dyn.output.outcome import Outcome
 from yolo_dyn.output.style import save
 
@@ -81,7 +80,7 @@ def bench_layers(
         layers: YAML names; all registered layers by default.
         rounds: times that each layer is run in each cell.
         experts: number of expert kernels, K, of all layers that have them.
-        out: folder for `layers.json` and `layers.png`; it must exist.
+        out: folder for `layers.json` and `layers.png`.
 
     Returns:
         The machine, and for each layer and cell the median time in milliseconds, the median ratio to the static
@@ -90,8 +89,8 @@ def bench_layers(
     names = layers or registry.names()
     for name in names:
         registry.require(name)
-    if out and not Path(out).is_dir():
-        raise YoloDynError(f"the folder out={out} does not exist")
+    if out:
+        writable(Path(out), "")
     cells = []
     LOGGER.info(f"{'layer':<22}{'cell':<28}{'median ms':>12}{'ratio':>9}{'peak MiB':>11}")
     for shape in SHAPES:

@@ -3,6 +3,7 @@
 import glob
 import hashlib
 import io
+import itertools
 import json
 import math
 from collections.abc import Iterator
@@ -17,6 +18,8 @@ import numpy as np
 from yolo_dyn.data.truth import Truth, ground_truth, no_truth
 from yolo_dyn.errors import MissingFileError, YoloDynError, nearest
 from yolo_dyn.integration import integrate
+
+SHOWN = 10  # skipped images, for one reason each, that are named one by one
 
 
 @dataclass(frozen=True)
@@ -36,11 +39,18 @@ class EvaluationSet:
     fingerprint: str  # SHA-256 of names, pixels and ground truth
 
     def log(self) -> Iterator[str]:
-        """Lines for the terminal and the report."""
+        """Lines for the terminal; what is wrong with many images is said once."""
         yield f"{len(self.files)} images of {self.data}, split {self.split}; ground truth: {self.source}"
         yield from self.notes
-        for file, reason in self.skipped.items():
-            yield f"skipped {file}: {reason}"
+        for reason, many in itertools.groupby(sorted(self.skipped, key=self._reason), self._reason):
+            files = list(many)
+            shown = files if len(files) <= SHOWN else files[:1]
+            yield from (f"skipped {file}: {reason}" for file in shown)
+            if len(shown) < len(files):
+                yield f"skipped {len(files) - 1} more: {reason}; the report lists them"
+
+    def _reason(self, file: str) -> str:
+        return self.skipped[file]
 
 
 def evaluation_set(
