@@ -327,7 +327,7 @@ def test_a_missing_runtime_names_the_extra(here, monkeypatch):
 
 def test_what_no_runtime_opens_is_named(here):
     Path("a.engine").touch()
-    with pytest.raises(YoloDynError, match=r"a.engine: no runtime for it \(known: .onnx, _openvino_model"):
+    with pytest.raises(YoloDynError, match=r"a.engine: no runtime for it \(known: -opencv.onnx, .onnx, _openvino"):
         open_session("a.engine", 1)
     with pytest.raises(YoloDynError, match=r"b.onnx does not exist"):
         open_session("b.onnx", 1)
