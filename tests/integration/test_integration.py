@@ -185,6 +185,18 @@ def test_several_inputs_with_unequal_channels_are_refused():
         ([7, 1, "SGDM", [64]], "from 7 names no earlier row"),
         ([[0, 1], 1, "SGDM", [64]], r"takes one input, got from \[0, 1\]"),
         ([[0, 1], 2, "WeightedSum", []], "repeats must be 1 for a layer that declares out_channels, got 2"),
+        ([-1, 1, "CondConv", [64, 3, 0]], "stride must be at least 1, got 0"),
+        ([-1, 1, "CondConv", [64, 3, -1]], "stride must be at least 1, got -1"),
+        ([-1, 1, "CondConv", [64, 0]], "kernel_size must be at least 1, got 0"),
+        ([-1, 1, "CondConv", [64, -3]], "kernel_size must be at least 1, got -3"),
+        ([-1, 1, "DCD", [64, 3, 1, {"dilation": 0}]], "dilation must be at least 1, got 0"),
+        ([-1, 1, "ODConv", [64, 3, 1, -1]], "padding must be at least 0, got -1"),
+        ([-1, 1, "SGDM", [64, {3: 4}]], "the names of keyword arguments must be text, got 3"),
+        ([-1, 1, "SGDM", [64, {"ratio": float("inf")}]], r"ratio must lie in \(0, 1/3\], got inf"),
+        ([-1, 1, "SGDM", [64, {"dynamic": 3}]], ""),
+        ([-1, 1, "Conv"], r"must be \[from, repeats, Name, \[...\]\], got \[-1, 1, 'Conv'\]"),
+        (5, r"must be \[from, repeats, Name, \[...\]\], got 5"),
+        ([], r"must be \[from, repeats, Name, \[...\]\], got \[\]"),
     ],
     ids=str,
 )
@@ -375,16 +387,29 @@ def test_images_of_other_channels(channels):
     assert model.train()(torch.rand(2, channels, 64, 64)) is not None
 
 
-@pytest.mark.parametrize("row", [[-1, 1, "Conv"], 5, []], ids=str)
-def test_a_malformed_row_is_for_the_stock_parser_to_refuse(row):
-    """Our look at the rows neither hides nor changes what Ultralytics says."""
-    d = {"nc": 1, "backbone": [[-1, 1, "Conv", [8, 3, 2]], row], "head": [[[0], 1, "Detect", ["nc"]]]}
-    refused = []
-    for parse in (tasks.parse_model, tasks.parse_model.__wrapped__):
-        with pytest.raises((TypeError, ValueError)) as error:
-            parse(copy.deepcopy(d), 3, verbose=False)
-        refused.append(str(error.value))
-    assert refused[0] == refused[1]
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "backbone must be a list of rows"),
+        (
+            "backbone: [[-1, 1, Conv, [8, 3, 2]]]",
+            r"head must be a list of rows \[from, repeats, Name, \[...\]\], got None",
+        ),
+        ("backbone: 3\nhead: []", "backbone must be a list of rows .*, got 3"),
+        (
+            "nc: -1\nbackbone: [[-1, 1, Conv, [8, 3, 2]]]\nhead: [[[0], 1, Detect, [nc]]]",
+            "nc must be a positive integer",
+        ),
+        ("- a", "is not a valid YAML mapping"),
+        ("hello", "is not a valid YAML mapping"),
+        ("\x01: [", "control characters are not allowed"),
+    ],
+)
+def test_a_file_that_is_no_model_is_one_line(text, message, tmp_path):
+    (tmp_path / "yolov8n-x.yaml").write_text(text)
+    with pytest.raises(YoloDynError, match=f"yolov8n-x.yaml.*{message}") as refused:
+        YOLO(tmp_path / "yolov8n-x.yaml")
+    assert len(str(refused.value).splitlines()) == 1
 
 
 def test_odd_sizes_half_and_channels_last(sgdm_model):

@@ -12,8 +12,9 @@ import torch
 from torch import nn
 
 from yolo_dyn import layers, registry
-from yolo_dyn.errors import MissingFileError, nearest
+from yolo_dyn.errors import MissingFileError, YoloDynError, nearest
 from yolo_dyn.integration import annealing
+from yolo_dyn.integration.rows import check_parts
 from yolo_dyn.integration.versions import require_validated
 from yolo_dyn.layers.protocol import RemembersOptions
 from yolo_dyn.output import files
@@ -43,7 +44,13 @@ def yaml_model_load(stock: Callable) -> Callable:
     """Wrap the stock reading of model YAMLs: what a name says about a backbone (`files.variant`) goes to its row."""
 
     def yaml_model_load(path: str | Path) -> dict[str, Any]:
-        d = stock(path)
+        try:
+            d = stock(path)
+        except YoloDynError:
+            raise
+        except ValueError as error:  # of a file that is no YAML, or no mapping
+            raise YoloDynError(str(error).partition("\n")[0]) from error
+        check_parts(d, str(path))
         options, found = files.variant(Path(path).name)[1], files.find_yaml(path)
         if options and found and found.name != Path(path).name:
             given = d.get("defaults") or {}

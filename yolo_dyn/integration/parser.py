@@ -18,7 +18,7 @@ from torch import nn
 
 from yolo_dyn import registry
 from yolo_dyn.errors import YoloDynError, nearest
-from yolo_dyn.integration.rows import Channels, Row, StockRow, checked_defaults
+from yolo_dyn.integration.rows import Channels, Row, StockRow, check_parts, checked_defaults
 from yolo_dyn.integration.versions import require_validated
 from yolo_dyn.layers.protocol import HasNote
 
@@ -27,6 +27,7 @@ def parse_model(stock: Callable) -> Callable:
     """Wrap the stock parser: it builds what it knows, we build the rest."""
 
     def parse_model(d: dict[str, Any], ch: int, verbose: bool = True) -> tuple[nn.Sequential, list[int]]:
+        check_parts(d, str(d.get("yaml_file") or "model dict"))
         rows, converted = _registered_rows(d), _converted_rows(d)
         if not rows and not converted:
             return stock(d, ch, verbose)
@@ -43,9 +44,9 @@ def _registered_rows(d: dict[str, Any]) -> list[Row]:
     file = str(d.get("yaml_file") or "model dict")
     rows, defaults = [], checked_defaults(d, file)
     for index, raw in enumerate([*d["backbone"], *d["head"]]):
-        name = raw[2] if isinstance(raw, list) and len(raw) == 4 else None
-        if not isinstance(name, str) or name.startswith(("nn.", "torchvision.")):
-            continue  # whatever is wrong with it is for the stock parser to say
+        name = raw[2]
+        if name.startswith(("nn.", "torchvision.")):
+            continue
         stock = getattr(tasks, name, None)
         if name in registry.names():
             if stock not in (None, registry.get(name)):

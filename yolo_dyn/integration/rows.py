@@ -4,6 +4,7 @@ import ast
 import contextlib
 import inspect
 import itertools
+import numbers
 import types
 import typing
 from collections.abc import Callable
@@ -55,6 +56,9 @@ class Row:
         if not isinstance(args, list):
             raise row.error(f"arguments must be a list [c2, ...], got {args!r}")
         *positional, last = [*args, None] if not (args and isinstance(args[-1], dict)) else args
+        unnamed = [key for key in last or () if not isinstance(key, str)]
+        if unnamed:
+            raise row.error(f"the names of keyword arguments must be text, got {unnamed[0]!r}")
         row.args.extend(_value(arg, nc) for arg in positional)
         row.options.update({key: _value(value, nc) for key, value in {**(defaults or {}), **(last or {})}.items()})
         if row.declares_channels:
@@ -139,8 +143,13 @@ class Row:
             if registry.kind_of(self.layer) == "convolution":
                 return ConvNormAct(self.layer, *bound.args, **bound.kwargs)
             return self.layer(*bound.args, **bound.kwargs)
-        except (TypeError, ValueError) as error:
-            raise self.error(str(error)) from error
+        except (
+            MemoryError,
+            RuntimeError,
+            TypeError,
+            ValueError,
+        ) as error:  # torch tells of too little memory at runtime
+            raise self.error(str(error).strip().partition("\n")[0]) from error
 
 
 @dataclass(frozen=True)
@@ -156,7 +165,7 @@ class StockRow:
     @classmethod
     def read(cls, raw: list[Any], index: int, file: str) -> "StockRow | None":
         """The row, or None if it does not ask for a dynamic layer."""
-        args = raw[3] if isinstance(raw, list) and len(raw) == 4 and raw[2] not in registry.names() else None
+        args = raw[3] if raw[2] not in registry.names() else None
         if not (isinstance(args, list) and args and isinstance(args[-1], dict) and "dynamic" in args[-1]):
             return None
         options = {key: value for key, value in args[-1].items() if key != "dynamic"}
@@ -190,6 +199,25 @@ class StockRow:
             raise YoloDynError(f"{self.file}, row {self.index} ({self.name}): {error}") from error
 
 
+def check_parts(d: dict[str, Any], file: str) -> None:
+    """Check that a model YAML has the parts and rows of one, which the stock parser takes for granted.
+
+    Raises:
+        YoloDynError: naming the file, the row, and what is accepted.
+    """
+    for part in ("backbone", "head"):
+        if not isinstance(d.get(part), list):
+            raise YoloDynError(
+                f"{file}: {part} must be a list of rows [from, repeats, Name, [...]], got {d.get(part)!r}"
+            )
+    for index, raw in enumerate([*d["backbone"], *d["head"]]):
+        if not (isinstance(raw, list) and len(raw) == 4 and isinstance(raw[2], str)):
+            raise YoloDynError(f"{file}, row {index}: must be [from, repeats, Name, [...]], got {raw!r}")
+    nc = d.get("nc")
+    if nc is not None and not (isinstance(nc, numbers.Integral) and int(nc) > 0):
+        raise YoloDynError(f"{file}: nc must be a positive integer, got {nc!r}")
+
+
 def checked_defaults(d: dict[str, Any], file: str) -> dict[str, dict[str, Any]]:
     """The `defaults:` of a model YAML: keyword arguments for all its rows of a registered layer, ``{Name: {...}}``.
 
@@ -201,7 +229,7 @@ def checked_defaults(d: dict[str, Any], file: str) -> dict[str, dict[str, Any]]:
         raise YoloDynError(
             f"{file}: defaults must map layers to keyword arguments, {{Name: {{...}}}}, got {defaults!r}"
         )
-    rows = {str(raw[2]) for raw in [*d["backbone"], *d["head"]] if isinstance(raw, list) and len(raw) == 4}
+    rows = {str(raw[2]) for raw in [*d["backbone"], *d["head"]]}
     ours = sorted(rows.intersection(registry.names()))
     for name in defaults:
         if name not in ours:

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from yolo_dyn.layers.functional import Size, fold_batchnorm, fold_scale, init_kernels
+from yolo_dyn.layers.functional import Size, check_geometry, fold_batchnorm, fold_scale, init_kernels
 from yolo_dyn.layers.protocol import Guidable, ends_in_norm, folds_norm
 
 
@@ -74,7 +74,7 @@ class ConvNormAct(nn.Module):
         ``[B, C_in, H, W]`` -> ``[B, C_out, H', W']``.
 
     Raises:
-        ValueError: if the layer refuses an argument.
+        ValueError: for an argument outside its range, or if the layer refuses one.
     """
 
     def __init__(
@@ -92,6 +92,7 @@ class ConvNormAct(nn.Module):
         **options: Any,
     ) -> None:
         super().__init__()
+        check_geometry(kernel_size, stride, 0 if padding is None else padding, dilation)
         if padding is None:
             padding = _same_padding(kernel_size, dilation)
         self.conv = layer(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, False, **options)

@@ -19,6 +19,18 @@ Size = int | tuple[int, int]
 SILU_GAIN = 1.68  # 1 / rms(SiLU(z)), z ~ N(0, 1): keeps the scale through a convolution between two SiLUs
 
 
+def check_geometry(kernel_size: Size, stride: Size, padding: Size, dilation: Size) -> None:
+    """Raise ValueError for what no convolution has, which torch notices when it is run, if at all."""
+    for name, value, least in (
+        ("kernel_size", kernel_size, 1),
+        ("stride", stride, 1),
+        ("padding", padding, 0),
+        ("dilation", dilation, 1),
+    ):
+        if min(_pair(value)) < least:
+            raise ValueError(f"{name} must be at least {least}, got {value}")
+
+
 def init_kernels(weight: Tensor) -> None:
     """Draw kernels from the Kaiming normal distribution for SiLU; in a bank each expert like its own convolution.
 
