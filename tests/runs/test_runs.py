@@ -148,6 +148,9 @@ def test_curves_command(runs, tmp_path, capsys, monkeypatch):
     assert cli.main(["curves", *folders]) == 0
     assert "2 runs drawn to curves.png" in capsys.readouterr().out
     assert min(cv2.imread("curves.png").shape[:2]) > 500
+    assert cli.main(["curves", *folders]) == 2
+    assert "curves.png exists; exist_ok=True replaces it, out=... writes another" in capsys.readouterr().err
+    assert cli.main(["curves", *folders, "exist_ok=True"]) == 0
     assert cli.main(["curves", str(tmp_path)]) == 2
     assert "has no results.csv" in capsys.readouterr().err
     assert cli.main(["curves", folders[0], "out=missing/x.png"]) == 2

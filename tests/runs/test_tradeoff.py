@@ -164,6 +164,11 @@ def test_the_table_the_csv_and_the_picture(tmp_path, capsys, monkeypatch):
     assert [float(row["rcs"]) for row in rows] == [3000, 2400]
     assert {row["metric"] for row in rows} == {"top-1"}
     assert min(cv2.imread("tradeoff.png").shape[:2]) > 500
+    Path("tradeoff.png").unlink()
+    assert cli.main(["tradeoff", a, b, "images=60000"]) == 2
+    assert "tradeoff.csv exists; exist_ok=True replaces it" in capsys.readouterr().err
+    assert not Path("tradeoff.png").exists()
+    assert cli.main(["tradeoff", a, b, "images=60000", "exist_ok=True"]) == 0
 
 
 def test_a_detectors_accuracy_is_its_ap_and_the_table_says_so(tmp_path):

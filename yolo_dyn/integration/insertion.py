@@ -12,7 +12,7 @@ from yolo_dyn.integration.api import detection_heads, stock_yaml
 from yolo_dyn.integration.rows import Row
 from yolo_dyn.layers.protocol import declares_channels
 from yolo_dyn.output.arguments import checked
-from yolo_dyn.output.files import bundled_folder, bundled_names, write_text
+from yolo_dyn.output.files import bundled_folder, bundled_names, check_new, write_text
 
 
 @checked
@@ -35,8 +35,7 @@ def insert(model: str, layer: str, out: str | None = None, exist_ok: bool = Fals
     source = stock_yaml(model)
     text = insert_rows(yaml.safe_load(source.read_text(encoding="utf-8")), layer, arguments, name=source.name)
     file = Path(out or f"{source.stem}-{layer.lower()}.yaml")
-    if file.exists() and not exist_ok:
-        raise YoloDynError(f"{file} exists; exist_ok=True replaces it, out=... writes another")
+    check_new(file, exist_ok)
     if not file.parent.is_dir():
         raise MissingFileError(f"the folder {file.parent} of out={file} does not exist")
     write_text(file, text, "out")

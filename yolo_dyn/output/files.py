@@ -82,6 +82,12 @@ def results_folder(project: str, name: str) -> Path:
     return folder
 
 
+def check_new(path: Path, exist_ok: bool) -> None:
+    """Raise YoloDynError if a file that `out` names is there already and may not be replaced."""
+    if path.exists() and not exist_ok:
+        raise YoloDynError(f"{path} exists; exist_ok=True replaces it, out=... writes another")
+
+
 def writable(folder: Path, inside: str = "cells") -> Path:
     """The folder for the results, made with the one inside and tried before anything long begins."""
     try:

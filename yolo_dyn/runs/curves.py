@@ -5,6 +5,7 @@ from pathlib import Path
 
 from yolo_dyn.errors import YoloDynError
 from yolo_dyn.output.arguments import Names, checked
+from yolo_dyn.output.files import check_new
 from yolo_dyn.output.outcome import Written
 from yolo_dyn.output.style import line, save, verbatim
 from yolo_dyn.runs.read import read_run
@@ -21,24 +22,26 @@ WIDTH = 4  # panels in a row
 
 @checked
 @verbatim
-def curves(runs: Names, out: str = "curves.png") -> Written:
+def curves(runs: Names, out: str = "curves.png", exist_ok: bool = False) -> Written:
     """Draw losses and metrics of several runs of the stock trainer in one picture, a panel for each.
 
     Args:
         runs: folders with a results.csv, of any task.
         out: picture to write.
+        exist_ok: replace it if it exists.
 
     Returns:
         The picture.
 
     Raises:
-        YoloDynError: if a run has no results.csv, the runs have no panel in common, or the picture cannot be
+        YoloDynError: if a run has no results.csv, the runs have no panel in common, or the picture exists or cannot be
             written.
     """
     import matplotlib.pyplot as plt
 
     histories = {_label(run, runs): read_run(Path(run)) for run in runs}
     columns = panels(histories)
+    check_new(Path(out), exist_ok)
     rows = math.ceil(len(columns) / WIDTH)
     figure, axes = plt.subplots(rows, WIDTH, figsize=(3.4 * WIDTH, 0.6 + 3 * rows), layout="constrained", squeeze=False)
     for axis, column in zip(axes.flat, columns, strict=False):
