@@ -111,6 +111,23 @@ def test_repeat_refuses_what_it_sets_itself(key, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"epoch": 3}, "arguments of yolo train: 'epoch' is not a valid YOLO argument. .*epochs"),
+        ({"epochs": "many"}, "arguments of yolo train: 'epochs=many'"),
+        ({"fraction": 2.0}, "arguments of yolo train: 'fraction=2.0'"),
+        ({"drop_path": 2}, "drop_path"),
+    ],
+)
+def test_repeat_checks_the_arguments_of_the_stock_trainer(arguments, message, tmp_path, log):
+    with pytest.raises(YoloDynError, match=message) as refused:
+        repeat(["yolov8n-sgdm.yaml"], "data.yaml", project=str(tmp_path), **arguments)
+    assert len(str(refused.value).splitlines()) == 1
+    assert not log
+    assert not list(tmp_path.iterdir())
+
+
 def made_up_runs(folder: Path, arms: dict[str, dict[int, float]]) -> Path:
     for arm, scores in arms.items():
         for seed, score in scores.items():

@@ -71,6 +71,27 @@ def train_args() -> Any:
     return get_cfg()
 
 
+def check_train_args(arguments: dict[str, Any]) -> None:
+    """Check arguments of `yolo train` as the stock command does, before anything is made.
+
+    Raises:
+        YoloDynError: for an unknown one, or a value of a wrong kind.
+    """
+    from ultralytics.cfg import get_cfg
+    from ultralytics.utils import LOGGER
+
+    integrate()
+    LOGGER.disabled = True  # it would print the help of the stock command
+    try:
+        get_cfg(overrides={**arguments, "mode": "train"})
+    except YoloDynError:
+        raise
+    except (SyntaxError, TypeError, ValueError) as error:
+        raise YoloDynError(f"arguments of yolo train: {str(error).strip().partition(chr(10))[0]}") from error
+    finally:
+        LOGGER.disabled = False
+
+
 def chosen_device(device: str) -> str:
     """The device asked for, as Ultralytics names it; else the first GPU if there is one, else the CPU.
 
