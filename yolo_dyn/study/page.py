@@ -15,7 +15,7 @@ from yolo_dyn.study.columns import COLUMNS, COUNTED, SCORED, agrees
 from yolo_dyn.study.definition import Study
 from yolo_dyn.study.networks import counts
 from yolo_dyn.study.picture import draw
-from yolo_dyn.study.results import RunScores, StudyResults
+from yolo_dyn.study.results import SeedScores, StudyResults
 
 DOES_NOT_FOLLOW = "does not follow from what the paper describes"
 
@@ -152,7 +152,8 @@ def _setting(results: StudyResults) -> str:
     some = next(iter(next(iter(results.records.values())).values()))
     images = some.data.get("images")
     lines = [f"`{some.command}`, and so on for each arm and seed."]
-    lines.append("Mean over seeds, and the standard deviation if there are several.")
+    lines.append("Mean over seeds, and the standard deviation if there are several; a seed that was trained on several")
+    lines.append("machines counts once, by its mean.")
     if study.paper:
         lines.append("The paper's figures are in brackets.")
     if images:
@@ -173,7 +174,7 @@ def _table(results: StudyResults, numbers: dict[str, dict[str, float]]) -> str:
     lines = [f"| {' | '.join(heads)} |", "|---|---|" + "---:|" * (len(heads) - 2)]
     for name, arm in study.arms.items():
         cells = [_figure(results, name, column, numbers.get(name, {})) for column in study.columns]
-        lines.append(f"| {' | '.join([name, arm.what, str(len(results.records.get(name, {}))), *cells])} |")
+        lines.append(f"| {' | '.join([name, arm.what, str(_seeds_of(results, name)), *cells])} |")
     return "\n".join(lines)
 
 
@@ -189,7 +190,7 @@ def _figure(results: StudyResults, arm: str, column: str, numbers: dict[str, flo
     return _cell(results.study, arm, column, ours)
 
 
-def _mean(values: RunScores) -> float | None:
+def _mean(values: SeedScores) -> float | None:
     return float(np.mean(list(values.values()))) if values else None
 
 
@@ -198,13 +199,17 @@ def _noise(results: StudyResults) -> str:
     if not results.study.sigmas or not results.records:
         return ""
     lines = [f"| arm | seeds | {' | '.join(results.conditions)} |", "|---|---:|" + "---:|" * len(results.conditions)]
-    for arm, seeds in results.records.items():
+    for arm in results.records:
         cells = [_spread(results.scores(arm, condition)) for condition in results.conditions]
-        lines.append(f"| {arm} | {len(seeds)} | {' | '.join(cells)} |")
+        lines.append(f"| {arm} | {_seeds_of(results, arm)} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def _spread(values: RunScores) -> str:
+def _seeds_of(results: StudyResults, arm: str) -> int:
+    return len({run.seed for run in results.records.get(arm, {})})
+
+
+def _spread(values: SeedScores) -> str:
     listed = list(values.values())
     mean = f"{np.mean(listed):.3f}"
     return mean if len(listed) < 2 else f"{mean} ± {np.std(listed, ddof=1):.3f}"
@@ -241,7 +246,7 @@ def _seeds(results: StudyResults) -> str:
     lines = [f"| arm | seed | machine | {' | '.join(columns)} | best epoch | weights |"]
     lines.append("|---|---|---|" + "---:|" * (len(columns) + 1) + "---|")
     for arm, runs in results.records.items():
-        by_column = [results.scores(arm, column) for column in columns]
+        by_column = [results.runs(arm, column) for column in columns]
         for run, record in sorted(runs.items()):
             cells = [f"{scores[run]:.3f}" if run in scores else "" for scores in by_column]
             tail = [str(record.training.best_epoch), f"`{record.weights[:12]}`"]

@@ -21,6 +21,7 @@ class RunKey(NamedTuple):
 
 
 RunScores = dict[RunKey, float]
+SeedScores = dict[int, float]
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,12 @@ class StudyResults:
         some = next(iter(next(iter(self.records.values())).values()), None) if self.records else None
         return list(some.conditions()) if some else []
 
-    def scores(self, arm: str, column: str) -> RunScores:
-        """A column's score of each run; also of a condition. Empty if it was not measured."""
+    def scores(self, arm: str, column: str) -> SeedScores:
+        """A column's score of each seed; also of a condition. Empty if it was not measured."""
+        return _by_seed(self.runs(arm, column))
+
+    def runs(self, arm: str, column: str) -> RunScores:
+        """A column's score of each run."""
         found = {run: record.score(column, self.study.metric) for run, record in self.records.get(arm, {}).items()}
         return {run: value for run, value in found.items() if value is not None}
 
@@ -82,13 +87,19 @@ class StudyResults:
 
     def compared(self, arm: str, to: str, column: str) -> Comparison | None:
         """One arm less another over the seeds that both were trained with alike; None if there are none."""
-        first, other = shared(self.scores(to, column), self.scores(arm, column))
+        first, other = map(_by_seed, shared(self.runs(to, column), self.runs(arm, column)))
         return compare_seeds(first, other) if first else None
 
     @property
     def machines(self) -> list[str]:
         """What the trainings ran on, in words."""
         return sorted({run.machine for runs in self.records.values() for run in runs})
+
+
+def _by_seed(runs: RunScores) -> SeedScores:
+    """A seed that was trained on several machines counts once, by its mean: its runs are not independent."""
+    seeds = sorted({run.seed for run in runs})
+    return {seed: float(np.mean([value for run, value in runs.items() if run.seed == seed])) for seed in seeds}
 
 
 def machine(environment: dict[str, Any]) -> str:
