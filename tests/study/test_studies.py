@@ -440,7 +440,7 @@ def test_a_ray_cluster_takes_arms_and_seeds(tested, tmp_path, monkeypatch, capsy
         (["executor=ray", "device=0,1"], "several devices or jobs do not go with it"),
         (["jobs=0"], "jobs must be at least 1, got 0"),
         (["data=nowhere.yaml"], "nowhere.yaml"),
-        (["seeds="], "seeds must name at least one seed"),
+        (["seeds="], "seeds must be a list of at least one, got []"),
     ],
     ids=str,
 )
