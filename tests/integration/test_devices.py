@@ -42,7 +42,7 @@ def test_a_device_that_is_not_there(device, only_a_cpu):
         ["bench", "model=yolov8n.yaml"],
     ],
 )
-def test_every_command_says_so_before_it_reads_anything(words, only_a_cpu, capsys, tmp_path, monkeypatch):
+def test_commands_say_so_before_they_read_anything(words, only_a_cpu, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert cli.main([*words, "device=7"]) == 2
     assert "device=7: torch cannot use it here" in capsys.readouterr().err

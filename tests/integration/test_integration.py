@@ -193,7 +193,7 @@ def test_several_inputs_with_unequal_channels_are_refused():
         ([-1, 1, "ODConv", [64, 3, 1, -1]], "padding must be at least 0, got -1"),
         ([-1, 1, "SGDM", [64, {3: 4}]], "the names of keyword arguments must be text, got 3"),
         ([-1, 1, "SGDM", [64, {"ratio": float("inf")}]], r"ratio must lie in \(0, 1/3\], got inf"),
-        ([-1, 1, "SGDM", [64, {"dynamic": 3}]], ""),
+        ([-1, 1, "SGDM", [64, {"dynamic": 3}]], "unknown layer '3'"),
         ([-1, 1, "Conv"], r"must be \[from, repeats, Name, \[...\]\], got \[-1, 1, 'Conv'\]"),
         (5, r"must be \[from, repeats, Name, \[...\]\], got 5"),
         ([], r"must be \[from, repeats, Name, \[...\]\], got \[\]"),

@@ -23,7 +23,7 @@ def test_a_file_that_cannot_be_written_is_one_line_and_leaves_the_one_before(num
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "write_text", fails)
-        with pytest.raises(YoloDynError, match=f"out={file} cannot be written: {os.strerror(number)}"):
+        with pytest.raises(YoloDynError, match=f"^out={file} cannot be written: {os.strerror(number)}$"):
             files.write_json(file, {"a": 2}, "out")
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
     assert file.read_bytes() == before
@@ -54,8 +54,8 @@ def test_pictures_are_written_whole(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("matplotlib.figure.Figure.savefig", stops)
-    with pytest.raises(YoloDynError, match=r"a.png cannot be written: No space left on device"):
-        style.save(figure(), tmp_path / "a.png")
+    with pytest.raises(YoloDynError, match=f"^out={tmp_path}/a.png cannot be written: No space left on device$"):
+        style.save(figure(), tmp_path / "a.png", "out")
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
     assert (tmp_path / "a.png").read_bytes() == before
     assert plt.get_fignums() == others
@@ -66,7 +66,7 @@ def test_an_image_like_a_thread_fits_into_a_picture():
     assert style.panel_height(3, [(20_000, 10)]) == 12
 
 
-@pytest.mark.parametrize("name", ["../elsewhere", "../../x", "/tmp/x", "a/../../b"])
+@pytest.mark.parametrize("name", ["../elsewhere", "../../x", "/x", "a/../../b"])
 def test_results_stay_inside_their_project(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert files.results_folder("runs", "a/b") == Path("runs/a/b")

@@ -323,12 +323,10 @@ def test_the_readme_says_the_result():
     found = StudyResults.read(read_study("bccd"), ROOT / "docs" / "results")
     said, sgdm = section("Results"), found.compared("sgdm", "yolov8n", "mPC")
     whole = len(sgdm.seeds) == 8
-    for test in (sgdm,) if whole else (sgdm, found.compared("sgdm-average", "yolov8n", "mPC")):
-        for figure in (
-            f"{test.difference:+.3f} [{test.low:+.3f}, {test.high:+.3f}] (p = {test.p:.3f})",
-            len(test.seeds),
-        ):
-            assert str(figure) in said
+    average = found.compared("sgdm-average", "yolov8n", "mPC")
+    for test, seeds in ((sgdm, "the first {}:"), (average, "over {}.")) if not whole else ((sgdm, "{} seeds"),):
+        assert f"{test.difference:+.3f} [{test.low:+.3f}, {test.high:+.3f}] (p = {test.p:.3f})" in said
+        assert seeds.format(len(test.seeds)) in said
     assert ("no effect shows" in said) == (sgdm.low < 0 < sgdm.high)
     assert ("is being measured" in said) == (not whole)
 

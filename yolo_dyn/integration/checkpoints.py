@@ -14,7 +14,7 @@ from torch import nn
 from yolo_dyn import layers, registry
 from yolo_dyn.errors import MissingFileError, YoloDynError, nearest
 from yolo_dyn.integration import annealing
-from yolo_dyn.integration.rows import check_parts
+from yolo_dyn.integration.model_yaml import check_parts
 from yolo_dyn.integration.versions import require_validated
 from yolo_dyn.layers.protocol import RemembersOptions
 from yolo_dyn.output import files
@@ -41,7 +41,10 @@ def check_file(stock: Callable) -> Callable:
 
 
 def yaml_model_load(stock: Callable) -> Callable:
-    """Wrap the stock reading of model YAMLs: what a name says about a backbone (`files.variant`) goes to its row."""
+    """Wrap the stock reading of model YAMLs: its parts are checked, since the stock models look into them at once.
+
+    What a name says about a backbone (`files.variant`) goes to its row.
+    """
 
     def yaml_model_load(path: str | Path) -> dict[str, Any]:
         try:

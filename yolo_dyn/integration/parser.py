@@ -18,7 +18,8 @@ from torch import nn
 
 from yolo_dyn import registry
 from yolo_dyn.errors import YoloDynError, nearest
-from yolo_dyn.integration.rows import Channels, Row, StockRow, check_parts, checked_defaults
+from yolo_dyn.integration.model_yaml import check_parts, checked_defaults
+from yolo_dyn.integration.rows import Channels, Row, StockRow
 from yolo_dyn.integration.versions import require_validated
 from yolo_dyn.layers.protocol import HasNote
 

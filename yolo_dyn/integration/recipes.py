@@ -15,9 +15,9 @@ from torch.nn import functional as F
 
 from yolo_dyn.errors import YoloDynError
 from yolo_dyn.layers.drop_path import check_drop_path, spread_drop_path
+from yolo_dyn.layers.functional import PER_SAMPLE_FORMS
 
 ARGUMENTS = ("lr_steps", "drop_path", "ema_decay", "image_sizes")
-FORMS = ("kernel", "unfold")  # of a mixture in an exported graph: the argument `form` of an export
 
 
 def check_dict_alignment(stock: Callable) -> Callable:
@@ -52,8 +52,10 @@ def check_arguments(given: dict[str, Any]) -> None:
     if decay is not None and not (type(decay) is float and 0 < decay < 1):
         raise YoloDynError(f"ema_decay{where} must lie between 0 and 1, got {decay!r}")
     form, mode = given.get("form"), given.get("mode", "export")
-    if form is not None and (form not in ("", *FORMS) or mode != "export"):
-        raise YoloDynError(f"form{where} is for exports, and is one of {', '.join(FORMS)}; got {form!r} for {mode}")
+    if form is not None and (form not in PER_SAMPLE_FORMS or mode != "export"):
+        raise YoloDynError(
+            f"form{where} is for exports, and is one of {', '.join(PER_SAMPLE_FORMS)}; got {form!r} for {mode}"
+        )
     if sizes is not None and not (isinstance(sizes, list) and sizes and all(map(_is_size, sizes))):
         raise YoloDynError(f"image_sizes{where} must list pixels of at least 32, [160, 192, 224], got {sizes!r}")
 

@@ -4,7 +4,6 @@ import ast
 import contextlib
 import inspect
 import itertools
-import numbers
 import types
 import typing
 from collections.abc import Callable
@@ -135,20 +134,15 @@ class Row:
         for name, value in list(bound.arguments.items()):
             if isinstance(value, list) and typing.get_origin(hints.get(name)) is not list:
                 value = bound.arguments[name] = tuple(value)  # YAML knows no tuples
-            if hints.get(name) == type[nn.Module] and isinstance(value, str):
-                bound.arguments[name] = layer_named(value, self.error)
+            if hints.get(name) == type[nn.Module] and not isinstance(value, type):
+                bound.arguments[name] = layer_named(str(value), self.error)
             elif not _fits(value, hints.get(name)):
                 raise self.error(f"{name} must be {_describe(hints[name])}, got {value!r}")
         try:
             if registry.kind_of(self.layer) == "convolution":
                 return ConvNormAct(self.layer, *bound.args, **bound.kwargs)
             return self.layer(*bound.args, **bound.kwargs)
-        except (
-            MemoryError,
-            RuntimeError,
-            TypeError,
-            ValueError,
-        ) as error:  # torch tells of too little memory at runtime
+        except (RuntimeError, TypeError, ValueError) as error:  # the first is torch's, of too little memory
             raise self.error(str(error).strip().partition("\n")[0]) from error
 
 
@@ -197,47 +191,6 @@ class StockRow:
             convert(host, self.layer, where, **self.options)
         except YoloDynError as error:
             raise YoloDynError(f"{self.file}, row {self.index} ({self.name}): {error}") from error
-
-
-def check_parts(d: dict[str, Any], file: str) -> None:
-    """Check that a model YAML has the parts and rows of one, which the stock parser takes for granted.
-
-    Raises:
-        YoloDynError: naming the file, the row, and what is accepted.
-    """
-    for part in ("backbone", "head"):
-        if not isinstance(d.get(part), list):
-            raise YoloDynError(
-                f"{file}: {part} must be a list of rows [from, repeats, Name, [...]], got {d.get(part)!r}"
-            )
-    for index, raw in enumerate([*d["backbone"], *d["head"]]):
-        if not (isinstance(raw, list) and len(raw) == 4 and isinstance(raw[2], str)):
-            raise YoloDynError(f"{file}, row {index}: must be [from, repeats, Name, [...]], got {raw!r}")
-    nc = d.get("nc")
-    if nc is not None and not (isinstance(nc, numbers.Integral) and int(nc) > 0):
-        raise YoloDynError(f"{file}: nc must be a positive integer, got {nc!r}")
-
-
-def checked_defaults(d: dict[str, Any], file: str) -> dict[str, dict[str, Any]]:
-    """The `defaults:` of a model YAML: keyword arguments for all its rows of a registered layer, ``{Name: {...}}``.
-
-    Raises:
-        YoloDynError: if they are no such mapping, or name what no row can take them for.
-    """
-    defaults = d.get("defaults") or {}
-    if not isinstance(defaults, dict) or not all(isinstance(options, dict) for options in defaults.values()):
-        raise YoloDynError(
-            f"{file}: defaults must map layers to keyword arguments, {{Name: {{...}}}}, got {defaults!r}"
-        )
-    rows = {str(raw[2]) for raw in [*d["backbone"], *d["head"]]}
-    ours = sorted(rows.intersection(registry.names()))
-    for name in defaults:
-        if name not in ours:
-            raise YoloDynError(
-                f"{file}: defaults names {name!r}{nearest(str(name), ours)}; registered layers in its rows: "
-                f"{', '.join(ours) or 'none'}"
-            )
-    return defaults
 
 
 def layer_named(name: str, error: Callable[[str], YoloDynError]) -> type[nn.Module]:

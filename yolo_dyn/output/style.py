@@ -57,11 +57,14 @@ def save(figure: Any, path: Path, argument: str = "", **options: Any) -> None:
     """
     import matplotlib.pyplot as plt
 
+    ending, known = path.suffix[1:].lower() or "png", figure.canvas.get_supported_filetypes()
     try:
+        if ending not in known:
+            raise YoloDynError(
+                f"{path} cannot be written: Format {ending!r} is not supported (known: {', '.join(known)})"
+            )
         with written_whole(path, argument) as partial:
-            figure.savefig(partial, format=path.suffix[1:] or "png", **{**SAVED, **options})
-    except ValueError as error:  # of an unknown format
-        raise YoloDynError(f"{argument}={path} cannot be written: {error}") from error
+            figure.savefig(partial, format=ending, **{**SAVED, **options})
     finally:
         plt.close(figure)
 

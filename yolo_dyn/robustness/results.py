@@ -121,7 +121,7 @@ def _resampled(folder: Path, cell: Cell) -> np.ndarray:
 
 
 def _with_intervals(record: CellRecord, resampled: np.ndarray) -> CellRecord:
-    """Those of this version, whichever measured the cell: they were percentiles once."""
+    """With the intervals of this version, whichever measured the cell: they were percentiles once."""
     return replace(record, intervals=scores.interval(resampled, record.scores, record.images))
 
 

@@ -171,9 +171,9 @@ def draw_images(images: int, resamples: int = 1000, seed: int = 0) -> np.ndarray
     return times
 
 
-def resample(result: Result, resamples: int = 1000, seed: int = 0) -> np.ndarray:
+def resample(result: Result, resamples: int = 1000) -> np.ndarray:
     """AP and AP50 of bootstrap samples of the images, ``[R, 2]``."""
-    precision = average_precision(result.records, draw_images(result.images, resamples, seed))
+    precision = average_precision(result.records, draw_images(result.images, resamples))
     return np.stack([precision.mean(1), precision[:, 0]], 1)
 
 
@@ -197,7 +197,7 @@ def interval(
     Source:
         Efron, Better bootstrap confidence intervals (1987), Sec. 2 and 6; the influence of an image, whose skewness is
         the acceleration, is the covariance of score and draws (Efron, Estimation and accuracy after model selection,
-        2014, Sec. 3), which needs no scoring without that image.
+        2014), which needs no scoring without that image.
     """
     scored = ~np.isnan(resampled).any(1)
     if not scored.any():

@@ -152,8 +152,8 @@ def _setting(results: StudyResults) -> str:
     some = next(iter(next(iter(results.records.values())).values()))
     images = some.data.get("images")
     lines = [f"`{some.command}`, and so on for each arm and seed."]
-    lines.append("Mean over seeds, and the standard deviation if there are several; a seed that was trained on several")
-    lines.append("machines counts once, by its mean.")
+    lines.append("Mean over seeds, and the standard deviation if there are several.")
+    lines.append("A seed that was trained on several machines counts once, by its mean.")
     if study.paper:
         lines.append("The paper's figures are in brackets.")
     if images:
@@ -174,7 +174,7 @@ def _table(results: StudyResults, numbers: dict[str, dict[str, float]]) -> str:
     lines = [f"| {' | '.join(heads)} |", "|---|---|" + "---:|" * (len(heads) - 2)]
     for name, arm in study.arms.items():
         cells = [_figure(results, name, column, numbers.get(name, {})) for column in study.columns]
-        lines.append(f"| {' | '.join([name, arm.what, str(_seeds_of(results, name)), *cells])} |")
+        lines.append(f"| {' | '.join([name, arm.what, str(_seed_count(results, name)), *cells])} |")
     return "\n".join(lines)
 
 
@@ -201,11 +201,11 @@ def _noise(results: StudyResults) -> str:
     lines = [f"| arm | seeds | {' | '.join(results.conditions)} |", "|---|---:|" + "---:|" * len(results.conditions)]
     for arm in results.records:
         cells = [_spread(results.scores(arm, condition)) for condition in results.conditions]
-        lines.append(f"| {arm} | {_seeds_of(results, arm)} | {' | '.join(cells)} |")
+        lines.append(f"| {arm} | {_seed_count(results, arm)} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def _seeds_of(results: StudyResults, arm: str) -> int:
+def _seed_count(results: StudyResults, arm: str) -> int:
     return len({run.seed for run in results.records.get(arm, {})})
 
 

@@ -15,7 +15,6 @@ from yolo_dyn.study.results import StudyResults
 @verbatim
 def draw(results: StudyResults, picture: Path) -> Path | None:
     """Draw the study's picture; None if nothing is measured yet that it shows."""
-
     figure = _over_noise(results) if results.study.sigmas else _beside_the_paper(results)
     if figure is None:
         return None
