@@ -7,6 +7,7 @@ not imported: the site is built without torch.
 import ast
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,16 +34,16 @@ def commands_page() -> str:
     """The page in Markdown: for each command what it does, an example, and its keys."""
     if str(ROOT) not in sys.path:  # mkdocs takes it away again after it has loaded this file
         sys.path.insert(0, str(ROOT))
-    from yolo_dyn.cli import COMMANDS
+    from yolo_dyn.cli import COMMANDS, meanings
 
-    sections = [_section(name, command) for name, command in COMMANDS.items()]
+    sections = [_section(name, command, meanings) for name, command in COMMANDS.items()]
     return "\n\n".join([INTRO.strip(), *sections]) + "\n"
 
 
-def _section(name: str, command: Any) -> str:
+def _section(name: str, command: Any, meanings: Callable[[str], dict[str, str]]) -> str:
     function = _function(command.module, command.function)
     doc = ast.get_docstring(function) or ""
-    text, described = _split(doc)
+    text, described = re.split(r"\n+(?:Args|Returns|Raises|Examples):\n", doc)[0], meanings(doc)
     rows = [_row(key, default, described, command.words) for key, default in _keys(function)]
     table = ["| key | default | what it is |", "|---|---|---|", *rows] if rows else []
     return "\n\n".join([f"## {name}", text, f"```bash\n{command.example}\n```", *(["\n".join(table)] if table else [])])
@@ -51,17 +52,6 @@ def _section(name: str, command: Any) -> str:
 def _function(module: str, name: str) -> ast.FunctionDef:
     tree = ast.parse((ROOT / module.replace(".", "/")).with_suffix(".py").read_text(encoding="utf-8"))
     return next(node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == name)
-
-
-def _split(doc: str) -> tuple[str, dict[str, str]]:
-    """The text of a docstring before its sections, and what its `Args` say of each argument."""
-    text = re.split(r"\n+(?:Args|Returns|Raises|Examples):\n", doc)[0]
-    section = re.search(r"^Args:\n((?:    .*\n?|\n)*)", doc, re.MULTILINE)
-    described = {}
-    for entry in re.split(r"\n(?=    \S)", section[1].rstrip()) if section else []:
-        names, _, what = " ".join(entry.split()).partition(": ")
-        described |= dict.fromkeys(names.replace("*", "").split(", "), what)
-    return text, described
 
 
 def _keys(function: ast.FunctionDef) -> list[tuple[str, str]]:

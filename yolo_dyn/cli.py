@@ -132,24 +132,27 @@ def described(name: str) -> str:
     """Every key of a command with its type, default and meaning."""
     function, example = COMMANDS[name].load(), COMMANDS[name].example
     documented = inspect.getdoc(function) or ""
-    hints, meanings = typing.get_type_hints(function), _meanings(documented)
+    hints, meaning = typing.get_type_hints(function), meanings(documented)
     lines = [f"yolo-dyn {name}: {documented.splitlines()[0]}", f"  {example}", ""]
     for key, parameter in inspect.signature(function).parameters.items():
         if parameter.kind is parameter.VAR_KEYWORD:
-            lines += [f"  other keys: {meanings.get(f'**{key}', '')}"]
+            lines += [f"  other keys: {meaning.get(key, '')}"]
             continue
         needed = parameter.default is parameter.empty
         default = "required" if needed else "" if parameter.default in ("", None) else f"default {parameter.default}"
         lines.append(f"  {key}: {', '.join(filter(None, (_kind(hints[key]), default)))}")
-        lines += textwrap.wrap(meanings.get(key, ""), 100, initial_indent=" " * 6, subsequent_indent=" " * 6)
+        lines += textwrap.wrap(meaning.get(key, ""), 100, initial_indent=" " * 6, subsequent_indent=" " * 6)
     return "\n".join(lines)
 
 
-def _meanings(documented: str) -> dict[str, str]:
+def meanings(documented: str) -> dict[str, str]:
     """What a docstring says of each argument."""
-    section = documented.partition("\nArgs:\n")[2].partition("\n\n")[0]
-    found = re.split(r"^    (\*{0,2}\w+): ", section, flags=re.M)[1:]
-    return {key: " ".join(text.split()) for key, text in zip(found[::2], found[1::2], strict=True)}
+    section = re.search(r"^Args:\n((?:    .*\n?|\n)*)", documented, re.MULTILINE)
+    found: dict[str, str] = {}
+    for entry in re.split(r"\n(?=    \S)", section[1].rstrip()) if section else []:
+        names, _, meaning = " ".join(entry.split()).partition(": ")
+        found |= dict.fromkeys(names.replace("*", "").split(", "), meaning)
+    return found
 
 
 def _kind(hint: Any) -> str:
