@@ -1,5 +1,6 @@
 """Pictures: what is marked in them, which images are chosen, and `yolo-dyn compare`."""
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -118,6 +119,18 @@ def test_a_data_yaml_in_place_of_a_source(detectors, tmp_path, monkeypatch, draw
     line = str(compare([str(detectors / "a.pt")], data=str(detectors / "data.yaml"), severity=[5], count=1, **SMALL))
     assert "runs/compare/detectors0/grid.png" in line
     assert [axis.get_title().split("\n")[0] for axis in drawn[0].axes] == ["clean", "gaussian_noise 5"]
+
+
+@pytest.mark.parametrize("models", [1, 2])
+def test_only_what_the_choice_of_images_needs_is_run_on_all_of_them(models, detectors, tmp_path, monkeypatch, drawn):
+    monkeypatch.chdir(tmp_path)
+    files = [str(detectors / name) for name in ("a.pt", "b.pt")[:models]]
+    compare(files, data=str(detectors / "data.yaml"), sigma=[0, 20, 60], count=2, **SMALL)
+    cells = [json.loads(file.read_text()) for file in Path("runs/compare/detectors0/cells").glob("*.json")]
+    whole = sorted((cell["model"], cell["sigma"]) for cell in cells if cell["images"] == 10)
+    assert whole == ([("a", 0), ("a", 60)] if models == 1 else [("a", 60), ("b", 60)])
+    assert sorted(cell["sigma"] for cell in cells if cell["images"] == 2) == sorted([0, 20, 60] * models)
+    assert len(drawn[0].axes) == 2 * 3 * models
 
 
 def test_at_most_four_conditions_the_clean_one_among_them():

@@ -225,12 +225,42 @@ def test_a_damaged_cell_is_set_aside_and_measured_again(content, folder, without
     assert "2 of 2 cells are finished already" in log[-1]
 
 
-@pytest.mark.parametrize("content", [b"", b"no archive", None], ids=["empty", "damaged", "missing"])
-def test_a_cell_without_its_arrays_is_measured_again(content, folder, without_pictures):
+@pytest.mark.parametrize("damage", ["empty", "foreign", "missing", "cut", "one byte"])
+def test_a_cell_without_its_arrays_is_measured_again(damage, folder, without_pictures, log):
     before = run(folder)
     file = before.folder / "cells" / f"{before.cells[1].name}.npz"
-    file.unlink() if content is None else file.write_bytes(content)
+    good = file.read_bytes()
+    at = len(good) // 3  # inside the compressed detections
+    damaged = {
+        "empty": b"",
+        "foreign": b"no archive",
+        "cut": good[:at],
+        "one byte": good[:at] + bytes([good[at] ^ 255]) + good[at + 1 :],
+    }
+    file.unlink() if damage == "missing" else file.write_bytes(damaged[damage])
     assert numbers(run(folder)) == numbers(before)
+    assert any("its arrays are missing or damaged" in line for line in log)
+
+
+def test_models_of_several_commands_in_one_folder_stand_in_its_report(folder, log):
+    same = {"sigma": [20], "name": "one"}
+    run(folder, model=["a.pt"], **same)
+    run(folder, model=["a.pt"], **{**same, "sigma": [40]})  # not what is asked for
+    shutil.copy("a.pt", "c.pt")
+    run(folder, model=["c.pt"], **same, max_det=20)  # nor is this
+    found = run(folder, model=["b.pt"], **same)
+    assert (found.models, found.others) == (["b", "a"], ["a"])
+    assert "in the report too: a" in log[-1]
+    assert [str(d.condition) for d in found.differences] == ["clean", "sigma 20", "mPC"]
+    together = run(folder, model=["b.pt", "a.pt"], **{**same, "name": "two"})
+    assert numbers(found) == numbers(together)
+    assert [d.as_dict() for d in found.differences] == [d.as_dict() for d in together.differences]
+    page = (found.folder / "report.html").read_text()
+    assert "Measured by other commands in the same folder: a." in page
+    shutil.copy("b.pt", "a.pt")  # trained anew: of two of one name the last
+    again = run(folder, model=["a.pt"], **same)
+    assert (again.models, again.others) == (["a", "b"], ["b"])
+    assert numbers(run(folder, model=["b.pt"], **same))[1] == numbers(found)[0]
 
 
 @pytest.mark.parametrize(

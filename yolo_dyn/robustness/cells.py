@@ -10,6 +10,7 @@ import hashlib
 import json
 import time
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -134,10 +135,19 @@ def load(folder: Path, cell: Cell) -> CellRecord | None:
     record = _read(path) if path.is_file() else None
     if record is None or record.identity != cell.identity:
         return None
-    if not zipfile.is_zipfile(path.with_suffix(".npz")):
+    if not _whole(path.with_suffix(".npz")):
         _set_aside(path, "its arrays are missing or damaged")
         return None
     return record
+
+
+def _whole(archive: Path) -> bool:
+    """Whether everything in an archive is as it was written, by its checksums."""
+    try:
+        with zipfile.ZipFile(archive) as arrays:
+            return arrays.testzip() is None
+    except (OSError, EOFError, ValueError, NotImplementedError, zipfile.BadZipFile, zlib.error):
+        return False
 
 
 def _read(path: Path) -> CellRecord | None:
@@ -160,6 +170,32 @@ def load_arrays(folder: Path, cell: Cell) -> dict[str, np.ndarray]:
     """Detections and resampled scores of a finished cell."""
     with np.load(folder / f"{cell.name}.npz") as arrays:
         return {name: arrays[name] for name in arrays.files}
+
+
+def of_other_models(folder: Path, cells: list[Cell]) -> list[Cell]:
+    """Finished cells of other models in the folder, measured as these were and under all of their conditions."""
+    labels = {cell.label for cell in cells}
+    asked = {cell.condition: _apart_from_model(cell.identity) for cell in cells}
+    found: dict[tuple[str, str], dict[Condition, Cell]] = {}
+    for path in sorted(folder.glob("*.json"), key=_time):
+        record = _read(path)
+        if record is None or record.model in labels:
+            continue
+        cell = Cell(record.path, record.model, record.condition, record.identity)
+        if asked.get(cell.condition) == _apart_from_model(cell.identity) and load(folder, cell):
+            found.setdefault((record.model, record.weights), {})[cell.condition] = cell
+    whole = {label: own for (label, _), own in found.items() if own.keys() == asked.keys()}  # of one label the last
+    return [cell for own in whole.values() for cell in own.values()]
+
+
+def _apart_from_model(identity: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in identity.items() if key not in ("weights", "runtime")}
+
+
+def _time(path: Path) -> float:
+    with contextlib.suppress(OSError):  # another process set it aside
+        return path.stat().st_mtime
+    return 0.0
 
 
 def changed(folder: Path, cells: list[Cell]) -> list[str]:

@@ -1,6 +1,8 @@
 """`yolo-dyn compare`: the same noisy pixels under every model, side by side (SGDM paper, Fig. 4)."""
 
 from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import yaml
@@ -26,7 +28,7 @@ from yolo_dyn.output.outcome import Written
 from yolo_dyn.robustness.evaluate import Settings
 from yolo_dyn.robustness.executors import RunOptions
 from yolo_dyn.robustness.models import class_names
-from yolo_dyn.robustness.pictures import grid
+from yolo_dyn.robustness.pictures import grid, judged, most_different
 from yolo_dyn.robustness.plan import Plan, chosen_conditions
 from yolo_dyn.robustness.records import GAUSSIAN
 from yolo_dyn.robustness.sweep import measure
@@ -60,7 +62,7 @@ def compare(
             above them has the model's classes.
         data: a data YAML in place of a source.
         split: of the data.
-        images: file names to draw; those where the models differ most by default.
+        images: file names to draw; those where the models differ most under the last condition by default.
         count: how many to choose.
         sigma: standard deviations of Gaussian noise in grey levels; 0, 25, 50 by default.
         severity: 1 to 5, in place of sigma.
@@ -85,11 +87,21 @@ def compare(
     conditions = chosen_conditions(SIGMAS if by_default else sigma, severity, corruption)
     plan = Plan(model_labels(model), conditions, settings, seed, resamples=1)
     folder = writable(results_folder(project, name or (data_name(data) if data else source_name(source))))
-    available = evaluation_set(data, split, images) if data else _images(source, class_names(model[0]), folder, images)
+    read = partial(evaluation_set, data, split) if data else partial(_images, source, class_names(model[0]), folder)
+    available = read(images)
+    if images is None and len(available.files) > count:
+        available = read(_most_telling(plan, available, folder, count, conf))
     sweep = measure(plan, available, folder, RunOptions())
     picture = folder / "grid.png"
-    drawn = grid(sweep, picture, count if images is None else len(images), conf)
+    drawn = grid(sweep, picture, len(available.files), conf)
     return Written((picture,), f"\n{', '.join(drawn)}: drawn to {picture}")
+
+
+def _most_telling(plan: Plan, images: EvaluationSet, folder: Path, count: int, conf: float) -> list[str]:
+    """Names of the images to draw. Only the last condition is run on all of them, for a single model the clean too."""
+    conditions = plan.conditions[-1:] if len(plan.models) > 1 else [plan.conditions[0], plan.conditions[-1]]
+    sweep = measure(replace(plan, conditions=conditions), images, folder, RunOptions())
+    return [images.files[i].name for i in most_different(sweep, judged(sweep, sweep.cells, conf), count)]
 
 
 def _images(source: str, names: dict[int, str], folder: Path, only: list[str] | None) -> EvaluationSet:

@@ -77,10 +77,18 @@ def grid(sweep: Sweep, path: Path, count: int = 3, conf: float = 0.25, columns: 
     """
     conditions = spread(list(dict.fromkeys(cell.condition for cell in sweep.cells)), columns)
     shown = [cell for cell in sweep.cells if cell.condition in conditions]
-    judged = {(cell.label, cell.condition): judge_all(sweep, cell, conf) for cell in shown}
-    chosen = _most_different(list(judged.values()), len(sweep.models), count)
-    _draw_grid(sweep, path, chosen, shown, judged)
+    found = judged(sweep, shown, conf)
+    chosen = most_different(sweep, found, count)
+    _draw_grid(sweep, path, chosen, shown, found)
     return [sweep.images.files[i].name for i in chosen]
+
+
+Found = dict[tuple[str, Condition], list[Judged]]  # model and condition -> images
+
+
+def judged(sweep: Sweep, cells: list[Cell], conf: float) -> Found:
+    """Each image of some cells, with the detections that score at least `conf`."""
+    return {(cell.label, cell.condition): judge_all(sweep, cell, conf) for cell in cells}
 
 
 def spread(conditions: list[Any], count: int) -> list[Any]:
@@ -88,12 +96,13 @@ def spread(conditions: list[Any], count: int) -> list[Any]:
     return [conditions[i] for i in at]
 
 
-def _most_different(judged: list[list[Judged]], models: int, count: int) -> list[int]:
+def most_different(sweep: Sweep, found: Found, count: int) -> list[int]:
     """Images whose hits less false alarms differ most: between the models, or between conditions for a single one.
 
     Without ground truth every detection is a false alarm, and what differs is their number.
     """
-    balance = np.array([[j.balance for j in cell] for cell in judged])  # [condition * model, images]
+    balance = np.array([[image.balance for image in cell] for cell in found.values()])  # [condition * model, images]
+    models = len(sweep.models)
     if models > 1:
         spread = np.ptp(balance.reshape(-1, models, balance.shape[1]), axis=1).sum(0)
     else:
@@ -101,9 +110,7 @@ def _most_different(judged: list[list[Judged]], models: int, count: int) -> list
     return np.argsort(-spread, kind="stable")[:count].tolist()
 
 
-def _draw_grid(
-    sweep: Sweep, path: Path, chosen: list[int], shown: list[Cell], judged: dict[tuple[str, Condition], list[Judged]]
-) -> None:
+def _draw_grid(sweep: Sweep, path: Path, chosen: list[int], shown: list[Cell], found: Found) -> None:
     import matplotlib.pyplot as plt
 
     conditions = list(dict.fromkeys(cell.condition for cell in shown))
@@ -117,7 +124,7 @@ def _draw_grid(
             corrupter = Corrupter.of(condition, sweep.settings["seed"])
             image = corrupter(read_image(file, sweep.images.channels), file.name)
             axis.imshow(image[..., ::-1] if image.shape[2] == 3 else image[..., 0], cmap="gray")
-            _boxes(axis, judged[model, condition][i], sweep.images)
+            _boxes(axis, found[model, condition][i], sweep.images)
             axis.set_xticks([])
             axis.set_yticks([])
         line[0].set_ylabel(f"{model}\n{sweep.images.files[i].name}", fontsize=7)

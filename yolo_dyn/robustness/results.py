@@ -1,6 +1,7 @@
 """What the cells of a sweep come to: P, mPC, rPC, differences with intervals; as JSON, CSV and terminal text."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,19 +32,36 @@ class Sweep(Outcome):
     records: list[CellRecord]  # one a cell
     summary: list[Summary]  # one a model
     differences: list[Difference]  # of each other model to the first, one a condition, and of mPC
+    others: list[str]  # models that another command measured in this folder
 
     @classmethod
     def read(
-        cls, folder: Path, cells: list[Cell], images: EvaluationSet, settings: dict[str, Any], command: str
+        cls,
+        folder: Path,
+        cells: list[Cell],
+        images: EvaluationSet,
+        settings: dict[str, Any],
+        command: str,
+        others: Sequence[Cell] = (),
     ) -> "Sweep":
-        """Put finished cells together."""
+        """Put finished cells together, those of other models after the command's own."""
         skipped = len(images.skipped)  # no part of a cell: what is not evaluated changes no number
+        conditions = [cell.condition for cell in cells]
+        cells = sorted([*cells, *others], key=lambda cell: conditions.index(cell.condition))
         finished = [(cell, replace(r, skipped=skipped)) for cell in cells if (r := store.load(folder / "cells", cell))]
         resampled = {_key(record): _resampled(folder, cell) for cell, record in finished}
         records = [_with_intervals(record, resampled[_key(record)]) for _, record in finished]
         compared = differences(records, resampled)
         return cls(
-            folder, images, settings, command, [cell for cell, _ in finished], records, summary(records), compared
+            folder,
+            images,
+            settings,
+            command,
+            [cell for cell, _ in finished],
+            records,
+            summary(records),
+            compared,
+            list(dict.fromkeys(cell.label for cell in others)),
         )
 
     @property

@@ -60,7 +60,8 @@ def robustness(
     """Evaluate detection models under noise and other corruptions, all on the same pixels; resumes what was begun.
 
     The clean score P is always measured. Every finished cell (model, corruption, strength) is kept, so the same command
-    again runs only what is missing.
+    again runs only what is missing, and models that other commands have measured in the folder, on the same pixels with
+    the same settings, stand in the report too.
 
     Args:
         model: checkpoints or exported models; the first is what the others are compared with.
@@ -100,13 +101,20 @@ def robustness(
     images = evaluation_set(data, split)
     if not images.labelled:
         raise YoloDynError(f"{data}, split {split}, has no labels to score against; found: {images.source}")
-    sweep = measure(plan, images, folder, options)
+    sweep = measure(plan, images, folder, options, others=True)
     write(sweep)
     return sweep
 
 
-def measure(plan: Plan, images: EvaluationSet, folder: Path, options: RunOptions) -> Sweep:
+def measure(plan: Plan, images: EvaluationSet, folder: Path, options: RunOptions, others: bool = False) -> Sweep:
     """Run the cells that are missing in the folder.
+
+    Args:
+        plan: what is asked for.
+        images: to evaluate on.
+        folder: of the cells and of what is written.
+        options: how to run them.
+        others: also give the models that other commands have measured there in the same way.
 
     Raises:
         YoloDynError: if a model does not fit, before anything long begins.
@@ -124,12 +132,23 @@ def measure(plan: Plan, images: EvaluationSet, folder: Path, options: RunOptions
         LOGGER.info(f"{len(cells) - len(missing)} of {len(cells)} cells are finished already in {folder}")
     if missing:
         _run([Task(cell, *common, Corrupter.of(cell.condition, plan.seed)) for cell in missing], options, folder)
-    return Sweep.read(folder, cells, images, plan.as_dict(), _command())
+    found = store.of_other_models(folder / "cells", cells) if others else []
+    sweep = Sweep.read(folder, cells, images, plan.as_dict(), _command(), found)
+    if sweep.others:
+        LOGGER.info(f"measured in {folder} before, in the report too: {', '.join(sweep.others)}")
+    return sweep
 
 
 def _run(tasks: list[Task], options: RunOptions, folder: Path) -> None:
-    bar = TQDM(total=len(tasks) * len(tasks[0].images.files), desc=f"{len(tasks)} cells", unit="images")
-    for done, result in enumerate(options.executor.run(tasks, options.jobs, bar.update), 1):
+    images = len(tasks[0].images.files)
+    bar = TQDM(total=len(tasks) * images, desc=f"{len(tasks)} cells", unit="images")
+
+    def progress(count: int) -> None:
+        bar.update(count)
+        if bar.n % images == 0:
+            bar.set_description(f"scoring cell {bar.n // images} of {len(tasks)}")
+
+    for done, result in enumerate(options.executor.run(tasks, options.jobs, progress), 1):
         store.save(folder / "cells", result)
         bar.set_description(f"{done} of {len(tasks)} cells, last: {result.cell.title}")
         if not result.record.detections:
