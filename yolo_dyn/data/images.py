@@ -105,7 +105,7 @@ def _description(data: str) -> dict[str, Any]:
         return dataset(data)
     except YoloDynError:
         raise
-    except (OSError, SyntaxError, TypeError, ValueError) as error:  # what Ultralytics raises about a data YAML
+    except Exception as error:  # Ultralytics raises many kinds about a data YAML
         raise YoloDynError(f"data={data}: {error}") from error
 
 

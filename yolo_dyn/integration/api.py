@@ -56,6 +56,18 @@ def load_model(model: str, nc: int = 0) -> nn.Module:
     return YOLO(model).model
 
 
+def check_trainable(model: str) -> None:
+    """Check the name of a model that the stock trainer is to be given: it may download a checkpoint of a known name.
+
+    Raises:
+        YoloDynError: if it is neither a YAML that is there nor a checkpoint.
+    """
+    if Path(model).suffix in (".yaml", ".yml"):
+        stock_yaml(model)
+    elif Path(model).suffix != ".pt" or not Path(model).stem:
+        raise YoloDynError(f"model must be a .yaml or a .pt file, got {model!r}")
+
+
 def dataset(data: str, download: bool = True) -> dict[str, Any]:
     """Read a data YAML, by bare name or path; draws or downloads the data set if it is missing and may be."""
     from ultralytics.data.utils import check_det_dataset

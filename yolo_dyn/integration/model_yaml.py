@@ -6,6 +6,8 @@ from typing import Any
 from yolo_dyn import registry
 from yolo_dyn.errors import YoloDynError, nearest
 
+MOST_REPEATS = 1000  # more would build for hours
+
 
 def check_parts(d: dict[str, Any], file: str) -> None:
     """Check that a model YAML has the parts and rows of one, which the stock parser takes for granted.
@@ -21,9 +23,26 @@ def check_parts(d: dict[str, Any], file: str) -> None:
     for index, raw in enumerate([*d["backbone"], *d["head"]]):
         if not (isinstance(raw, list) and len(raw) == 4 and isinstance(raw[2], str)):
             raise YoloDynError(f"{file}, row {index}: must be [from, repeats, Name, [...]], got {raw!r}")
+        _check_place(raw, index, f"{file}, row {index} ({raw[2]})")
     nc = d.get("nc")
     if nc is not None and not (isinstance(nc, numbers.Integral) and int(nc) > 0):
         raise YoloDynError(f"{file}: nc must be a positive integer, got {nc!r}")
+
+
+def _check_place(raw: list[Any], index: int, place: str) -> None:
+    """Check what a row reads, and how often it stands there."""
+    read, repeats, _, arguments = raw
+    sources = read if isinstance(read, list) else [read]
+    if not sources or not all((_is_integer(s) and -index <= s < index) or (s == -1 and not index) for s in sources):
+        raise YoloDynError(f"{place}: from must be an earlier row or a list of them, got {read!r}")
+    if not _is_integer(repeats) or not 1 <= repeats <= MOST_REPEATS:
+        raise YoloDynError(f"{place}: repeats must be an integer from 1 to {MOST_REPEATS}, got {repeats!r}")
+    if not isinstance(arguments, list):
+        raise YoloDynError(f"{place}: arguments must be a list, got {arguments!r}")
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def checked_defaults(d: dict[str, Any], file: str) -> dict[str, dict[str, Any]]:

@@ -30,6 +30,8 @@ class Range:
         return bool(self.low <= value <= self.high and math.isfinite(value) and not (self.step and value % self.step))
 
     def __str__(self) -> str:
+        if self.low == -math.inf:
+            return "a finite number"
         limits = f"at least {self.low:,g}" if self.high == math.inf else f"from {self.low:,g} to {self.high:,g}"
         return f"a multiple of {self.step}, {limits}" if self.step else f"{self.what}{limits}"
 
@@ -49,6 +51,7 @@ Positive = Annotated[int, Range(1)]
 OrDefault = Annotated[int, Range(0)]  # 0 is the default, which the command says
 ImageSize = Annotated[int, Range(32, 16384, 32)]  # pixels; the stock commands would round it in silence
 Share = Annotated[float, Range(0, 1)]
+Finite = Annotated[float, Range(-math.inf)]
 GreyLevels = Annotated[float, Range(0, what="grey levels of ")]
 Severity = Annotated[int, Range(1, 5)]
 Threads = Annotated[int, Range(0, 1024)]
@@ -71,7 +74,7 @@ def checked(function: Function) -> Function:
     def call(*args: Any, **kwargs: Any) -> Any:
         bound = signature.bind(*args, **kwargs).arguments
         for name in named:
-            accepted = _lacks(bound[name], hints[name]) if name in bound else ""
+            accepted = lacks(bound[name], hints[name]) if name in bound else ""
             if accepted:
                 raise YoloDynError(f"{name} must be {accepted}, got {bound[name]!r}")
         return function(*args, **kwargs)
@@ -79,19 +82,41 @@ def checked(function: Function) -> Function:
     return typing.cast(Function, call)
 
 
-def _lacks(value: Any, hint: Any) -> str:
+def check_fields(record: Any) -> Any:
+    """A record whose fields are what their types say.
+
+    Raises:
+        TypeError: naming a field that is not, what is accepted, and the value.
+    """
+    for name, hint in typing.get_type_hints(type(record), include_extras=True).items():
+        accepted = lacks(getattr(record, name), hint)
+        if accepted:
+            raise TypeError(f"{name} must be {accepted}, got {getattr(record, name)!r}")
+    return record
+
+
+def lacks(value: Any, hint: Any) -> str:
     """What a value would have to be, in words; empty if it is that."""
     origin, parts = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
-        accepted = _lacks(value, parts[0])
+        accepted = lacks(value, parts[0])
         return accepted or next((str(limits) for limits in parts[1:] if value not in limits), "")
     if origin in (typing.Union, types.UnionType):
-        reasons = [_lacks(value, part) for part in parts]
+        reasons = [lacks(value, part) for part in parts]
         return "" if "" in reasons else " or ".join(reason for reason in reasons if reason != _KINDS[NONE][1])
     if origin is list:
         if not isinstance(value, list | tuple):
             return "" if parts == (str,) and isinstance(value, str) else "a list"
-        return next((reason for item in value if (reason := _lacks(item, parts[0]))), "")
+        return next((reason for item in value if (reason := lacks(item, parts[0]))), "")
+    if origin is dict:
+        if not isinstance(value, dict):
+            return "a mapping"
+        reasons = [lacks(key, parts[0]) for key in value] + [lacks(item, parts[1]) for item in value.values()]
+        return next((f"a mapping with {reason}" for reason in reasons if reason), "")
+    if origin is tuple:
+        if not isinstance(value, list | tuple) or len(value) != len(parts):
+            return f"{len(parts)} values"
+        return next((reason for pair in zip(value, parts, strict=True) if (reason := lacks(*pair))), "")
     return "" if hint not in _KINDS or _KINDS[hint][0](value) else _KINDS[hint][1]
 
 

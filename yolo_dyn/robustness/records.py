@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from yolo_dyn.output.arguments import Finite, OrDefault, Positive, Share, check_fields
 from yolo_dyn.robustness.scores import SCORES
 
 CLEAN = "clean"
@@ -15,7 +16,7 @@ class Condition:
     """What was done to the images: a corruption at a strength. Clean images have no strength."""
 
     corruption: str
-    strength: float | None = None
+    strength: Finite | None = None
     severity: int | None = None  # by which the strength was chosen; None if it was given itself
 
     @property
@@ -46,14 +47,14 @@ class CellScores:
     """How well one model detects under one condition."""
 
     condition: Condition
-    seed: int  # of the corruption
-    images: int
-    skipped: int  # that could not be read, and are not among the images
-    detections: int
-    scores: dict[str, float]  # names of `scores.SCORES`; what no object of the data has is absent
-    per_class: dict[str, float]  # AP
-    intervals: dict[str, tuple[float, float]]  # 95 % of AP and AP50
-    ultralytics: dict[str, float]  # AP and AP50 as Ultralytics computes them
+    seed: OrDefault  # of the corruption
+    images: Positive
+    skipped: OrDefault  # that could not be read, and are not among the images
+    detections: OrDefault
+    scores: dict[str, Share]  # names of `scores.SCORES`; what no object of the data has is absent
+    per_class: dict[str, Share]  # AP
+    intervals: dict[str, tuple[Finite, Finite]]  # 95 % of AP and AP50
+    ultralytics: dict[str, Share]  # AP and AP50 as Ultralytics computes them
 
     def as_dict(self) -> dict[str, Any]:
         """The form in JSON, the scores side by side with the rest."""
@@ -72,14 +73,19 @@ class CellScores:
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> "CellScores":
-        return CellScores(**_scored(content))
+        """Read its form in JSON.
+
+        Raises:
+            KeyError, TypeError, ValueError, AttributeError: if it is another.
+        """
+        return check_fields(CellScores(**_scored(content)))
 
 
 def _scored(content: dict[str, Any]) -> dict[str, Any]:
     """Arguments of `CellScores`. Studies keep no strength beside sigma; cells of earlier versions no number skipped."""
     strength = content["strength"] if "strength" in content else content["sigma"] or None
     return {
-        "condition": Condition(content["corruption"], strength, content.get("severity")),
+        "condition": check_fields(Condition(content["corruption"], strength, content.get("severity"))),
         "seed": content["seed"],
         "images": content["images"],
         "skipped": content.get("skipped", 0),
@@ -98,9 +104,9 @@ class CellRecord(CellScores):
     model: str  # label
     path: str  # of the model
     weights: str  # SHA-256
-    milliseconds: dict[str, float]  # an image: preprocess, inference, postprocess
+    milliseconds: dict[str, Finite]  # an image: preprocess, inference, postprocess
     pixels: dict[str, str]  # SHA-256 over all images, if they were asked for: decoded, noise, used
-    seconds: float  # that the cell took
+    seconds: Finite  # that the cell took
     identity: dict[str, Any]  # everything that decides its numbers
 
     def as_dict(self) -> dict[str, Any]:
@@ -109,7 +115,7 @@ class CellRecord(CellScores):
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> "CellRecord":
-        return CellRecord(**_scored(content), **{name: content[name] for name in _OWN})
+        return check_fields(CellRecord(**_scored(content), **{name: content[name] for name in _OWN}))
 
     def scores_alone(self) -> CellScores:
         """Without what belongs to this machine and folder."""

@@ -9,7 +9,7 @@ from ultralytics.utils import LOGGER
 
 from yolo_dyn.errors import YoloDynError
 from yolo_dyn.integration import integrate
-from yolo_dyn.integration.api import check_train_args
+from yolo_dyn.integration.api import check_train_args, check_trainable
 from yolo_dyn.output.arguments import Names, Seeds, checked
 from yolo_dyn.output.files import results_folder
 from yolo_dyn.output.outcome import Outcome
@@ -63,6 +63,8 @@ def repeat(
     if name and len(model) > 1:
         raise YoloDynError(f"name={name} is for a single model, got {len(model)}")
     check_train_args({"data": data, **train})
+    for file in model:
+        check_trainable(str(file))
     checkpoints = Checkpoints()
     for file in model:
         for seed in seeds if seeds is not None else [0, 1, 2]:

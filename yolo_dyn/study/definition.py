@@ -6,17 +6,19 @@ how they were rounded.
 
 import typing
 from dataclasses import dataclass, field, fields, replace
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from yolo_dyn.errors import MissingFileError, YoloDynError, nearest
+from yolo_dyn.output.arguments import GreyLevels, ImageSize, OrDefault, lacks
 from yolo_dyn.study.columns import COLUMNS
 
 FOLDER = Path(__file__).parent / "tables"  # the studies that come with the package
 TASKS = ("detect", "classify")
+SPLITS = ("train", "val", "test")
 Figures = dict[str, Decimal]  # by column
 
 
@@ -50,11 +52,11 @@ class Study:
     task: str = "detect"
     data: str = ""  # data YAML, or folder of pictures by class; data= on the command line comes first
     split: str = "val"  # that numbers are from
-    classes: int = 0  # of counted networks; those of their YAML if it is 0
-    imgsz: int = 640  # of counted and timed networks, pixels
+    classes: OrDefault = 0  # of counted networks; those of their YAML if it is 0
+    imgsz: ImageSize = 640  # of counted and timed networks, pixels
     train: dict[str, Any] = field(default_factory=dict)  # arguments of the stock trainer; cfg names a recipe
     seeds: list[int] = field(default_factory=lambda: [0])
-    sigmas: list[float] = field(default_factory=list)  # of Gaussian noise, for detectors, in grey levels
+    sigmas: list[GreyLevels] = field(default_factory=list)  # of Gaussian noise, for detectors, in grey levels
     module: dict[str, Any] = field(default_factory=dict)  # {layer, shape} of the columns about one module
     why: dict[str, str] = field(default_factory=dict)  # column -> why our counts are not the paper's
     besides: bool = False  # multiply-adds hold norms and means too, as the paper's do
@@ -110,8 +112,17 @@ class _Printed(yaml.SafeLoader):
     """Numbers as they are written: 4.10 has two decimals."""
 
 
+def _as_printed(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> Decimal:
+    try:
+        return Decimal(node.value)
+    except InvalidOperation:  # .inf, 0x10: no figure of a table
+        return Decimal(
+            str(loader.construct_yaml_float(node) if "float" in node.tag else loader.construct_yaml_int(node))
+        )
+
+
 for _tag in ("float", "int"):
-    _Printed.add_constructor(f"tag:yaml.org,2002:{_tag}", lambda loader, node: Decimal(node.value))
+    _Printed.add_constructor(f"tag:yaml.org,2002:{_tag}", _as_printed)
 
 
 def _study(content: Any, printed: Any, file: str) -> Study:
@@ -136,14 +147,15 @@ def _check(found: Any, kind: type, place: str) -> None:
     """Raise if a mapping has other keys than a dataclass, or values of another kind."""
     if not isinstance(found, dict):
         raise YoloDynError(f"{place}: a mapping is needed, got {found!r}")
-    hints = typing.get_type_hints(kind)
+    hints = typing.get_type_hints(kind, include_extras=True)
     known = [key for key in hints if key not in ("name", "source")]
     for key, value in found.items():
         if key not in known:
             raise YoloDynError(f"{place}: unknown key {key!r}{nearest(str(key), known)} (keys: {', '.join(known)})")
-        accepted = typing.get_origin(hints[key]) or hints[key]
-        if not isinstance(value, accepted) or (isinstance(value, bool) and accepted is not bool):
-            raise YoloDynError(f"{place}: {key} must be a {accepted.__name__}, got {value!r}")
+        one_for_many = typing.get_origin(hints[key]) is list and isinstance(value, str)
+        accepted = "a list" if one_for_many else lacks(value, hints[key])
+        if accepted:
+            raise YoloDynError(f"{place}: {key} must be {accepted}, got {value!r}")
     missing = [f.name for f in fields(kind) if f.default is f.default_factory and f.name not in found]
     if missing:
         raise YoloDynError(f"{place}: {missing[0]} is missing")
@@ -153,7 +165,7 @@ def _check_figures(figures: Any, place: str) -> None:
     for column, figure in figures.items() if isinstance(figures, dict) else ():
         if column not in COLUMNS:
             raise YoloDynError(f"{place}: unknown column {column!r}{nearest(column, COLUMNS)} ({', '.join(COLUMNS)})")
-        if not isinstance(figure, Decimal):
+        if not isinstance(figure, Decimal) or not figure.is_finite():
             raise YoloDynError(f"{place}: {column} must be a number as it is printed, got {figure!r}")
 
 
@@ -168,15 +180,11 @@ def _check_study(study: Study, file: str) -> None:
     named = {"base": study.base} if study.base else {}
     named |= {f"arms, {name}, to": arm.to for name, arm in study.arms.items() if arm.to}
     for number, question in enumerate(study.questions):
-        if not isinstance(question, dict) or set(question) != {"ask", "arm", "to"}:
+        if set(question) != {"ask", "arm", "to"}:
             raise YoloDynError(f"{file}, questions: each must have the keys ask, arm and to, got {question!r}")
         named |= {f"questions, {number}, {key}": question[key] for key in ("arm", "to")}
     for title, panel in study.panels.items():
-        if (
-            not isinstance(panel, dict)
-            or not set(panel) <= {"arms", "seeds"}
-            or not isinstance(panel.get("arms"), list)
-        ):
+        if not set(panel) <= {"arms", "seeds"} or lacks(panel.get("arms"), list[str]) or isinstance(panel["arms"], str):
             raise YoloDynError(f"{file}, panels, {title}: must have the keys arms and, maybe, seeds, got {panel!r}")
         named |= {f"panels, {title}, {arm}": arm for arm in panel["arms"]}
     for place, arm in named.items():
@@ -184,6 +192,8 @@ def _check_study(study: Study, file: str) -> None:
             raise YoloDynError(f"{file}, {place}: unknown arm {arm!r}{nearest(str(arm), study.arms)}")
     if ("module" in " ".join(study.columns)) != bool(study.module) or set(study.module) - {"layer", "shape"}:
         raise YoloDynError(f"{file}, module: must have the keys layer and shape if a column asks for it")
+    if study.split not in SPLITS:
+        raise YoloDynError(f"{file}: split must be one of {', '.join(SPLITS)}, got {study.split!r}")
     if study.task == "classify" and study.sigmas:
         raise YoloDynError(f"{file}: sigmas are for detectors, and task is classify")
     all_seeds = {"seeds": study.seeds, **{f"arms, {name}, seeds": arm.seeds for name, arm in study.arms.items()}}
