@@ -27,7 +27,7 @@ from PIL import Image
 from yolo_dyn import cli
 from yolo_dyn.data.images import evaluation_set, read_image, unlabelled
 from yolo_dyn.data.truth import ground_truth
-from yolo_dyn.errors import own_error
+from yolo_dyn.errors import input_error
 from yolo_dyn.output.arguments import checked
 
 NAMES = {0: "cell", 1: "disc"}
@@ -71,7 +71,7 @@ def spoilt(draw: Callable, tree: Any) -> Any:
         elif how == "double" and isinstance(inside, list):
             inside.insert(key, deepcopy(inside[key]))
         else:
-            inside[key] = draw(VALUES)
+            inside[key] = deepcopy(draw(VALUES))
     return tree
 
 
@@ -98,7 +98,7 @@ def refused(run: Callable[[], Any]) -> tuple[Any, bool]:
     try:
         return run(), False
     except Exception as error:
-        ours = own_error(error)
+        ours = input_error(error)
         if ours is None:
             raise
         assert str(ours).strip()
@@ -217,10 +217,16 @@ def required(command: str) -> tuple[str, ...]:
 
 
 def valid_text(command: str, key: str, text: str) -> bool:
-    open_ended = command in ("insert", "check", "repeat", "study")
     if key not in keys(command):
-        return open_ended
+        return command in ("insert", "check", "repeat", "study") and is_yaml(text)
     return EXCEPTIONS.get((command, key), RULES.get(key, anything))(text)
+
+
+def is_yaml(text: str) -> bool:
+    with contextlib.suppress(yaml.YAMLError):
+        yaml.safe_load(text)
+        return True
+    return False
 
 
 def told_by(command: str, words: list[str]) -> list[str]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from yolo_dyn import __version__
-from yolo_dyn.errors import YoloDynError, nearest, own_error
+from yolo_dyn.errors import YoloDynError, input_error, nearest
 
 
 @dataclass(frozen=True)
@@ -105,10 +105,10 @@ def main(argv: list[str] | None = None) -> int:
         print("\nyolo-dyn: interrupted; what is finished is kept: run the same command again to go on", file=sys.stderr)
         return 130
     except Exception as error:
-        ours = own_error(error)
-        if ours is None:
+        told = input_error(error)
+        if told is None:
             raise
-        print(f"yolo-dyn: error: {ours}", file=sys.stderr)
+        print(f"yolo-dyn: error: {' '.join(str(told).splitlines())}", file=sys.stderr)
         return 2
     return int(not getattr(outcome, "ok", True))
 
@@ -192,7 +192,10 @@ def _read(key: str, text: str, hint: Any) -> Any:
 
         if text == "None":  # to `yolo` too; in lower case it is an option of our layers
             return None
-        return float(text) if EXPONENT.fullmatch(text) else yaml.safe_load(text)
+        try:
+            return float(text) if EXPONENT.fullmatch(text) else yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise YoloDynError(f"{key} must be a number, a word, a [list] or a {{mapping}}, got {text!r}") from None
     for kind, lists in LISTS.items():
         if hint in lists:
             return [_number(key, part, kind) for part in text.split(",") if part]

@@ -20,6 +20,11 @@ def own_error(error: BaseException) -> YoloDynError | None:
     return cause
 
 
+def input_error(error: BaseException) -> Exception | None:
+    """Return `own_error`, else an error of the operating system, which names the file; None for any other."""
+    return own_error(error) or (error if isinstance(error, OSError) else None)
+
+
 def nearest(found: str, accepted: Iterable[str]) -> str:
     """Return ``"; did you mean 'X'?"`` for the accepted word closest to `found`, or an empty string."""
     by_case = {word.lower(): word for word in accepted}

@@ -128,6 +128,26 @@ def test_repeat_checks_the_arguments_of_the_stock_trainer(arguments, message, tm
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("model", "data", "message"),
+    [
+        ("yolov8n.yaml", "", "data must name a data YAML, or a folder by class for classifiers; got ''"),
+        ("yolov8n.yaml", "README.md", "data=README.md: Not a YAML file"),
+        ("yolov8n.yaml", "empty", "data=empty: "),
+        ("yolov8n.yaml", "nowhere.yaml", "data=nowhere.yaml: .*does not exist"),
+        ("yolov8n.onnx", "data.yaml", "model must be a .yaml or a .pt file, got 'yolov8n.onnx'"),
+        ("yolov8n-sgmd.yaml", "data.yaml", "'yolov8-sgmd.yaml' does not exist; did you mean 'yolov8-sgdm.yaml'"),
+    ],
+)
+def test_repeat_names_data_and_models_that_are_none(model, data, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "README.md").touch()
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(YoloDynError, match=message) as refused:
+        repeat([model], data, epochs=1, imgsz=32)
+    assert len(str(refused.value).splitlines()) == 1
+
+
 def made_up_runs(folder: Path, arms: dict[str, dict[int, float]]) -> Path:
     for arm, scores in arms.items():
         for seed, score in scores.items():

@@ -18,6 +18,7 @@ from ultralytics.utils import LOGGER
 
 from yolo_dyn import registry
 from yolo_dyn.bench.timing import in_turn
+from yolo_dyn.errors import YoloDynError
 from yolo_dyn.layers.functional import FORMS, conv_per_sample, mix_kernels, mixture_conv
 from yolo_dyn.layers.protocol import Fusible, options_of
 from yolo_dyn.output.arguments import Names, Positive, Range, checked
@@ -77,7 +78,7 @@ def bench_layers(
     """Time registered layers against a static 3x3 convolution of the same shape, forward and training step.
 
     Args:
-        layers: YAML names; all registered layers by default.
+        layers: YAML names; all registered convolutions and modules by default.
         rounds: times that each layer is run in each cell.
         experts: number of expert kernels, K, of all layers that have them.
         out: folder for `layers.json` and `layers.png`.
@@ -86,9 +87,12 @@ def bench_layers(
         The machine, and for each layer and cell the median time in milliseconds, the median ratio to the static
         convolution in the same round, and the peak memory in MiB.
     """
-    names = layers or registry.names()
+    timed = [*registry.names("convolution"), *registry.names("module")]
+    names = sorted(timed) if layers is None else layers
     for name in names:
         registry.require(name)
+        if name not in timed:
+            raise YoloDynError(f"layers: {name} is a part of whole networks (accepted: {', '.join(timed)})")
     if out:
         writable(Path(out), "")
     cells = []

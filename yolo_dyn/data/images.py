@@ -18,6 +18,7 @@ import numpy as np
 from yolo_dyn.data.truth import Truth, ground_truth, no_truth
 from yolo_dyn.errors import MissingFileError, YoloDynError, nearest
 from yolo_dyn.integration import integrate
+from yolo_dyn.output.arguments import Positive, lacks
 
 SHOWN = 10  # skipped images, for one reason each, that are named one by one
 
@@ -102,11 +103,14 @@ def _description(data: str) -> dict[str, Any]:
 
     integrate()
     try:
-        return dataset(data)
+        description = dataset(data)
     except YoloDynError:
         raise
     except Exception as error:  # Ultralytics raises many kinds about a data YAML
         raise YoloDynError(f"data={data}: {error}") from error
+    if reason := lacks(description.get("channels", 3), Positive):
+        raise YoloDynError(f"{data}: channels must be {reason}, got {description['channels']!r}")
+    return description
 
 
 def image_files(path: str | list[str]) -> list[Path]:

@@ -45,8 +45,14 @@ def load_model(model: str, nc: int = 0) -> nn.Module:
 
     integrate()
     if Path(model).suffix in (".yaml", ".yml"):
-        net = YOLO(model).model
-        return type(net)({**net.yaml, "nc": nc}, verbose=False) if nc else net
+        try:
+            net = YOLO(model).model
+            return type(net)({**net.yaml, "nc": nc}, verbose=False) if nc else net
+        except (YoloDynError, FileNotFoundError):
+            raise
+        except Exception as error:  # of a first forward, which tells the strides
+            reason = str(error).strip().partition("\n")[0]
+            raise YoloDynError(f"{model} cannot be built: {type(error).__name__}: {reason}") from error
     if Path(model).suffix != ".pt":
         raise YoloDynError(f"model must be a .yaml or a .pt file, got {model!r}")
     if nc:

@@ -9,6 +9,7 @@ from ultralytics.utils import LOGGER
 from yolo_dyn import registry
 from yolo_dyn.errors import MissingFileError, YoloDynError
 from yolo_dyn.integration.api import detection_heads, stock_yaml
+from yolo_dyn.integration.model_yaml import check_parts
 from yolo_dyn.integration.rows import Row
 from yolo_dyn.layers.protocol import declares_channels
 from yolo_dyn.output.arguments import checked
@@ -62,8 +63,11 @@ def insert_rows(
         YoloDynError: for an unknown layer or argument, or a YAML without such a head.
     """
     arguments = arguments or {}
-    registry.require(layer)
-    rows = [*model.get("backbone", []), *model.get("head", [])]
+    if declares_channels(registry.require(layer)):
+        accepted = ", ".join([*registry.names("convolution"), *registry.names("module")])
+        raise YoloDynError(f"layer={layer} is a part of other networks and keeps no channels (accepted: {accepted})")
+    check_parts(model, name)
+    rows = [*model["backbone"], *model["head"]]
     heads = detection_heads()
     if not rows or rows[-1][2] not in heads:
         found = f"its last row is {rows[-1][2]}" if rows else "it has no rows"

@@ -33,12 +33,12 @@ def _check_place(raw: list[Any], index: int, place: str) -> None:
     """Check what a row reads, and how often it stands there."""
     read, repeats, _, arguments = raw
     sources = read if isinstance(read, list) else [read]
-    if not sources or not all((_is_integer(s) and -index <= s < index) or (s == -1 and not index) for s in sources):
-        raise YoloDynError(f"{place}: from must be an earlier row or a list of them, got {read!r}")
+    if not sources or not all(_is_integer(f) and -max(index, 1) <= f < index for f in sources):
+        raise YoloDynError(f"{place}: from {read!r} names no earlier row")
     if not _is_integer(repeats) or not 1 <= repeats <= MOST_REPEATS:
         raise YoloDynError(f"{place}: repeats must be an integer from 1 to {MOST_REPEATS}, got {repeats!r}")
     if not isinstance(arguments, list):
-        raise YoloDynError(f"{place}: arguments must be a list, got {arguments!r}")
+        raise YoloDynError(f"{place}: arguments must be a list [c2, ...], got {arguments!r}")
 
 
 def _is_integer(value: Any) -> bool:

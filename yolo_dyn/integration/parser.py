@@ -28,14 +28,35 @@ def parse_model(stock: Callable) -> Callable:
     """Wrap the stock parser: it builds what it knows, we build the rest."""
 
     def parse_model(d: dict[str, Any], ch: int, verbose: bool = True) -> tuple[nn.Sequential, list[int]]:
-        check_parts(d, str(d.get("yaml_file") or "model dict"))
+        file = str(d.get("yaml_file") or "model dict")
+        check_parts(d, file)
         rows, converted = _registered_rows(d), _converted_rows(d)
-        if not rows and not converted:
-            return stock(d, ch, verbose)
-        require_validated()
-        return _build(stock, d, ch, verbose, rows, converted)
+        hosted = {**d, "backbone": copy.deepcopy(d["backbone"]), "head": copy.deepcopy(d["head"])}
+        try:
+            if not rows and not converted:
+                return stock(d, ch, verbose)
+            require_validated()
+            return _build(stock, hosted, ch, verbose, rows, converted)
+        except YoloDynError:
+            raise
+        except Exception as error:  # as many kinds as there are modules
+            reason = str(error).strip().partition("\n")[0]
+            place = f"{file}{_failing_row(stock, hosted, ch)}"
+            raise YoloDynError(f"{place} cannot be built: {type(error).__name__}: {reason}") from error
 
     return parse_model
+
+
+def _failing_row(stock: Callable, d: dict[str, Any], ch: int) -> str:
+    """Which row the stock parser fails at, building ever more of them, without storage; empty if it is none."""
+    rows = [*d["backbone"], *d["head"]]
+    for count in range(len(rows) + 1):
+        try:
+            with torch.device("meta"), _captured_table():
+                stock({**d, "backbone": copy.deepcopy(rows[:count]), "head": []}, ch, False)
+        except Exception:  # the one that is to be found again
+            return f", row {count - 1} ({rows[count - 1][2]})" if count else ""
+    return ""
 
 
 def _registered_rows(d: dict[str, Any]) -> list[Row]:
@@ -71,10 +92,9 @@ def _converted_rows(d: dict[str, Any]) -> list[StockRow]:
 
 
 def _build(
-    stock: Callable, d: dict[str, Any], ch: int, verbose: bool, rows: list[Row], converted: list[StockRow]
+    stock: Callable, hosted: dict[str, Any], ch: int, verbose: bool, rows: list[Row], converted: list[StockRow]
 ) -> tuple[nn.Sequential, list[int]]:
-    """Let the stock parser build hosts in place of the rows, then replace each host by its layer."""
-    hosted = {**d, "backbone": copy.deepcopy(d["backbone"]), "head": copy.deepcopy(d["head"])}
+    """Put hosts in the place of the rows, let the stock parser build them, then replace each by its layer."""
     for stock_row in converted:
         arguments = [*hosted["backbone"], *hosted["head"]][stock_row.index][3]
         arguments.pop()  # the keywords, which the stock parser does not know

@@ -38,22 +38,13 @@ class Row:
     def read(
         cls, raw: list[Any], index: int, file: str, nc: int | None, defaults: dict[str, Any] | None = None
     ) -> "Row":
-        """Check one raw row of the YAML; its own keyword arguments go before the `defaults` of its layer.
+        """Read a row of a YAML whose parts are checked; its own keyword arguments go before `defaults` of its layer.
 
         Raises:
             YoloDynError: naming the file, the row and what is wrong with it.
         """
         source, repeats, name, args = raw
         row = cls(file, index, source, repeats, name, [], {})
-        sources = source if isinstance(source, list) else [source]
-        if not sources or not all(
-            isinstance(f, int) and (f < index if f >= 0 else -f <= max(index, 1)) for f in sources
-        ):
-            raise row.error(f"from {source!r} names no earlier row")
-        if not isinstance(repeats, int) or repeats < 1:
-            raise row.error(f"repeats must be a positive integer, got {repeats!r}")
-        if not isinstance(args, list):
-            raise row.error(f"arguments must be a list [c2, ...], got {args!r}")
         *positional, last = [*args, None] if not (args and isinstance(args[-1], dict)) else args
         unnamed = [key for key in last or () if not isinstance(key, str)]
         if unnamed:

@@ -163,7 +163,7 @@ def _performance(records: list[CellRecord], name: str) -> Performance:
 def differences(records: list[CellRecord], resampled: dict[Key, np.ndarray]) -> list[Difference]:
     """Each other model less the first, cell by cell and for the mean over all corrupted cells (mPC)."""
     models = list(dict.fromkeys(record.model for record in records))
-    scored = {_key(record): record for record in records if record.intervals}
+    scored = {_key(record): record for record in records if set(scores.RESAMPLED) <= set(record.intervals)}
     rows = []
     for other in models[1:]:
         both = [c for model, c in scored if model == models[0] and (other, c) in scored]

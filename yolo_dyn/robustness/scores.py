@@ -204,7 +204,7 @@ def interval(
         return {}
     drawn = draw_images(images, len(resampled))[scored]
     columns = zip(RESAMPLED, resampled[scored].T, strict=True)
-    return {name: _bca(values, scores[name], drawn, level) for name, values in columns}
+    return {name: _bca(values, scores[name], drawn, level) for name, values in columns if name in scores}
 
 
 def _bca(values: np.ndarray, score: float, drawn: np.ndarray, level: float) -> tuple[float, float]:

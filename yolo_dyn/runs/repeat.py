@@ -62,6 +62,8 @@ def repeat(
             raise YoloDynError(f"{key}={train[key]} cannot be given to repeat: {RESERVED[key]}")
     if name and len(model) > 1:
         raise YoloDynError(f"name={name} is for a single model, got {len(model)}")
+    if not data:
+        raise YoloDynError("data must name a data YAML, or a folder by class for classifiers; got ''")
     check_train_args({"data": data, **train})
     for file in model:
         check_trainable(str(file))
@@ -85,7 +87,12 @@ def train_once(run: Path, model: str, arguments: dict[str, Any]) -> None:
 
     last = run / "weights" / "last.pt"
     if not last.is_file():
-        YOLO(model).train(project=str(run.parent), name=run.name, exist_ok=True, **arguments)
+        try:
+            YOLO(model).train(project=str(run.parent), name=run.name, exist_ok=True, **arguments)
+        except RuntimeError as error:
+            if error.__cause__ is None or not str(error).startswith("Dataset"):
+                raise
+            raise YoloDynError(f"data={arguments['data']}: {' '.join(str(error.__cause__).split())}") from error
         return
     _check_same_arguments(run, model, arguments)
     if finished(last):
