@@ -210,6 +210,15 @@ def test_a_bad_row_is_named(row, message):
         model_of([row])
 
 
+def test_a_yaml_that_fails_leaves_the_activation_of_the_next_alone():
+    from ultralytics.nn.modules.conv import Conv
+
+    before = Conv.default_act
+    with pytest.raises(YoloDynError, match=r"row 2 \(Conv\) cannot be built"):
+        model_of([[-1, 1, "Conv", ["wide"]], [-1, 1, "SGDM", [64]]], activation="torch.nn.ReLU()")
+    assert Conv.default_act is before
+
+
 def test_a_convolution_of_ones_own_is_one_like_ours():
     rows = [
         [-1, 2, "OwnConv", [64, 3, 2, {"factor": 2.0}]],

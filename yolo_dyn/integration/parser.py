@@ -26,12 +26,14 @@ from yolo_dyn.layers.protocol import HasNote
 
 def parse_model(stock: Callable) -> Callable:
     """Wrap the stock parser: it builds what it knows, we build the rest."""
+    from ultralytics.nn.modules.conv import Conv
 
     def parse_model(d: dict[str, Any], ch: int, verbose: bool = True) -> tuple[nn.Sequential, list[int]]:
         file = str(d.get("yaml_file") or "model dict")
         check_parts(d, file)
         rows, converted = _registered_rows(d), _converted_rows(d)
         hosted = {**d, "backbone": copy.deepcopy(d["backbone"]), "head": copy.deepcopy(d["head"])}
+        activation = Conv.default_act
         try:
             if not rows and not converted:
                 return stock(d, ch, verbose)
@@ -43,6 +45,8 @@ def parse_model(stock: Callable) -> Callable:
             reason = str(error).strip().partition("\n")[0]
             place = f"{file}{_failing_row(stock, hosted, ch)}"
             raise YoloDynError(f"{place} cannot be built: {type(error).__name__}: {reason}") from error
+        finally:
+            Conv.default_act = activation  # the stock parser leaves that of a YAML it fails at
 
     return parse_model
 
