@@ -25,7 +25,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from ultralytics import YOLO
 
-from yolo_dyn import YoloDynError
+from yolo_dyn import YoloDynError, cli
 from yolo_dyn.robustness import cells, executors, register_corruption
 from yolo_dyn.robustness.corruptions import CORRUPTIONS, Corruption
 from yolo_dyn.robustness.evaluate import Corrupter, Settings
@@ -378,30 +378,39 @@ def test_a_task_runs_on_the_device_that_its_worker_knows_and_stays_the_same_cell
 
 
 @pytest.mark.parametrize(
-    ("kills", "jobs"),
-    [(1, 2), pytest.param(10, 1, marks=pytest.mark.accept), pytest.param(10, 2, marks=pytest.mark.accept)],
+    ("ending", "times", "jobs"),
+    [
+        ("SIGINT", 1, 2),
+        *(pytest.param("SIGKILL", 10, jobs, marks=pytest.mark.accept) for jobs in (1, 2)),
+        *(pytest.param(ending, 10, 2, marks=pytest.mark.accept) for ending in ("SIGTERM", "SIGINT")),
+    ],
 )
-def test_kill_9_loses_at_most_the_cell_in_work(kills, jobs, folder):
-    sigmas = [30] if kills == 1 else list(range(5, 55, 5))
+def test_who_ends_a_sweep_loses_at_most_the_cells_in_work(ending, times, jobs, folder):
+    sigmas = [30] if times == 1 else list(range(5, 55, 5))
     words = [f"{key}={value}" for key, value in FAST.items()]
     words += ["model=a.pt,b.pt", "data=data.yaml", f"sigma={','.join(map(str, sigmas))}", f"jobs={jobs}", "workers=1"]
     program = [str(Path(sys.executable).with_name("yolo-dyn")), "robustness", *words]
-    rng = np.random.default_rng(kills)
-    kept = 0
-    for _ in range(kills):
+    rng = np.random.default_rng(times)
+    kept: set[Path] = set()
+    for _ in range(times):
         process = subprocess.Popen(
-            program, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+            program, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
         )
         time.sleep(rng.uniform(4, 9))
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-        finished = len(list((folder / "runs/robustness").rglob("cells/*.json")))
+        # Ctrl-C reaches every process of a terminal
+        (os.killpg if ending == "SIGINT" else os.kill)(process.pid, getattr(signal, ending))
+        ended = time.monotonic()
+        told = process.communicate(timeout=60)[1]
+        if ending == "SIGINT" and process.returncode:
+            assert process.returncode == 130
+            assert "Traceback" not in told
+            assert told.strip().splitlines()[-1].startswith("yolo-dyn: interrupted; what is finished is kept: ")
+        while alive(process.pid) and time.monotonic() < ended + 5:
+            time.sleep(0.1)
+        assert not alive(process.pid), "what was ended left its workers behind"
+        finished = set((folder / "runs/robustness").rglob("cells/*.json"))
         assert finished >= kept
         kept = finished
-    deadline = time.monotonic() + 30  # a worker that is still importing torch notices when it has done so
-    while alive(process.pid) and time.monotonic() < deadline:
-        time.sleep(0.5)
-    assert not alive(process.pid), "a killed sweep left its workers behind"
     subprocess.run(program, check=True, capture_output=True)
     models = ["a.pt", "b.pt"]
     undisturbed = run(folder, model=models, sigma=sigmas, name="undisturbed")
@@ -410,6 +419,84 @@ def test_kill_9_loses_at_most_the_cell_in_work(kills, jobs, folder):
         json.dumps(numbers(undisturbed))
     )
     assert resumed["differences"] == json.loads(json.dumps([row.as_dict() for row in undisturbed.differences]))
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A small disk of its own, and how to mount it again with other options."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4k", "tmpfs", str(place)], capture_output=True).returncode:
+        pytest.skip("needs to be allowed to mount a disk")
+
+    def mount(options: str) -> None:
+        subprocess.run(["mount", "-o", f"remount,{options}", str(place)], check=True)
+
+    yield place, mount
+    subprocess.run(["umount", str(place)], check=True)
+
+
+def told(words: list[str], capsys) -> str:
+    """The one line of a command that fails."""
+    capsys.readouterr()
+    assert cli.main(words) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("yolo-dyn: error: ")]
+    return line
+
+
+@pytest.mark.accept
+def test_a_full_disk_is_one_line_and_costs_nothing_that_is_finished(folder, disk, capsys):
+    place, mount = disk
+    words = ["robustness", "model=a.pt,b.pt", "data=data.yaml", "sigma=20,40"]
+    words += [f"{key}={value}" for key, value in FAST.items()]
+    undisturbed = run(folder, model=["a.pt", "b.pt"], sigma=[20, 40], name="undisturbed")
+    needed = sum(file.stat().st_size for file in undisturbed.folder.rglob("*"))
+    kept: set[Path] = set()
+    for size in np.geomspace(8192, 0.9 * needed, 10):
+        mount(f"size={int(size) // 4096 * 4}k")
+        line = told([*words, f"project={place}"], capsys)
+        assert "cannot be written" in line, line
+        finished = set(place.rglob("cells/*.json"))
+        assert finished >= kept
+        kept = finished
+        assert not list(place.rglob("*.damaged"))
+    assert len(kept) == 6
+    mount(f"size={4 * needed}")
+    assert cli.main([*words, f"project={place}"]) == 0
+    resumed = json.loads((place / "work/results.json").read_text())
+    assert [{key: record.get(key) for key in NUMBERS} for record in resumed["cells"]] == json.loads(
+        json.dumps(numbers(undisturbed))
+    )
+
+
+@pytest.mark.accept
+def test_a_disk_that_cannot_be_written_to_is_one_line(folder, disk, capsys):
+    place, mount = disk
+    mount("size=100m")
+    (place / "run").mkdir()
+    (place / "run" / "results.csv").write_text("epoch,train/box_loss,metrics/mAP50(B)\n1,2.0,0.1\n2,1.0,0.2\n")
+    mount("ro")
+    with (folder / "data.yaml").open("a") as file:
+        file.write("test: images/val\n")
+    image = str(next((folder / "images/val").glob("*.png")))
+    small, where = ["imgsz=192", "device=cpu"], f"project={place}"
+    commands = [
+        ["robustness", "model=a.pt", "data=data.yaml", where, *small],
+        ["compare", "model=a.pt", "data=data.yaml", where, *small],
+        ["cam", "model=a.pt", f"source={image}", where, *small],
+        ["points", "model=yolov8n-sgdm-a2d2c.yaml", f"source={image}", "imgsz=192", f"out={place}/points.png"],
+        ["deploy", "model=a.pt", "data=data.yaml", "formats=torch", where, "imgsz=192"],
+        ["bench", "model=yolov8n.yaml", "imgsz=64", "rounds=1", f"out={place}/bench.json"],
+        ["bench", "layers", "layers=CBAM", "rounds=1", f"out={place}"],
+        ["insert", "model=yolov8.yaml", "layer=SGDM", f"out={place}/model.yaml"],
+        ["noise-recipe", f"out={place}/recipe.yaml"],
+        ["curves", f"{place}/run", f"out={place}/curves.png"],
+        ["study", "bccd", "data=data.yaml", "arms=yolov8n", "seeds=0", where],
+        ["results", "bccd", f"source={Path(__file__).parents[2] / 'docs/results'}", f"page={place}/page.md"],
+    ]
+    for words in commands:
+        assert re.search(r"cannot be written|Read-only", told(words, capsys)), words
+    assert [path.name for path in place.iterdir()] == ["run"]
 
 
 def alive(session: int) -> list[int]:

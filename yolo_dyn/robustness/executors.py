@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from yolo_dyn.errors import YoloDynError, nearest
 from yolo_dyn.integration.api import chosen_device, machine_name
 from yolo_dyn.robustness.cells import FinishedCell, Task
-from yolo_dyn.robustness.processes import end_with_parent
+from yolo_dyn.robustness.processes import deaf_to_interrupts, end_with_parent, ended_by_errors
 
 Progress = Callable[[int], None]  # number of images done
 Job = TypeVar("Job")
@@ -35,12 +35,10 @@ def serial(tasks: list[Task], jobs: int, progress: Progress) -> Iterator[Finishe
 
 def processes(tasks: list[Task], jobs: int, progress: Progress) -> Iterator[FinishedCell]:
     """In so many fresh processes, which end with this one."""
-    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), end_with_parent) as pool:
-        futures = [pool.submit(task.run) for task in tasks]
-        try:
-            yield from _reported((future.result() for future in as_completed(futures)), tasks, progress)
-        finally:
-            pool.shutdown(cancel_futures=True)
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), end_with_parent) as pool, ended_by_errors():
+        with deaf_to_interrupts():
+            futures = [pool.submit(task.run) for task in tasks]
+        yield from _reported((future.result() for future in as_completed(futures)), tasks, progress)
 
 
 def cluster(tasks: list[Task], jobs: int, progress: Progress) -> Iterator[FinishedCell]:

@@ -1,9 +1,12 @@
 """Worker processes that do not outlive the one that they work for."""
 
+import contextlib
 import functools
 import multiprocessing
 import os
+import signal
 import threading
+from collections.abc import Iterator
 from multiprocessing.connection import wait
 
 
@@ -21,3 +24,32 @@ def _watch(process: int) -> None:
     parent = multiprocessing.parent_process()
     if parent:
         threading.Thread(target=lambda: (wait([parent.sentinel]), os._exit(1)), daemon=True).start()
+
+
+@contextlib.contextmanager
+def deaf_to_interrupts() -> Iterator[None]:
+    """Let processes that are started inside, by this thread, not hear Ctrl-C, which reaches all of a terminal.
+
+    They inherit the mask from their first moment on, so none of them prints a traceback. The process that started them
+    hears it, and ends them.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
+def ended_by_errors() -> Iterator[None]:
+    """End the processes that were started inside if it is left by an error, lest somebody wait for their work."""
+    before = set(multiprocessing.active_children())
+    try:
+        yield
+    except BaseException:
+        for process in set(multiprocessing.active_children()) - before:
+            process.terminate()
+        raise

@@ -11,7 +11,7 @@ from ultralytics.utils import LOGGER
 from yolo_dyn.errors import YoloDynError
 from yolo_dyn.integration.api import chosen_device
 from yolo_dyn.robustness.executors import cluster_device, on_ray
-from yolo_dyn.robustness.processes import end_with_parent
+from yolo_dyn.robustness.processes import deaf_to_interrupts, end_with_parent, ended_by_errors
 from yolo_dyn.study.measure import Job
 from yolo_dyn.study.records import RunRecord
 
@@ -61,11 +61,13 @@ def _in_lanes(jobs: list[Job], lanes: list[str]) -> Iterator[tuple[Job, RunRecor
         try:
             context = multiprocessing.get_context("spawn")
             with ProcessPoolExecutor(1, context, end_with_parent) as process:
-                return process.submit(replace(job, device=device).run).result()
+                with deaf_to_interrupts():
+                    future = process.submit(replace(job, device=device).run)
+                return future.result()
         finally:
             free.put(device)
 
-    with ThreadPoolExecutor(len(lanes)) as threads:
+    with ThreadPoolExecutor(len(lanes)) as threads, ended_by_errors():
         futures = {threads.submit(run, job): job for job in jobs}
         try:
             for future in as_completed(futures):
