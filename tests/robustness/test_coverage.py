@@ -5,7 +5,7 @@ import pytest
 
 from yolo_dyn.robustness.scores import RESAMPLED, Result, evaluate, interval, paired_interval, resample
 
-IMAGES, DATASETS, POPULATION = 300, 500, 45_000
+DATASETS, POPULATION = 500, 45_000
 MODELS = ((0.12, 0.0), (0.14, 0.05))  # how far boxes lie off, as a share of their sides, and how many more are missed
 
 
@@ -66,26 +66,34 @@ def less(first: Result, other: Result) -> dict[str, float]:
     return {name: other.scores[name] - first.scores[name] for name in RESAMPLED}
 
 
-@pytest.mark.accept
-def test_coverage(capsys):
+@pytest.fixture(scope="module")
+def truth() -> dict[str, list[dict[str, float]]]:
+    """The scores of both models in thousands of images, and their difference."""
     population = drawn(POPULATION, 10**6)
-    true = {"alone": population[0].scores, "difference": less(*population)}
-    held = {(kind, name, method): 0 for kind in true for name in RESAMPLED for method in ("BCa", "percentiles")}
+    return {"alone": [result.scores for result in population], "difference": [less(*population)]}
+
+
+@pytest.mark.accept
+@pytest.mark.parametrize("images", [100, 300])
+def test_coverage(images, truth, capsys):
+    """Intervals of few images are too narrow, as docs/robustness.md says; those of 300 hold what they promise."""
+    held: dict[tuple[str, str, str], list[bool]] = {}
     for seed in range(DATASETS):
-        first, other = drawn(IMAGES, seed)
-        one, two = resample(first), resample(other)
+        results = drawn(images, seed)
+        resampled = [resample(result) for result in results]
         bca = {
-            "alone": interval(one, first.scores, IMAGES),
-            "difference": paired_interval(one, two, less(first, other), IMAGES),
+            "alone": [interval(r, result.scores, images) for r, result in zip(resampled, results, strict=True)],
+            "difference": [paired_interval(*resampled, less(*results), images)],
         }
-        plain = {kind: np.percentile(r, [2.5, 97.5], 0).T for kind, r in (("alone", one), ("difference", two - one))}
-        for kind, scores in true.items():
-            for k, name in enumerate(RESAMPLED):
-                for method, (low, high) in (("BCa", bca[kind][name]), ("percentiles", plain[kind][k])):
-                    held[kind, name, method] += low <= scores[name] <= high
+        plain = {"alone": resampled, "difference": [resampled[1] - resampled[0]]}
+        for kind, expected in truth.items():
+            for scores, intervals, values in zip(expected, bca[kind], plain[kind], strict=True):
+                for name, ends in zip(RESAMPLED, np.percentile(values, [2.5, 97.5], 0).T, strict=True):
+                    for method, (low, high) in (("BCa", intervals[name]), ("percentiles", ends)):
+                        held.setdefault((kind, name, method), []).append(low <= scores[name] <= high)
     with capsys.disabled():
-        print(f"\n{DATASETS} data sets of {IMAGES} images: share of 95 % intervals that hold the true score")
-        for (kind, name, method), count in held.items():
-            print(f"{kind:<12}{name:<6}{method:<12}{count / DATASETS:.3f}")
-    for (_, _, method), count in held.items():
-        assert method == "percentiles" or 0.93 <= count / DATASETS <= 0.97
+        print(f"\n{DATASETS} data sets of {images} images: share of 95 % intervals that hold the true score")
+        for (kind, name, method), each in held.items():
+            print(f"{kind:<12}{name:<6}{method:<12}{np.mean(each):.3f}")
+    for (_, _, method), each in held.items():
+        assert method == "percentiles" or images < 300 or 0.93 <= np.mean(each) <= 0.97

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ultralytics.utils import LOGGER
 
 from yolo_dyn.bench.timing import in_turn, summary
 from yolo_dyn.data.images import EvaluationSet, data_name, evaluation_set, letterbox, read_image
+from yolo_dyn.deploy.quiet import written_to
 from yolo_dyn.deploy.report import Deployment, DeploymentRow, write
 from yolo_dyn.deploy.runtimes import Session, open_session
 from yolo_dyn.errors import MissingFileError, YoloDynError, nearest
@@ -23,6 +25,7 @@ from yolo_dyn.output.files import hash_file, results_folder, writable, write_jso
 from yolo_dyn.output.labels import model_labels
 from yolo_dyn.robustness.evaluate import Settings
 from yolo_dyn.robustness.executors import RunOptions
+from yolo_dyn.robustness.models import check_model
 from yolo_dyn.robustness.plan import Plan, chosen_conditions
 from yolo_dyn.robustness.results import Sweep
 from yolo_dyn.robustness.sweep import measure
@@ -87,6 +90,8 @@ def deploy(
     conditions = chosen_conditions([0.0, 30.0] if sigma is None else sigma, None, None)
     folder = writable(results_folder(project, name or data_name(data)))
     images = evaluation_set(data, split)
+    for file in models.values():
+        check_model(file, images, imgsz)
 
     files = {
         (label, target): exported(models[label], target, imgsz, data, folder / "exports" / f"{label}-{target}")
@@ -115,7 +120,7 @@ def exported(checkpoint: str, target: str, imgsz: int, data: str, folder: Path) 
     """The file of a checkpoint in a format, exported into the folder unless it is there already.
 
     Raises:
-        YoloDynError: if the stock export fails.
+        YoloDynError: if the stock export fails; what it and its tools print is in export.log.
     """
     if target == TORCH:
         return Path(checkpoint)
@@ -130,14 +135,16 @@ def exported(checkpoint: str, target: str, imgsz: int, data: str, folder: Path) 
         if kept["identity"] == identity and (folder / kept["file"]).exists():
             return folder / kept["file"]
     folder.mkdir(parents=True, exist_ok=True)
-    copy = folder / f"{folder.name}.pt"  # the stock export writes beside its checkpoint
+    copy, log = folder / f"{folder.name}.pt", folder / "export.log"  # the stock export writes beside its checkpoint
     shutil.copyfile(checkpoint, copy)
+    LOGGER.info(f"exporting {checkpoint} to {target}")
     try:
-        file = Path(YOLO(copy).export(imgsz=imgsz, device="cpu", **FORMATS[target], **calibration))
+        with written_to(log):
+            file = Path(YOLO(copy).export(imgsz=imgsz, device="cpu", **FORMATS[target], **calibration))
     except YoloDynError:
         raise
     except Exception as error:  # as many kinds as there are formats
-        raise YoloDynError(f"{checkpoint} cannot be exported to {target}: {error}") from error
+        raise YoloDynError(f"{checkpoint} cannot be exported to {target}, see {log}: {error}") from error
     finally:
         copy.unlink()
     write_json(note, {"identity": identity, "file": file.name})

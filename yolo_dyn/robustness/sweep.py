@@ -144,13 +144,13 @@ def _run(tasks: list[Task], options: RunOptions, folder: Path) -> None:
     bar = TQDM(total=len(tasks) * images, desc=f"{len(tasks)} cells", unit="images")
 
     def progress(count: int) -> None:
+        if count < images and (bar.n + count) % images == 0:
+            bar.desc = f"scoring cell {(bar.n + count) // images} of {len(tasks)}"
         bar.update(count)
-        if bar.n % images == 0:
-            bar.set_description(f"scoring cell {bar.n // images} of {len(tasks)}")
 
     for done, result in enumerate(options.executor.run(tasks, options.jobs, progress), 1):
         store.save(folder / "cells", result)
-        bar.set_description(f"{done} of {len(tasks)} cells, last: {result.cell.title}")
+        bar.desc = f"{done} of {len(tasks)} cells, last: {result.cell.title}"  # shown, with the new rate, by an update
         if not result.record.detections:
             LOGGER.info(f"\n{result.cell.title}: no detections at all, so every score is 0")
     bar.close()
