@@ -2,13 +2,18 @@
 
 import csv
 import json
+import os
 import re
 import shutil
+import subprocess
+from pathlib import Path
 
 import pytest
+from ultralytics.utils import LOGGER
 
 from yolo_dyn import YoloDynError, cli
 from yolo_dyn.deploy.deployment import FORMATS, deploy, exported
+from yolo_dyn.deploy.quiet import written_to
 from yolo_dyn.robustness.sweep import robustness
 
 SMALL = {"sigma": [30.0], "imgsz": 192, "threads": 1, "rounds": 3, "name": "small"}
@@ -56,10 +61,11 @@ def test_opencv_runs_its_own_file(inside):
     assert opencv.peak_mib < 300
 
 
-def test_exports_agree_with_torch_and_eight_bits_are_smaller(done):
+def test_exports_agree_with_torch_and_eight_bits_are_smaller(done, inside):
     for torch_row, onnx, int8 in (done.rows[:3], done.rows[3:]):
         assert (torch_row.box_difference, torch_row.score_difference) == (0, 0)
         assert 0 < onnx.box_difference < 1e-2
+        assert "export success" in Path(onnx.file).with_name("export.log").read_text()
         assert 0 < onnx.score_difference < 1e-4
         assert int8.box_difference > 10 * onnx.box_difference
         assert int8.file_mib < onnx.file_mib / 2
@@ -109,9 +115,26 @@ def test_a_failed_export_is_named_and_leaves_no_note(inside, tmp_path, monkeypat
         raise RuntimeError("no memory")
 
     monkeypatch.setattr("ultralytics.YOLO.export", fails)
-    with pytest.raises(YoloDynError, match=r"a\.pt cannot be exported to openvino: no memory"):
+    with pytest.raises(YoloDynError, match=r"a\.pt cannot be exported to openvino, see .*export\.log: no memory"):
         exported("a.pt", "openvino", 192, "data.yaml", tmp_path / "a-openvino")
-    assert not list((tmp_path / "a-openvino").iterdir())
+    assert [file.name for file in (tmp_path / "a-openvino").iterdir()] == ["export.log"]
+
+
+def test_what_exporters_print_is_in_a_file_whoever_prints_it(tmp_path, capfd):
+    LOGGER.info("before")
+    with written_to(tmp_path / "export.log"):
+        LOGGER.info("from a logger")
+        print("from Python")
+        os.write(1, b"from a library\n")
+        subprocess.run(["sh", "-c", "echo from a program; echo and its errors >&2"], check=True)
+    LOGGER.info("after")
+    os.write(1, b"the end\n")
+    lines = (tmp_path / "export.log").read_text().splitlines()
+    expected = ["from a logger", "from Python", "from a library", "from a program", "and its errors"]
+    assert lines == expected
+    told = "".join(capfd.readouterr())
+    assert not [line for line in expected if line in told]
+    assert "the end" in told
 
 
 @pytest.mark.parametrize(

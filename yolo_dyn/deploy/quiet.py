@@ -13,8 +13,8 @@ from ultralytics.utils import LOGGER
 @contextlib.contextmanager
 def written_to(log: Path) -> Iterator[None]:
     """Send what is printed inside to a file: by Python, by Ultralytics, by C++ libraries and by programs they start."""
-    terminals = [handler for handler in LOGGER.handlers if isinstance(handler, logging.StreamHandler)]
-    with log.open("w", encoding="utf-8", errors="replace") as file, contextlib.ExitStack() as before:
+    terminals = [handler for handler in LOGGER.handlers if type(handler) is logging.StreamHandler]
+    with log.open("w", 1, encoding="utf-8", errors="replace") as file, contextlib.ExitStack() as before:
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
         for handler in terminals:

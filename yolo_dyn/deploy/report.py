@@ -99,7 +99,7 @@ def cells(row: DeploymentRow) -> list[str]:
 
 def terminal(deployment: Deployment) -> str:
     """The table as text."""
-    wide = 2 + max(len(row.model) for row in deployment.rows)
+    wide = 2 + max(len("model"), *(len(row.model) for row in deployment.rows))
     widths = [max(10, len(head) + 2) for head, _ in HEADS.values()]
     heads = "".join(f"{head:>{width}}" for (head, _), width in zip(HEADS.values(), widths, strict=True))
     lines = ["", setting(deployment), "", f"{'model':<{wide}}{'format':<14}{heads}"]
