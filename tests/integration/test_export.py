@@ -205,8 +205,12 @@ def test_opencv_takes_any_batch(here):
             "form=kernel: onnx with dynamic=True takes no computed",
         ),
         (
-            {"format": "litert", "form": "kernel"},
-            "form=kernel: litert takes no computed kernels; accepted here: unfold",
+            {"format": "saved_model", "form": "kernel"},
+            "form=kernel: saved_model takes no computed kernels; accepted here: unfold",
+        ),
+        (
+            {"format": "paddle"},
+            "format=paddle: its converter, x2paddle, reads neither form of a dynamic convolution",
         ),
     ],
 )
@@ -214,6 +218,16 @@ def test_a_form_that_cannot_be(words, message, here):
     with pytest.raises(YoloDynError, match=message):
         YOLO(SGDM).export(imgsz=64, **words)
     assert not list(here.glob("*.onnx"))
+
+
+def test_dynamic_quantisation_by_onnx_runtime_takes_the_unfold_form(here):
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    model = lively(SGDM)
+    file = model.export(format="onnx", imgsz=320, form="unfold")
+    quantize_dynamic(file, "a-eight-bits.onnx", weight_type=QuantType.QUInt8)
+    x = images(1, 320, 320)
+    agree(open_session("a-eight-bits.onnx", 1)(x.numpy()), by_torch(model, x), boxes=16, scores=0.1)
 
 
 def test_openvino_takes_any_batch(here):

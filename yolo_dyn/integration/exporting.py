@@ -22,10 +22,11 @@ from yolo_dyn import registry
 from yolo_dyn.errors import YoloDynError
 from yolo_dyn.layers.protocol import HasForm, RefusesExport
 
-# Formats whose convolutions take a kernel that is computed in the graph: the first four are measured, TensorRT's
-# developers say so. LiteRT keeps the kernel of the first image (https://github.com/tensorflow/tensorflow/issues/31205),
-# and of the others nothing is known: they get matrix products instead, which all of them have.
-COMPUTED_KERNELS = ("onnx", "openvino", "ncnn", "torchscript", "engine")
+# Formats whose convolutions take a kernel that is computed in the graph: all but TensorRT (engine) are measured, whose
+# developers say so. Of others nothing is known: they get matrix products instead, which all of them have. Among them is
+# tflite, by TensorFlow, whose convolution keeps the first kernel (https://github.com/tensorflow/tensorflow/issues/31205).
+COMPUTED_KERNELS = ("onnx", "openvino", "ncnn", "torchscript", "mnn", "executorch", "litert", "engine")
+REFUSED = {"paddle": "its converter, x2paddle, reads neither form of a dynamic convolution"}
 PACKAGES = {"onnx": ("onnx", "onnxslim", "onnxruntime"), "openvino": ("openvino",), "ncnn": ("ncnn", "pnnx")}
 
 
@@ -38,6 +39,8 @@ def on_export_start(exporter: Any) -> None:
     layers, target = registry.in_model(exporter.model), exporter.args.format
     if not layers:
         return
+    if target in REFUSED and any(isinstance(module, HasForm) for module in exporter.model.modules()):
+        raise YoloDynError(f"format={target}: {REFUSED[target]}; accepted: any other format")
     _require_packages(target)
     for layer in layers:
         if isinstance(layer, RefusesExport) and (reason := layer.cannot_export(target)):
