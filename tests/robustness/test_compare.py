@@ -126,10 +126,13 @@ def test_only_what_the_choice_of_images_needs_is_run_on_all_of_them(models, dete
     monkeypatch.chdir(tmp_path)
     files = [str(detectors / name) for name in ("a.pt", "b.pt")[:models]]
     compare(files, data=str(detectors / "data.yaml"), sigma=[0, 20, 60], count=2, **SMALL)
-    cells = [json.loads(file.read_text()) for file in Path("runs/compare/detectors0/cells").glob("*.json")]
-    whole = sorted((cell["model"], cell["sigma"]) for cell in cells if cell["images"] == 10)
-    assert whole == ([("a", 0), ("a", 60)] if models == 1 else [("a", 60), ("b", 60)])
-    assert sorted(cell["sigma"] for cell in cells if cell["images"] == 2) == sorted([0, 20, 60] * models)
+    folder = Path("runs/compare/detectors0")
+    choice, shown = (
+        sorted((cell["model"], cell["sigma"], cell["images"]) for cell in map(json.loads, map(Path.read_text, files)))
+        for files in (folder.glob("choice/cells/*.json"), folder.glob("cells/*.json"))
+    )
+    assert choice == ([("a", 0, 10), ("a", 60, 10)] if models == 1 else [("a", 60, 10), ("b", 60, 10)])
+    assert shown == [(model, sigma, 2) for model in "ab"[:models] for sigma in (0, 20, 60)]
     assert len(drawn[0].axes) == 2 * 3 * models
 
 

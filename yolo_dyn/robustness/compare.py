@@ -100,8 +100,8 @@ def compare(
 def _most_telling(plan: Plan, images: EvaluationSet, folder: Path, count: int, conf: float) -> list[str]:
     """Names of the images to draw. Only the last condition is run on all of them, for a single model the clean too."""
     conditions = plan.conditions[-1:] if len(plan.models) > 1 else [plan.conditions[0], plan.conditions[-1]]
-    sweep = measure(replace(plan, conditions=conditions), images, folder, RunOptions())
-    return [images.files[i].name for i in most_different(sweep, judged(sweep, sweep.cells, conf), count)]
+    sweep = measure(replace(plan, conditions=conditions), images, writable(folder / "choice"), RunOptions())
+    return [images.files[i].name for i in most_different(judged(sweep, sweep.cells, conf), count)]
 
 
 def _images(source: str, names: dict[int, str], folder: Path, only: list[str] | None) -> EvaluationSet:

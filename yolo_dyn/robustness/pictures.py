@@ -63,7 +63,7 @@ def judge_all(sweep: Sweep, cell: Cell, conf: float) -> list[Judged]:
 
 @verbatim
 def grid(sweep: Sweep, path: Path, count: int = 3, conf: float = 0.25, columns: int = 4) -> list[str]:
-    """Draw images with every model's detections under every condition.
+    """Draw images with the detections of every model that was asked for under every condition.
 
     Args:
         sweep: finished cells.
@@ -75,11 +75,11 @@ def grid(sweep: Sweep, path: Path, count: int = 3, conf: float = 0.25, columns: 
     Returns:
         The file names of the drawn images.
     """
-    conditions = spread(list(dict.fromkeys(cell.condition for cell in sweep.cells)), columns)
-    shown = [cell for cell in sweep.cells if cell.condition in conditions]
-    found = judged(sweep, shown, conf)
-    chosen = most_different(sweep, found, count)
-    _draw_grid(sweep, path, chosen, shown, found)
+    own = [cell for cell in sweep.cells if cell.label not in sweep.others]
+    conditions = spread(list(dict.fromkeys(cell.condition for cell in own)), columns)
+    found = judged(sweep, [cell for cell in own if cell.condition in conditions], conf)
+    chosen = most_different(found, count)
+    _draw_grid(sweep, path, chosen, found)
     return [sweep.images.files[i].name for i in chosen]
 
 
@@ -96,13 +96,13 @@ def spread(conditions: list[Any], count: int) -> list[Any]:
     return [conditions[i] for i in at]
 
 
-def most_different(sweep: Sweep, found: Found, count: int) -> list[int]:
+def most_different(found: Found, count: int) -> list[int]:
     """Images whose hits less false alarms differ most: between the models, or between conditions for a single one.
 
     Without ground truth every detection is a false alarm, and what differs is their number.
     """
     balance = np.array([[image.balance for image in cell] for cell in found.values()])  # [condition * model, images]
-    models = len(sweep.models)
+    models = len({model for model, _ in found})
     if models > 1:
         spread = np.ptp(balance.reshape(-1, models, balance.shape[1]), axis=1).sum(0)
     else:
@@ -110,11 +110,11 @@ def most_different(sweep: Sweep, found: Found, count: int) -> list[int]:
     return np.argsort(-spread, kind="stable")[:count].tolist()
 
 
-def _draw_grid(sweep: Sweep, path: Path, chosen: list[int], shown: list[Cell], found: Found) -> None:
+def _draw_grid(sweep: Sweep, path: Path, chosen: list[int], found: Found) -> None:
     import matplotlib.pyplot as plt
 
-    conditions = list(dict.fromkeys(cell.condition for cell in shown))
-    rows = [(i, model) for i in chosen for model in sweep.models]
+    conditions = list(dict.fromkeys(condition for _, condition in found))
+    rows = [(i, model) for i in chosen for model in dict.fromkeys(model for model, _ in found)]
     height, width = _panel(sweep.images, chosen)
     size = (width * len(conditions), (height + 0.28) * len(rows) + 0.5)
     figure, axes = plt.subplots(len(rows), len(conditions), figsize=size, squeeze=False, layout="constrained")
