@@ -41,6 +41,7 @@ LONGEST = (  # a minute and more of one core: begun first, so that none of them 
     "test_deploy",
     "test_studies",
     "test_evaluate",
+    "test_fuzz",
     "test_study_tables",
 )
 
