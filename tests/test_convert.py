@@ -136,7 +136,7 @@ def test_dtype_mode_and_bias_carry_over():
             "0: router must be separate to start from static",
         ),
         ("RFAConv", is_conv, {}, "2: RFAConv takes groups 1 and dilation 1 only, got 1 and "),
-        ("ODConv", is_conv, {"num_experts": 0}, "0: num_experts must be at least 1, got 0"),
+        ("ODConv", is_conv, {"num_experts": 0}, "0: num_experts must be at least 1 and at most 1024, got 0"),
         ("ODConv", is_conv, {"experts": 3}, "0: .*unexpected keyword argument 'experts'"),
     ],
 )

@@ -636,19 +636,82 @@ def fuzz(name: str, hundreds: float, tmp_path: Path, monkeypatch: pytest.MonkeyP
     )
     @given(strategy(tmp_path))
     def agrees(case: Any) -> None:
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
-        monkeypatch.chdir(folder)
-        if name not in ("arguments", "cell"):
-            data_set(folder) if name == "data" else images_alone(folder)
+        prepare(name, folder, monkeypatch)
         check(case, folder)
 
     agrees()
 
 
-def images_alone(folder: Path) -> None:
-    data_set(folder)
-    shutil.rmtree(folder / "labels")
+def prepare(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty folder, or one with images, which the check works in."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    if name not in ("arguments", "cell"):
+        data_set(folder)
+    if name != "data":
+        shutil.rmtree(folder / "labels", ignore_errors=True)
+
+
+def changed(tree: Any, path: tuple, value: Any = None) -> Any:
+    """A copy with something else at a place, or nothing there if it is None."""
+    tree = deepcopy(tree)
+    *way, key = path
+    inside = functools.reduce(lambda part, at: part[at], way, tree)
+    if value is None:
+        del inside[key]
+    else:
+        inside[key] = value
+    return tree
+
+
+CONV, ODCONV, SGDM_ROW = ("backbone", 0, 3), ("backbone", 1, 3), ("head", 0)
+FOUND_ONCE = [  # inputs that ended in a traceback, a hang or nonsense before they were checked
+    *(("arguments", ("robustness", {"imgsz": text})) for text in ("180", "0", "-64")),
+    *(("arguments", ("robustness", {"threads": text})) for text in ("-3", "1000000")),
+    *(("arguments", ("robustness", {key: "0"})) for key in ("batch", "max_det", "resamples", "jobs")),
+    *(("arguments", ("robustness", {key: ""})) for key in ("sigma", "severity", "corruption", "model")),
+    ("arguments", ("robustness", {"conf": "2"})),
+    ("arguments", ("robustness", {"iou": "-1"})),
+    ("arguments", ("robustness", {"name": "../../x"})),
+    ("arguments", ("robustness", {"device": "cuda:99"})),
+    *(("arguments", (command, {"count": text})) for command in ("compare", "cam") for text in ("0", "-1")),
+    ("arguments", ("bench", {"rounds": "-1"})),
+    ("arguments", ("bench layers", {"experts": "1000000000"})),
+    ("arguments", ("info", {"nc": "-1"})),
+    ("arguments", ("insert", {"ratio": "{"})),
+    ("arguments", ("insert", {"layer": "Feature"})),
+    ("arguments", ("repeat", {"seeds": ""})),
+    ("arguments", ("repeat", {"epoch": "3"})),
+    *(("arguments", ("repeat", {"data": text})) for text in ("", ".", "README.md")),
+    *(("json", changed(COCO, ("annotations", 0, key))) for key in ("bbox", "category_id", "image_id")),
+    *(("json", changed(COCO, ("annotations", 0, "bbox"), box)) for box in ("x", [1, 2, 3], [1, 2, "3", 4], {}, 5)),
+    *(("json", changed(COCO, ("annotations", 0, "bbox"), [1, 1, side, 4])) for side in (math.nan, math.inf, -3, 0)),
+    *(("json", changed(COCO, ("annotations", 0, "category_id"), value)) for value in ([], {}, "x", 9, math.nan)),
+    *(("json", changed(COCO, ("annotations", 0, "image_id"), value)) for value in ([], {}, "x", 9)),
+    *(("xml", changed(OBJECTS, (0, "bndbox", "xmax"), side)) for side in ("nan", "inf", "2", "", "x")),
+    *(("txt", changed(LINES, (0, 0), kind)) for kind in ("nan", "1.7", "-1", "2", "cell")),
+    ("txt", [*LINES, LINES[0]]),
+    ("txt bytes", b"0 0.5 0.5 0.2 0.2\n\xff\xfe"),
+    ("xml bytes", b"\xff\xfe<annotation>"),
+    ("json bytes", b"\xff\xfe{}"),
+    *(("model", changed(MODEL, (*ODCONV, 2), stride)) for stride in (0, -1)),
+    ("model", changed(MODEL, (*ODCONV, 1), 0)),
+    ("model", changed(MODEL, (*ODCONV, 3), {"dilation": 0})),
+    ("model", changed(MODEL, (*ODCONV, 3), {3: 4})),
+    ("model", changed(MODEL, ("backbone", 2, 3, 2), {"dynamic": 3})),
+    ("model", changed(MODEL, (*SGDM_ROW, 3, 1), {"ratio": math.inf})),
+    ("model", changed(MODEL, (*SGDM_ROW, 3, 1), {"num_experts": 10**9})),
+    ("model", changed(MODEL, SGDM_ROW, 5)),
+    ("model", changed(MODEL, ("head",))),
+    ("model", changed(MODEL, (*CONV, 0), "wide")),
+]
+
+
+@pytest.mark.parametrize(("name", "case"), FOUND_ONCE, ids=str)
+def test_what_was_found_once(name, case, tmp_path, monkeypatch):
+    prepare(name, tmp_path / "work", monkeypatch)
+    CASES[name][1](case, tmp_path / "work")
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -323,7 +323,7 @@ def test_trace_and_export_at_batch_1(name, fused):
         ("RDConv", (16, 16, {"ratio": 1.0}), r"ratio must lie in \(0, 1\), got 1.0"),
         ("RDConv", (16, 1), "out_channels must be at least 2, got 1"),
         ("RDConv", (16, 16, {"kernel_size": 2}), "kernel_size must be odd, got 2"),
-        ("RDConv", (16, 16, {"num_experts": 0}), "num_experts must be at least 1, got 0"),
+        ("RDConv", (16, 16, {"num_experts": 0}), "num_experts must be at least 1 and at most 1024, got 0"),
         ("RDConv", (16, 16, {"strip_size": 4}), "strip_size must be odd, got 4"),
         ("RDConv", (16, 16, {"groups": 3}), "groups must divide the 8 intrinsic channels, got 3"),
         ("RDConv", (16, 16, {"bias": True}), "bias must be False"),

@@ -217,7 +217,7 @@ def test_sgdm_takes_any_mixing_layer(name):
 @pytest.mark.parametrize(
     ("name", "arguments", "message"),
     [
-        *((name, {"num_experts": 0}, "num_experts.* must be at least 1, got 0") for name in ("CondConv", "ODConv")),
+        *((name, {"num_experts": 0}, "num_experts.* must be at least 1 .*, got 0") for name in ("CondConv", "ODConv")),
         ("CondConv", {"groups": 4}, "groups must divide the 6 input and 6 output channels, got 4"),
         ("CondConv", {"form": "fast"}, "form must be one of kernel, response, unfold, got 'fast'"),
         ("ODConv", {"form": "response"}, "form must be one of kernel, unfold, got 'response'"),
@@ -238,7 +238,7 @@ def test_sgdm_takes_any_mixing_layer(name):
         ),
         ("DynamicResidualConv", {"activation": "relu"}, "activation must be one of sigmoid, softmax, got 'relu'"),
         ("DynamicResidualConv", {"init": "one"}, "init must be one of zero, random, got 'one'"),
-        ("DynamicResidualConv", {"num_experts": 0}, "num_experts must be at least 1, got"),
+        ("DynamicResidualConv", {"num_experts": 0}, "num_experts must be at least 1 and at most 1024, got"),
         ("DCD", {"groups": 2}, "groups must be 1: DCD fuses all channels, got 2"),
         ("DCD", {"kernel_size": 2}, "kernel_size must be odd, so that the kernel has a centre, got 2"),
         ("RFAConv", {"dilation": 2}, "RFAConv takes groups 1 and dilation 1 only, got 1 and 2"),

@@ -7,6 +7,7 @@ from torch.nn.modules.utils import _pair
 from yolo_dyn.layers.functional import (
     FORMS,
     Size,
+    check_experts,
     check_geometry,
     conv_per_sample,
     expert_responses,
@@ -52,8 +53,7 @@ class Experts(nn.Module):
     ) -> None:
         super().__init__()
         check_geometry(kernel_size, stride, padding, dilation)
-        if num_experts < 1:
-            raise ValueError(f"num_experts must be at least 1, got {num_experts}")
+        check_experts(num_experts)
         if groups < 1 or in_channels % groups or out_channels % groups:
             raise ValueError(
                 f"groups must divide the {in_channels} input and {out_channels} output channels, got {groups}"

@@ -24,6 +24,7 @@ from yolo_dyn.layers.attention import KernelAttention
 from yolo_dyn.layers.blocks import ConvNorm
 from yolo_dyn.layers.functional import (
     PER_SAMPLE_FORMS,
+    check_experts,
     conv_per_sample,
     fold_batchnorm,
     guided,
@@ -149,8 +150,7 @@ def _check(
         raise ValueError(f"ratio must lie in (0, 1), got {ratio}")
     if kernel_size < 1 or kernel_size % 2 == 0:
         raise ValueError(f"kernel_size must be odd, got {kernel_size}")
-    if num_experts < 1:
-        raise ValueError(f"num_experts must be at least 1, got {num_experts}")
+    check_experts(num_experts)
     if strip_size < 1 or strip_size % 2 == 0:
         raise ValueError(f"strip_size must be odd, got {strip_size}")
     if form not in PER_SAMPLE_FORMS:

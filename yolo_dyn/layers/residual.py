@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from yolo_dyn.layers.attention import Trunk, check_anneal, trunk_width
 from yolo_dyn.layers.experts import ExpertConv, Experts
-from yolo_dyn.layers.functional import Size
+from yolo_dyn.layers.functional import Size, check_experts
 
 ANNEAL = {"start": 30.0, "step": 2.9}  # to 1 over 10 epochs
 ACTIVATIONS = {"sigmoid": torch.sigmoid, "softmax": lambda z: torch.softmax(z, 1)}
@@ -71,8 +71,7 @@ class DynamicResidualConv(ExpertConv):
             raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, got {activation!r}")
         if init not in INITS:
             raise ValueError(f"init must be one of {', '.join(INITS)}, got {init!r}")
-        if num_experts < 1:
-            raise ValueError(f"num_experts must be at least 1, got {num_experts}")
+        check_experts(num_experts)
         if init == "zero" and not residual:
             raise ValueError("init must be 'random' without the residual kernel: all kernels would be zero, got 'zero'")
         kernels = num_experts + residual  # the input-agnostic kernel is the first, and its attention always one
