@@ -457,7 +457,7 @@ def test_bad_arguments_are_named_before_anything_long(tested, tmp_path, words, m
             {"split": "test", "arms__narrow__options": {"ODConv": {}}},
             "study small, arm narrow: yolov8n-sgdm.yaml has no row",
         ),
-        ({"split": "exam"}, "has no split 'exam' (it has train, val, test)"),
+        ({"split": "exam"}, "split must be one of train, val, test, got 'exam'"),
     ],
     ids=str,
 )
