@@ -171,6 +171,7 @@ EXCEPTIONS: dict[tuple[str, str], Callable[[str], bool]] = {
     ("noise-recipe", "sigma"): real(finite=False),
     ("points", "layer"): several(anything),
     ("tradeoff", "images"): whole(0),
+    **{(command, "out"): lambda text: Path(text).name != "" for command in ("curves", "tradeoff")},
 }
 NOWHERE = {"model": "nowhere.yaml", "data": "nowhere.yaml", "layer": "SGDM", "base": "a", "study": "nowhere.yaml"}
 READ = ("insert", "info", "bench", "bench noise", "robustness", "compare", "cam", "points", "deploy", "repeat", "seeds")
@@ -474,7 +475,7 @@ def check_model(content: Any, folder: Path) -> None:
         return
     classes = content["nc"] if isinstance(content, dict) and content.get("nc") is not None else 80
     with torch.inference_mode():
-        found = model.eval()(torch.rand(1, 3, 64, 64))[0]
+        found = model.eval()(torch.rand(1, 3, 256, 256))[0]  # the size that told the strides
     assert found.shape[:2] == (1, 4 + int(classes))
     assert found.isfinite().all()
     for module in model.modules():
@@ -677,6 +678,7 @@ FOUND_ONCE = [  # inputs that ended in a traceback, a hang or nonsense before th
     ("arguments", ("robustness", {"device": "cuda:99"})),
     *(("arguments", (command, {"count": text})) for command in ("compare", "cam") for text in ("0", "-1")),
     ("arguments", ("bench", {"rounds": "-1"})),
+    *(("arguments", (command, {"out": text})) for command in ("curves", "tradeoff") for text in ("", ".", "/")),
     ("arguments", ("bench layers", {"experts": "1000000000"})),
     ("arguments", ("info", {"nc": "-1"})),
     ("arguments", ("insert", {"ratio": "{"})),
@@ -689,6 +691,7 @@ FOUND_ONCE = [  # inputs that ended in a traceback, a hang or nonsense before th
     *(("json", changed(COCO, ("annotations", 0, "bbox"), [1, 1, side, 4])) for side in (math.nan, math.inf, -3, 0)),
     *(("json", changed(COCO, ("annotations", 0, "category_id"), value)) for value in ([], {}, "x", 9, math.nan)),
     *(("json", changed(COCO, ("annotations", 0, "image_id"), value)) for value in ([], {}, "x", 9)),
+    *(("json", changed(COCO, (key,), "")) for key in COCO),
     *(("xml", changed(OBJECTS, (0, "bndbox", "xmax"), side)) for side in ("nan", "inf", "2", "", "x")),
     *(("txt", changed(LINES, (0, 0), kind)) for kind in ("nan", "1.7", "-1", "2", "cell")),
     ("txt", [*LINES, LINES[0]]),

@@ -19,9 +19,12 @@ def read_coco(files: list[Path], names: dict[int, str], path: Path) -> Annotatio
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
+        for key in ("images", "categories", "annotations"):
+            if not isinstance(content[key], list):
+                raise TypeError(f"{key} must be a list, got {content[key]!r}")
         listed = {image["id"]: PurePosixPath(image["file_name"]) for image in content["images"]}
         labels = {category["id"]: category["name"] for category in content["categories"]}
-        annotations = list(content["annotations"])
+        annotations = content["annotations"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise YoloDynError(f"{path} is no COCO annotation file: {error!r}") from error
     if len(listed) < len(content["images"]):

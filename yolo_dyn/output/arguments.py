@@ -9,6 +9,7 @@ import types
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 from yolo_dyn.errors import YoloDynError
@@ -47,6 +48,18 @@ class Some:
         return "a list of at least one"
 
 
+@dataclass(frozen=True)
+class OfFile:
+    """A path that ends in a name."""
+
+    def __contains__(self, value: Any) -> bool:
+        return Path(value).name != ""
+
+    def __str__(self) -> str:
+        return "the name of a file"
+
+
+FileName = Annotated[str, OfFile()]
 Positive = Annotated[int, Range(1)]
 OrDefault = Annotated[int, Range(0)]  # 0 is the default, which the command says
 ImageSize = Annotated[int, Range(32, 16384, 32)]  # pixels; the stock commands would round it in silence

@@ -4,7 +4,7 @@ import math
 from pathlib import Path
 
 from yolo_dyn.errors import YoloDynError
-from yolo_dyn.output.arguments import Names, checked
+from yolo_dyn.output.arguments import FileName, Names, checked
 from yolo_dyn.output.files import check_new
 from yolo_dyn.output.outcome import Written
 from yolo_dyn.output.style import line, save, verbatim
@@ -22,7 +22,7 @@ WIDTH = 4  # panels in a row
 
 @checked
 @verbatim
-def curves(runs: Names, out: str = "curves.png", exist_ok: bool = False) -> Written:
+def curves(runs: Names, out: FileName = "curves.png", exist_ok: bool = False) -> Written:
     """Draw losses and metrics of several runs of the stock trainer in one picture, a panel for each.
 
     Args:

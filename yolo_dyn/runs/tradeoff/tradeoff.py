@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from yolo_dyn.errors import YoloDynError
-from yolo_dyn.output.arguments import Names, OrDefault, checked
+from yolo_dyn.output.arguments import FileName, Names, OrDefault, checked
 from yolo_dyn.output.files import check_new
 from yolo_dyn.output.labels import run_names
 from yolo_dyn.output.outcome import Written
@@ -15,7 +15,7 @@ from yolo_dyn.runs.tradeoff.scores import check_same_kind, counted_images, read_
 
 
 @checked
-def tradeoff(runs: Names, images: OrDefault = 0, out: str = "tradeoff.png", exist_ok: bool = False) -> Written:
+def tradeoff(runs: Names, images: OrDefault = 0, out: FileName = "tradeoff.png", exist_ok: bool = False) -> Written:
     """Compare accuracy and training time of runs of the stock trainer in two scores, IES and RCS.
 
     Args:
