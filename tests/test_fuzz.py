@@ -6,6 +6,7 @@ agree on every input.
 
 import contextlib
 import functools
+import inspect
 import io
 import json
 import math
@@ -159,9 +160,9 @@ RULES: dict[str, Callable[[str], bool]] = {
     "sigma": several(real(0)),
     "threads": whole(0, 1024),
 }
-ONES = ("bench", "robustness", "compare", "cam", "deploy", "repeat")  # with several models
+SEVERAL_MODELS = ("bench", "robustness", "compare", "cam", "deploy", "repeat")
 EXCEPTIONS: dict[tuple[str, str], Callable[[str], bool]] = {
-    **{(command, "model"): several(anything) for command in ONES},
+    **{(command, "model"): several(anything) for command in SEVERAL_MODELS},
     **{(command, "images"): several(anything) for command in ("compare", "cam")},
     **{(command, "corruption"): several(anything) for command in ("robustness", "compare")},
     **{(command, "imgsz"): whole(0) for command in ("cam", "points")},
@@ -174,14 +175,24 @@ EXCEPTIONS: dict[tuple[str, str], Callable[[str], bool]] = {
     **{(command, "out"): lambda text: Path(text).name != "" for command in ("curves", "tradeoff")},
 }
 NOWHERE = {"model": "nowhere.yaml", "data": "nowhere.yaml", "layer": "SGDM", "base": "a", "study": "nowhere.yaml"}
-READ = ("insert", "info", "bench", "bench noise", "robustness", "compare", "cam", "points", "deploy", "repeat", "seeds")
-READ += ("curves", "tradeoff", "results")  # commands that cannot do anything without a file
+NEED_FILES = (
+    "insert",
+    "info",
+    "bench",
+    "bench noise",
+    "robustness",
+    "compare",
+    "cam",
+    "points",
+    "deploy",
+    "repeat",
+    "seeds",
+)
+NEED_FILES += ("curves", "tradeoff", "results")
 
 
 @functools.cache
 def keys(command: str) -> list[str]:
-    import inspect
-
     kinds = inspect.signature(cli.COMMANDS[command].load()).parameters.items()
     return [key for key, parameter in kinds if parameter.kind is not parameter.VAR_KEYWORD]
 
@@ -202,7 +213,7 @@ def check_arguments(case: tuple[str, dict[str, str]], folder: Path) -> None:
     stub = checked(functools.wraps(plain)(lambda **values: values))
     _, no = refused(lambda: stub(**cli.parse(function, words, "")))
     assert no == (not valid), f"{command} {texts} was {'refused' if no else 'accepted'}"
-    if command in READ:
+    if command in NEED_FILES:
         files = {key: NOWHERE.get(key, "nowhere") for key in required(command)} | texts
         told = told_by(command, [f"{key}={text}" for key, text in files.items()])
         assert len(told) == 1, told
@@ -211,8 +222,6 @@ def check_arguments(case: tuple[str, dict[str, str]], folder: Path) -> None:
 
 @functools.cache
 def required(command: str) -> tuple[str, ...]:
-    import inspect
-
     kinds = inspect.signature(cli.COMMANDS[command].load()).parameters.items()
     return tuple(k for k, p in kinds if p.default is p.empty and p.kind is not p.VAR_KEYWORD)
 
@@ -532,6 +541,7 @@ def check_cell(content: Any, folder: Path) -> None:
     cells.changed(folder, [cell])
     cells.of_other_models(folder, [cell])
     sweep = Sweep.read(folder, [cell], images, run.settings, "")
+    assert sweep.records or content != record_content(folder.parent)
     assert sweep.records == [] or sweep.records[0].identity == run.records[0].identity
     if sweep.records:
         assert terminal(sweep)
@@ -715,6 +725,21 @@ FOUND_ONCE = [  # inputs that ended in a traceback, a hang or nonsense before th
 def test_what_was_found_once(name, case, tmp_path, monkeypatch):
     prepare(name, tmp_path / "work", monkeypatch)
     CASES[name][1](case, tmp_path / "work")
+
+
+def test_what_is_sound_is_accepted(tmp_path, monkeypatch):
+    """Checks that agree on every input would also hold if all of them were refused."""
+    folder = tmp_path / "work"
+    sound = {"json": COCO, "xml": OBJECTS, "txt": LINES, "data": DATA | KEYS, "model": MODEL, "study": study_content()}
+    sound |= {"png": encoded(".png"), "jpeg": encoded(".jpg"), "cell": record_content(tmp_path)}
+    for name, case in sound.items():
+        prepare(name, folder, monkeypatch)
+        CASES[name][1](case, folder)
+    assert boxes_of_json(COCO)
+    objects = "".join(ET.tostring(element("object", each), "unicode") for each in OBJECTS)
+    assert boxes_of_xml(ET.fromstring(f"<annotation>{objects}</annotation>"))
+    assert boxes_of_txt(LINES)[1]
+    assert all(valid_text(command, "imgsz", "640") for command in ("robustness", "cam"))
 
 
 @pytest.mark.parametrize("name", CASES)

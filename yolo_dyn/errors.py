@@ -25,6 +25,11 @@ def input_error(error: BaseException) -> Exception | None:
     return own_error(error) or (error if isinstance(error, OSError) else None)
 
 
+def first_line(error: BaseException) -> str:
+    """What an error says, without what it explains further down."""
+    return str(error).strip().partition("\n")[0]
+
+
 def nearest(found: str, accepted: Iterable[str]) -> str:
     """Return ``"; did you mean 'X'?"`` for the accepted word closest to `found`, or an empty string."""
     by_case = {word.lower(): word for word in accepted}

@@ -200,15 +200,20 @@ def get(name: str) -> type[nn.Module] | None:
     return get(name)
 
 
-def require(name: str) -> type[nn.Module]:
+def require(name: str, *kinds: Kind) -> type[nn.Module]:
     """Return the layer of that YAML name.
 
     Raises:
-        YoloDynError: if the name is unknown, with those that are known.
+        YoloDynError: if the name is unknown, or of none of these kinds; with those that are accepted.
     """
     layer = get(name)
     if layer is None:
         raise YoloDynError(f"unknown layer {name!r}{nearest(str(name), names())} (known: {', '.join(names())})")
+    if kinds and kind_of(layer) not in kinds:
+        accepted = ", ".join(sorted(each for kind in kinds for each in names(kind)))
+        raise YoloDynError(
+            f"the layer {name!r} is a {kind_of(layer)}, not a {' or '.join(kinds)} (accepted: {accepted})"
+        )
     return layer
 
 

@@ -48,7 +48,7 @@ def test_bench_forms_shows_all_forms():
 def test_bad_input(tmp_path):
     with pytest.raises(YoloDynError, match="unknown layer 'OdConv'; did you mean 'ODConv'"):
         layer_bench.bench_layers(["OdConv"])
-    with pytest.raises(YoloDynError, match=r"layers: Feature is a part of whole networks \(accepted: A2D2C, "):
+    with pytest.raises(YoloDynError, match=r"'Feature' is a network, not a convolution or module \(accepted: A2D2C, "):
         layer_bench.bench_layers(["SGDM", "Feature"])
     (tmp_path / "file").touch()
     with pytest.raises(YoloDynError, match=r"the folder .*file cannot be written to"):

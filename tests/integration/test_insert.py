@@ -83,7 +83,7 @@ def test_inserting_into_an_inserted_model():
             "yolov8.yaml",
             "Feature",
             {},
-            r"layer=Feature is a part of other networks and keeps no channels \(accepted: A2D2C,",
+            r"the layer 'Feature' is a network, not a convolution or module \(accepted: A2D2C,",
         ),
         ("yolov8.yaml", "SGMD", {}, "unknown layer 'SGMD'; did you mean 'SGDM'"),
         ("yolov8.yaml", "SGDM", {"ratoi": 0.2}, "yolov8.yaml, row 22 .SGDM.: .*'ratoi'.*did you mean 'ratio'"),

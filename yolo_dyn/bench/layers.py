@@ -18,7 +18,6 @@ from ultralytics.utils import LOGGER
 
 from yolo_dyn import registry
 from yolo_dyn.bench.timing import in_turn
-from yolo_dyn.errors import YoloDynError
 from yolo_dyn.layers.functional import FORMS, conv_per_sample, mix_kernels, mixture_conv
 from yolo_dyn.layers.protocol import Fusible, options_of
 from yolo_dyn.output.arguments import Names, Positive, Range, checked
@@ -87,12 +86,9 @@ def bench_layers(
         The machine, and for each layer and cell the median time in milliseconds, the median ratio to the static
         convolution in the same round, and the peak memory in MiB.
     """
-    timed = [*registry.names("convolution"), *registry.names("module")]
-    names = sorted(timed) if layers is None else layers
+    names = sorted([*registry.names("convolution"), *registry.names("module")]) if layers is None else layers
     for name in names:
-        registry.require(name)
-        if name not in timed:
-            raise YoloDynError(f"layers: {name} is a part of whole networks (accepted: {', '.join(timed)})")
+        registry.require(name, "convolution", "module")
     if out:
         writable(Path(out), "")
     cells = []

@@ -102,12 +102,7 @@ def _description(data: str) -> dict[str, Any]:
     from yolo_dyn.integration.api import dataset
 
     integrate()
-    try:
-        description = dataset(data)
-    except YoloDynError:
-        raise
-    except Exception as error:  # Ultralytics raises many kinds about a data YAML
-        raise YoloDynError(f"data={data}: {error}") from error
+    description = dataset(data)
     if reason := lacks(description.get("channels", 3), Positive):
         raise YoloDynError(f"{data}: channels must be {reason}, got {description['channels']!r}")
     return description

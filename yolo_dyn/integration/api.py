@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from yolo_dyn.errors import MissingFileError, YoloDynError
+from yolo_dyn.errors import MissingFileError, YoloDynError, first_line
 from yolo_dyn.integration import integrate
 from yolo_dyn.output import files
 
@@ -51,8 +51,7 @@ def load_model(model: str, nc: int = 0) -> nn.Module:
         except (YoloDynError, FileNotFoundError):
             raise
         except Exception as error:  # of a first forward, which tells the strides
-            reason = str(error).strip().partition("\n")[0]
-            raise YoloDynError(f"{model} cannot be built: {type(error).__name__}: {reason}") from error
+            raise YoloDynError(f"{model} cannot be built: {type(error).__name__}: {first_line(error)}") from error
     if Path(model).suffix != ".pt":
         raise YoloDynError(f"model must be a .yaml or a .pt file, got {model!r}")
     if nc:
@@ -75,11 +74,20 @@ def check_trainable(model: str) -> None:
 
 
 def dataset(data: str, download: bool = True) -> dict[str, Any]:
-    """Read a data YAML, by bare name or path; draws or downloads the data set if it is missing and may be."""
+    """Read a data YAML, by bare name or path; draws or downloads the data set if it is missing and may be.
+
+    Raises:
+        YoloDynError: if Ultralytics cannot take it.
+    """
     from ultralytics.data.utils import check_det_dataset
 
     integrate()
-    return check_det_dataset(data, autodownload=download)
+    try:
+        return check_det_dataset(data, autodownload=download)
+    except YoloDynError:
+        raise
+    except Exception as error:  # of many kinds
+        raise YoloDynError(f"data={data}: {' '.join(str(error).split())}") from error
 
 
 def train_args() -> Any:
@@ -105,7 +113,7 @@ def check_train_args(arguments: dict[str, Any]) -> None:
     except YoloDynError:
         raise
     except (SyntaxError, TypeError, ValueError) as error:
-        raise YoloDynError(f"arguments of yolo train: {str(error).strip().partition(chr(10))[0]}") from error
+        raise YoloDynError(f"arguments of yolo train: {first_line(error)}") from error
     finally:
         LOGGER.disabled = False
 

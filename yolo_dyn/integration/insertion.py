@@ -63,9 +63,7 @@ def insert_rows(
         YoloDynError: for an unknown layer or argument, or a YAML without such a head.
     """
     arguments = arguments or {}
-    if declares_channels(registry.require(layer)):
-        accepted = ", ".join([*registry.names("convolution"), *registry.names("module")])
-        raise YoloDynError(f"layer={layer} is a part of other networks and keeps no channels (accepted: {accepted})")
+    registry.require(layer, "convolution", "module")
     check_parts(model, name)
     rows = [*model["backbone"], *model["head"]]
     heads = detection_heads()

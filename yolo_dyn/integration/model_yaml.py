@@ -1,12 +1,13 @@
 """A model YAML as a whole: what it must have before its rows are read."""
 
 import numbers
-from typing import Any
+from typing import Annotated, Any
 
 from yolo_dyn import registry
 from yolo_dyn.errors import YoloDynError, nearest
+from yolo_dyn.output.arguments import Range, lacks
 
-MOST_REPEATS = 1000  # more would build for hours
+Repeats = Annotated[int, Range(1, 1000, what="an integer ")]  # more would build for hours
 
 
 def check_parts(d: dict[str, Any], file: str) -> None:
@@ -33,16 +34,12 @@ def _check_place(raw: list[Any], index: int, place: str) -> None:
     """Check what a row reads, and how often it stands there."""
     read, repeats, _, arguments = raw
     sources = read if isinstance(read, list) else [read]
-    if not sources or not all(_is_integer(f) and -max(index, 1) <= f < index for f in sources):
+    if not sources or not all(not lacks(f, int) and -max(index, 1) <= f < index for f in sources):
         raise YoloDynError(f"{place}: from {read!r} names no earlier row")
-    if not _is_integer(repeats) or not 1 <= repeats <= MOST_REPEATS:
-        raise YoloDynError(f"{place}: repeats must be an integer from 1 to {MOST_REPEATS}, got {repeats!r}")
+    if reason := lacks(repeats, Repeats):
+        raise YoloDynError(f"{place}: repeats must be {reason}, got {repeats!r}")
     if not isinstance(arguments, list):
         raise YoloDynError(f"{place}: arguments must be a list [c2, ...], got {arguments!r}")
-
-
-def _is_integer(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def checked_defaults(d: dict[str, Any], file: str) -> dict[str, dict[str, Any]]:

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from yolo_dyn import registry
-from yolo_dyn.errors import YoloDynError, nearest
+from yolo_dyn.errors import YoloDynError, first_line, nearest
 from yolo_dyn.integration.model_yaml import check_parts, checked_defaults
 from yolo_dyn.integration.rows import Channels, Row, StockRow
 from yolo_dyn.integration.versions import require_validated
@@ -42,9 +42,8 @@ def parse_model(stock: Callable) -> Callable:
         except YoloDynError:
             raise
         except Exception as error:  # as many kinds as there are modules
-            reason = str(error).strip().partition("\n")[0]
             place = f"{file}{_failing_row(stock, hosted, ch)}"
-            raise YoloDynError(f"{place} cannot be built: {type(error).__name__}: {reason}") from error
+            raise YoloDynError(f"{place} cannot be built: {type(error).__name__}: {first_line(error)}") from error
         finally:
             Conv.default_act = activation  # the stock parser leaves that of a YAML it fails at
 

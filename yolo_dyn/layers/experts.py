@@ -7,7 +7,6 @@ from torch.nn.modules.utils import _pair
 from yolo_dyn.layers.functional import (
     FORMS,
     Size,
-    check_experts,
     check_geometry,
     conv_per_sample,
     expert_responses,
@@ -20,6 +19,14 @@ from yolo_dyn.layers.functional import (
     mix_responses,
 )
 from yolo_dyn.layers.graph import scaled
+
+MOST_EXPERTS = 1024  # a bank of more would only fill up the memory
+
+
+def check_experts(num_experts: int) -> None:
+    """Raise ValueError for a number of expert kernels that no layer can have."""
+    if not 1 <= num_experts <= MOST_EXPERTS:
+        raise ValueError(f"num_experts must be at least 1 and at most {MOST_EXPERTS}, got {num_experts}")
 
 
 class Experts(nn.Module):

@@ -13,17 +13,10 @@ from torch.nn.modules.utils import _pair
 
 from yolo_dyn.layers.graph import becomes_a_graph
 
-MOST_EXPERTS = 1024  # a bank of more would only fill up the memory
 FORMS = ("kernel", "response", "unfold")
 PER_SAMPLE_FORMS = ("kernel", "unfold")  # of a kernel that is there already
 Size = int | tuple[int, int]
 SILU_GAIN = 1.68  # 1 / rms(SiLU(z)), z ~ N(0, 1): keeps the scale through a convolution between two SiLUs
-
-
-def check_experts(num_experts: int) -> None:
-    """Raise ValueError for a number of expert kernels that no layer can have."""
-    if not 1 <= num_experts <= MOST_EXPERTS:
-        raise ValueError(f"num_experts must be at least 1 and at most {MOST_EXPERTS}, got {num_experts}")
 
 
 def check_geometry(kernel_size: Size, stride: Size, padding: Size, dilation: Size) -> None:

@@ -22,9 +22,9 @@ from torch import Tensor, nn
 
 from yolo_dyn.layers.attention import KernelAttention
 from yolo_dyn.layers.blocks import ConvNorm
+from yolo_dyn.layers.experts import check_experts
 from yolo_dyn.layers.functional import (
     PER_SAMPLE_FORMS,
-    check_experts,
     conv_per_sample,
     fold_batchnorm,
     guided,

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from yolo_dyn.layers.attention import Trunk, check_anneal, trunk_width
-from yolo_dyn.layers.experts import ExpertConv, Experts
-from yolo_dyn.layers.functional import Size, check_experts
+from yolo_dyn.layers.experts import ExpertConv, Experts, check_experts
+from yolo_dyn.layers.functional import Size
 
 ANNEAL = {"start": 30.0, "step": 2.9}  # to 1 over 10 epochs
 ACTIVATIONS = {"sigmoid": torch.sigmoid, "softmax": lambda z: torch.softmax(z, 1)}

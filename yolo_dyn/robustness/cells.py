@@ -177,7 +177,7 @@ def of_other_models(folder: Path, cells: list[Cell]) -> list[Cell]:
     labels = {cell.label for cell in cells}
     asked = {cell.condition: _apart_from_model(cell.identity) for cell in cells}
     found: dict[tuple[str, str], dict[Condition, Cell]] = {}
-    for path in sorted(folder.glob("*.json"), key=_time):
+    for path in sorted(folder.glob("*.json"), key=_modified):
         record = _read(path)
         if record is None or record.model in labels:
             continue
@@ -192,7 +192,7 @@ def _apart_from_model(identity: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in identity.items() if key not in ("weights", "runtime")}
 
 
-def _time(path: Path) -> float:
+def _modified(path: Path) -> float:
     with contextlib.suppress(OSError):  # another process set it aside
         return path.stat().st_mtime
     return 0.0

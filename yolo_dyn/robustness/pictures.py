@@ -51,14 +51,20 @@ def judge(found: np.ndarray, objects: list[dict[str, Any]]) -> Judged:
     return Judged(found, hit, ignored, [o for o, t, c in zip(objects, taken, crowd, strict=True) if not t and not c])
 
 
-def judge_all(sweep: Sweep, cell: Cell, conf: float) -> list[Judged]:
-    """Each image of a cell, with the detections that score at least `conf`."""
-    found = store.load_arrays(sweep.folder / "cells", cell)["detections"]
-    found = found[found[:, 5] >= conf]
+Found = dict[tuple[str, Condition], list[Judged]]  # model and condition -> images
+
+
+def judged(sweep: Sweep, cells: list[Cell], conf: float) -> Found:
+    """Each image of some cells, with the detections that score at least `conf`."""
     objects: list[list[dict[str, Any]]] = [[] for _ in sweep.images.files]
     for annotation in sweep.images.coco["annotations"]:
         objects[annotation["image_id"]].append(annotation)
-    return [judge(found[found[:, 0] == i], objects[i]) for i in range(len(objects))]
+    judged: Found = {}
+    for cell in cells:
+        found = store.load_arrays(sweep.folder / "cells", cell)["detections"]
+        found = found[found[:, 5] >= conf]
+        judged[cell.label, cell.condition] = [judge(found[found[:, 0] == i], o) for i, o in enumerate(objects)]
+    return judged
 
 
 @verbatim
@@ -81,14 +87,6 @@ def grid(sweep: Sweep, path: Path, count: int = 3, conf: float = 0.25, columns: 
     chosen = most_different(found, count)
     _draw_grid(sweep, path, chosen, found)
     return [sweep.images.files[i].name for i in chosen]
-
-
-Found = dict[tuple[str, Condition], list[Judged]]  # model and condition -> images
-
-
-def judged(sweep: Sweep, cells: list[Cell], conf: float) -> Found:
-    """Each image of some cells, with the detections that score at least `conf`."""
-    return {(cell.label, cell.condition): judge_all(sweep, cell, conf) for cell in cells}
 
 
 def spread(conditions: list[Any], count: int) -> list[Any]:

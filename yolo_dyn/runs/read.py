@@ -155,7 +155,3 @@ def _listed_images(data: str) -> int:
         return len(image_files(dataset(data, download=False)["train"]))
     except MissingFileError as error:
         raise YoloDynError(f"{data!r} does not exist") from error
-    except YoloDynError:
-        raise
-    except (OSError, SyntaxError, TypeError, ValueError) as error:  # what Ultralytics raises about a data YAML
-        raise YoloDynError(f"data={data}: {' '.join(str(error).split())}") from error
