@@ -1,13 +1,54 @@
 """What several test files use and is no fixture: paths, names, and layers whose statistics are as after a training."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+import ultralytics
 from torch import nn
+from ultralytics import YOLO
+from ultralytics.utils.checks import parse_version
 
 from yolo_dyn import layers, registry
 from yolo_dyn.layers.experts import Experts
+
+
+def older(version: str) -> bool:
+    """Whether Ultralytics is older than that."""
+    return parse_version(ultralytics.__version__) < parse_version(version)
+
+
+def since(version: str, what: str) -> pytest.MarkDecorator:
+    """Skip a test of what Ultralytics itself has since a version."""
+    return pytest.mark.skipif(older(version), reason=f"Ultralytics itself has no {what} before {version}")
+
+
+@contextlib.contextmanager
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    """Make tensors of another kind where nothing else is said."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def skip_without_its_rows(name: str) -> None:
+    """Skip a test of a bundled model whose stock counterpart this Ultralytics does not bring."""
+    stock = name[:6]
+    first = {"yolo12": "8.3.78", "yolo26": "8.4.0"}.get(stock, "")
+    if first and older(first):
+        pytest.skip(f"Ultralytics itself has no {stock} before {first}")
+
+
+def save(model: YOLO, file: Path | str) -> None:
+    """Save a model that was built from a YAML, which before 8.3.1xx only a trained one could be."""
+    model.ckpt = model.ckpt or {}
+    model.save(file)
+
 
 ROOT = Path(__file__).resolve().parent.parent
 DETECTORS = sorted(p.name for p in (ROOT / "models_yaml").glob("*.yaml") if not p.stem.endswith("-cls"))

@@ -15,13 +15,13 @@ BUILD = "from ultralytics import YOLO; print(type(YOLO('yolov8n-sgdm.yaml').mode
 STOCK_MODELS = """
 import copy, hashlib, json, logging, sys
 from pathlib import Path
-import torch, ultralytics
+import torch, ultralytics, yaml
 from ultralytics.nn import tasks
 from ultralytics.utils import LOGGER
 LOGGER.setLevel(logging.ERROR)
 built = {}
 for file in sorted((Path(ultralytics.__file__).parent / "cfg" / "models").rglob("*.yaml")):
-    d = ultralytics.utils.YAML.load(file)
+    d = yaml.safe_load(file.read_text())
     for row in d["backbone"]:
         if row[2] == "TorchVision":
             row[3][2] = None  # its pretrained weights would have to be downloaded

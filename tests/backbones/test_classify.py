@@ -7,7 +7,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from helpers import CLASSIFIERS, ROOT, randomise_around
+from helpers import CLASSIFIERS, ROOT, randomise_around, save
 from torch import nn
 from ultralytics import YOLO
 
@@ -65,7 +65,7 @@ def test_a_classifier_trains_resumes_fuses_validates_and_exports(name, colours, 
 @pytest.mark.parametrize("name", ["dmf-xxs-cls.yaml", "resnet18-odconv-cls.yaml"])
 def test_heat_of_a_classifier(name, colours, tmp_path):
     file = tmp_path / "model.pt"
-    YOLO(ROOT / "models_yaml" / name).save(file)
+    save(YOLO(ROOT / "models_yaml" / name), file)
     picture = tmp_path / "out" / "heat" / "cam.png"
     line = cam([str(file)], str(colours / "val" / "red"), count=1, imgsz=64, name="heat", project=str(tmp_path / "out"))
     assert "0.png" in line

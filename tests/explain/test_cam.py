@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from helpers import save, skip_without_its_rows
 from torch import nn
 from ultralytics import YOLO
 
@@ -303,6 +304,7 @@ def test_noise_comes_before_the_letterbox(tmp_path):
     "yaml", ["yolo26n-sgdm.yaml", "yolo11n-sgdm.yaml", "yolov8n-sgdm-a2d2cplus.yaml", "yolov5n-rfaconv.yaml"]
 )
 def test_gradients_flow_through_our_layers_and_leave_nothing_behind(yaml, random_network):
+    skip_without_its_rows(yaml)
     network, pixels = random_network(yaml), drawing()
     plain = network.net(pixels)[0]
     for layer in (None, [4], [6, 4]):  # from row 4 to the scores they pass through our layers
@@ -337,6 +339,7 @@ def test_nothing_found_is_no_heat_and_a_certain_score_breaks_nothing(tmp_path):
 
 @pytest.mark.parametrize("by_itself", [False, True], ids=["suppressed", "end-to-end"])
 def test_a_target_picks_the_detections_of_a_class(by_itself, random_network):
+    skip_without_its_rows("yolo26n.yaml")
     network, pixels = random_network("yolo26n.yaml"), drawing()
     network.rows[-1].end2end = by_itself
     for name, number in (("a", 0), ("b", 1)):
@@ -362,7 +365,7 @@ def drawn(monkeypatch) -> list:
 @pytest.fixture(scope="module")
 def classifier(tmp_path_factory) -> str:
     file = tmp_path_factory.mktemp("classifier") / "sorts.pt"
-    YOLO("yolov8n-cls.yaml").save(file)
+    save(YOLO("yolov8n-cls.yaml"), file)
     return str(file)
 
 
@@ -459,7 +462,7 @@ def test_bad_input(changes, message, detectors, tmp_path, monkeypatch):
     (tmp_path / "broken.pt").write_bytes(b"nothing")
     shutil.copy(detectors / "a.pt", tmp_path)
     if changes.get("model") == ["segments.pt"]:
-        YOLO("yolov8n-seg.yaml").save("segments.pt")
+        save(YOLO("yolov8n-seg.yaml"), "segments.pt")
     arguments = {"model": ["a.pt"], "source": str(detectors / "images" / "val"), "imgsz": 192, "device": "cpu"}
     with pytest.raises(YoloDynError, match=message):
         cam(**{**arguments, **changes})

@@ -9,10 +9,10 @@ import cv2
 import numpy as np
 import openvino
 import pytest
+from helpers import save
 from PIL import Image
 from ultralytics import YOLO
 from ultralytics.data import YOLODataset
-from ultralytics.utils import nms
 
 from yolo_dyn import YoloDynError
 from yolo_dyn.data.images import evaluation_set, letterbox, read_image
@@ -135,7 +135,7 @@ def test_unusual_images_score_as_in_the_stock_validator(kind, detectors, tmp_pat
 def test_a_slow_machine_loses_no_detections(images, detectors, noisy, monkeypatch):
     """The stock non-maximum suppression stops after two seconds and some, and leaves the other images empty."""
     passed = itertools.count(step=10)
-    monkeypatch.setattr(nms.time, "time", lambda: next(passed))
+    monkeypatch.setattr("time.time", lambda: next(passed))
     found = detect(str(detectors / "a.pt"), images, NOISY, SETTINGS)
     assert (found.found == noisy.found).all()
     assert next(passed) > 0
@@ -245,11 +245,11 @@ def test_exported_onnx(images, detectors, tmp_path):
 def test_models_that_do_not_fit(images, detectors, tmp_path):
     broken = tmp_path / "broken.pt"
     broken.write_bytes(b"no checkpoint")
-    YOLO("yolov8n-seg.yaml").save(tmp_path / "seg.pt")
-    YOLO("yolov8n.yaml").save(tmp_path / "coco.pt")
+    save(YOLO("yolov8n-seg.yaml"), tmp_path / "seg.pt")
+    save(YOLO("yolov8n.yaml"), tmp_path / "coco.pt")
     renamed = YOLO(detectors / "a.pt")
     renamed.model.names = {0: "zebra", **{i: n for i, n in images.names.items() if i}}
-    renamed.save(tmp_path / "renamed.pt")
+    save(renamed, tmp_path / "renamed.pt")
     for name, message in (
         ("nowhere.pt", "nowhere.pt' does not exist"),
         ("broken.pt", "broken.pt' cannot be loaded"),

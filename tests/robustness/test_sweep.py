@@ -21,6 +21,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from helpers import save
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from ultralytics import YOLO
@@ -562,7 +563,7 @@ def test_no_detections_at_all(folder, log):
     for scores in model.model.model[-1].cv3:
         scores[-1].weight.data.zero_()
         scores[-1].bias.data.fill_(-20)
-    model.save("silent.pt")
+    save(model, "silent.pt")
     found = run(folder, model=["silent.pt", "a.pt"])
     assert [record.scores["AP"] for record in found.records if record.model == "silent"] == [0, 0]
     assert "silent, clean: no detections at all, so every score is 0" in "\n".join(log)

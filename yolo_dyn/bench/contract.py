@@ -2,6 +2,7 @@
 
 import copy
 import importlib.util
+import inspect
 import io
 import pickle
 import tempfile
@@ -150,6 +151,15 @@ def _exports(subject: Subject) -> None:
     _close(_first(torch.export.export(layer, (x,)).module()(x)), expected, 1e-5)
 
 
+def traced_onnx(layer: nn.Module, x: Any, **options: Any) -> bytes:
+    """The ONNX graph that torch's exporter by tracing writes, of any torch: which exporter is asked for since 2.5."""
+    if "dynamo" in inspect.signature(torch.onnx.export).parameters:
+        options["dynamo"] = False
+    file: Any = io.BytesIO()
+    torch.onnx.export(layer, (x,), file, **options)
+    return file.getvalue()
+
+
 def _onnx(subject: Subject) -> None:
     missing = [package for package in ("onnx", "onnxruntime") if not importlib.util.find_spec(package)]
     if missing:
@@ -158,13 +168,10 @@ def _onnx(subject: Subject) -> None:
 
     layer, x = subject.trained().float(), subject.inputs(1, dtype=torch.float32)
     free_batch(layer)
-    file: Any = io.BytesIO()
     parts = x if isinstance(x, list) else [x]
     names = [f"x{i}" for i in range(len(parts))]
-    torch.onnx.export(
-        layer, (x,), file, input_names=names, dynamic_axes={name: {0: "batch"} for name in names}, dynamo=False
-    )
-    session = onnxruntime.InferenceSession(file.getvalue(), providers=["CPUExecutionProvider"])
+    graph = traced_onnx(layer, x, input_names=names, dynamic_axes={name: {0: "batch"} for name in names})
+    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
     for batch in (1, 3):
         x = subject.inputs(batch, dtype=torch.float32)
         values = dict(zip(names, x if isinstance(x, list) else [x], strict=True))

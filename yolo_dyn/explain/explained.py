@@ -6,10 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import nn
-from ultralytics.utils import nms
 
 from yolo_dyn.errors import YoloDynError, nearest
-from yolo_dyn.integration import image_channels
+from yolo_dyn.integration import compat, image_channels
 from yolo_dyn.integration.api import detection_heads, load_model
 from yolo_dyn.robustness.evaluate import Settings
 
@@ -147,17 +146,19 @@ class DetectionScore(Score):
 
     def _after_nms(self, predicted: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Detections after non-maximum suppression, from ``[1, 4 + classes, n]``, and their scores."""
-        rows, indices = nms.non_max_suppression(
-            predicted.detach(),
+        count, classes = predicted.shape[2], predicted.shape[1] - 4
+        numbers = torch.arange(count, device=predicted.device, dtype=predicted.dtype)[None, None]
+        (rows,) = compat.non_max_suppression(
+            torch.cat([predicted.detach(), numbers], 1),  # what follows the classes stays with its box
             self.selection.conf,
             Settings.iou,
             classes=None if self.class_id is None else [self.class_id],
             multi_label=True,
             max_det=self.selection.max_det,
+            nc=classes,
             max_time_img=math.inf,
-            return_idxs=True,
         )
-        return rows[0], predicted[0, 4 + rows[0][:, 5].long(), indices[0].long().view(-1)]
+        return rows[:, :6], predicted[0, 4 + rows[:, 5].long(), rows[:, 6].long()]
 
 
 def score_of(network: Network, selection: Selection) -> Score:

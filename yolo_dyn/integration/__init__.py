@@ -12,44 +12,80 @@ to corrupt images before they are resized.
 
 import functools
 import importlib
+import inspect
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from yolo_dyn import registry
-from yolo_dyn.integration import annealing, checkpoints, counting, exporting, parser, recipes
+from yolo_dyn.errors import own_error
+from yolo_dyn.integration import annealing, checkpoints, counting, exporting, parser, probes, recipes
 from yolo_dyn.integration.counting import image_channels
-from yolo_dyn.integration.versions import VALIDATED, excepthook, is_validated
 
-__all__ = ["VALIDATED", "accept_arguments", "image_channels", "integrate"]
+__all__ = ["accept_arguments", "image_channels", "integrate"]
+
+# What is wrapped: where it is, how many arguments it is called with, and by what.
+WRAPPED: tuple[tuple[str, int, Callable[[Callable], Callable]], ...] = (
+    ("ultralytics.nn.tasks:parse_model", 3, parser.parse_model),
+    ("ultralytics.nn.tasks:yaml_model_load", 1, checkpoints.yaml_model_load),
+    ("ultralytics.nn.tasks:torch_safe_load", 1, checkpoints.torch_safe_load),
+    ("ultralytics.nn.tasks:BaseModel.load", 2, checkpoints.load),
+    ("ultralytics.nn.tasks:BaseModel.fuse", 1, counting.fuse),
+    ("ultralytics.utils.torch_utils:get_flops", 2, counting.get_flops),
+    ("ultralytics.utils.checks:check_file", 1, checkpoints.check_file),
+)
+OF_ARGUMENTS = ("ultralytics.cfg:check_dict_alignment", 2, recipes.check_dict_alignment)
+CALLBACKS = (
+    recipes.on_pretrain_routine_start,
+    annealing.on_train_epoch_start,
+    recipes.on_train_epoch_start,
+    exporting.on_export_start,
+)
 
 
 def integrate() -> None:
-    """Teach the imported Ultralytics the registered layers. Calling it again changes nothing."""
-    import ultralytics.nn.tasks as tasks
-    from ultralytics.utils import checks, torch_utils
+    """Teach the imported Ultralytics the registered layers. Calling it again changes nothing.
 
-    _replace(tasks, "parse_model", parser.parse_model)
-    _replace(checks, "check_file", checkpoints.check_file)
-    _replace(tasks, "yaml_model_load", checkpoints.yaml_model_load)
+    What cannot be wrapped is noted, and our layers are refused when they are asked for: nothing is raised here.
+    """
+    for place, arguments, wrap in WRAPPED:
+        _wrap(place, arguments, wrap)
     accept_arguments()
-    _add_layers()
-    if is_validated():
-        _replace(tasks, "torch_safe_load", checkpoints.torch_safe_load)
-        _replace(torch_utils, "get_flops", counting.get_flops)
-        _replace(tasks.BaseModel, "load", checkpoints.load)
-        _replace(tasks.BaseModel, "fuse", counting.fuse)
+    try:
         _add_callbacks()
+    except Exception as error:
+        probes.cannot_wrap("ultralytics.utils.callbacks.base:default_callbacks", error)
+    if probes.complete():  # without our parser, the stock one would build them of arguments that are not theirs
+        _add_layers()
 
 
 def accept_arguments() -> None:
     """Let the imported Ultralytics take our training arguments, which the stock command checks before all else."""
-    cfg = importlib.import_module("ultralytics.cfg")  # just executed, it is no attribute of its package yet
-    if is_validated():
-        _replace(cfg, "check_dict_alignment", recipes.check_dict_alignment)
+    _wrap(*OF_ARGUMENTS)
     if Path(sys.argv[0]).stem in ("yolo", "ultralytics"):
         sys.excepthook = excepthook
+
+
+def excepthook(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+    """In the stock command, show our errors as one line, without a traceback."""
+    ours = own_error(error)
+    if ours is not None:
+        print(f"yolo-dyn: error: {ours}", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, trace)
+
+
+def _wrap(place: str, arguments: int, wrap: Callable[[Callable], Callable]) -> None:
+    """Wrap the function of a place, ``module:function`` or ``module:Class.function``; note it if it cannot be."""
+    file, _, name = place.partition(":")
+    *of, name = name.split(".")
+    try:
+        owner = functools.reduce(getattr, of, importlib.import_module(file))
+        inspect.signature(getattr(owner, name)).bind(*range(arguments))
+        _replace(owner, name, wrap)
+    except Exception as error:
+        probes.cannot_wrap(place, error)
 
 
 def _replace(owner: Any, name: str, wrap: Callable[[Callable], Callable]) -> None:
@@ -80,6 +116,6 @@ def _add_callbacks() -> None:
     """Trainers and exporters start with a copy of these: from the command, Python, or processes of several GPUs."""
     from ultralytics.utils.callbacks.base import default_callbacks
 
-    for callback in (annealing.on_train_epoch_start, recipes.on_train_epoch_start, exporting.on_export_start):
+    for callback in CALLBACKS:
         if callback not in default_callbacks[callback.__name__]:
             default_callbacks[callback.__name__].append(callback)

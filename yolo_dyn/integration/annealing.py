@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from yolo_dyn.integration import compat
 from yolo_dyn.layers.protocol import Annealed
 
 Schedule = dict[str, float]  # {start, step}, see `layers.attention.check_anneal`
@@ -43,9 +44,8 @@ def copy_temperatures(source: nn.Module, target: nn.Module) -> None:
 def on_train_epoch_start(trainer: Any) -> None:
     """Callback of Ultralytics' trainer; a resumed run goes on where its epoch is."""
     from ultralytics.utils import LOGGER
-    from ultralytics.utils.torch_utils import unwrap_model
 
-    shown = set_temperatures(unwrap_model(trainer.model), trainer.epoch)
+    shown = set_temperatures(compat.unwrap_model(trainer.model), trainer.epoch)
     if trainer.ema:
         set_temperatures(trainer.ema.ema, trainer.epoch)
     if shown and (trainer.epoch == trainer.start_epoch or any(t > 1 for t in shown.values())):

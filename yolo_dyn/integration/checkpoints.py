@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 from torch import nn
+from yaml import YAMLError
 
 from yolo_dyn import layers, registry
-from yolo_dyn.errors import MissingFileError, YoloDynError, nearest
-from yolo_dyn.integration import annealing
-from yolo_dyn.integration.model_yaml import check_parts
-from yolo_dyn.integration.versions import require_validated
+from yolo_dyn.errors import MissingFileError, YoloDynError, first_line, nearest
+from yolo_dyn.integration import annealing, probes
+from yolo_dyn.integration.model_yaml import asks_for_ours, check_parts
 from yolo_dyn.layers.protocol import RemembersOptions
 from yolo_dyn.output import files
 
@@ -51,8 +51,13 @@ def yaml_model_load(stock: Callable) -> Callable:
             d = stock(path)
         except YoloDynError:
             raise
-        except ValueError as error:  # of a file that is no YAML, or no mapping
-            raise YoloDynError(str(error).partition("\n")[0]) from error
+        except (ValueError, TypeError, YAMLError) as error:  # of a file that is no YAML, or no mapping
+            told = first_line(error) if isinstance(error, ValueError) else f"{path} is not a valid YAML mapping"
+            raise YoloDynError(told) from error
+        if asks_for_ours(d):
+            probes.require()
+        elif probes.is_untested():
+            return d
         check_parts(d, str(path))
         options, found = files.variant(Path(path).name)[1], files.find_yaml(path)
         if options and found and found.name != Path(path).name:
@@ -76,6 +81,8 @@ def torch_safe_load(stock: Callable) -> Callable:
         found = stock(*args, **kwargs)
         checkpoint = found[0] if isinstance(found, tuple) else found
         for key in ("model", "ema") if isinstance(checkpoint, dict) else ():
+            if isinstance(checkpoint.get(key), nn.Module) and registry.in_model(checkpoint[key]):
+                probes.require()
             if isinstance(getattr(checkpoint.get(key), "yaml", None), dict):
                 name_earlier_defaults(checkpoint[key])
         return found
@@ -113,9 +120,9 @@ def load(stock: Callable) -> Callable:
     """Wrap the stock transfer of weights: rows are matched though rows were inserted before them."""
 
     def load(self: nn.Module, weights: Any, *args: Any, **kwargs: Any) -> Any:
-        source = (weights.get("ema") or weights["model"]) if isinstance(weights, dict) else weights
-        if registry.in_model(self) or registry.in_model(source):
-            require_validated()
+        source = (weights.get("ema") or weights.get("model")) if isinstance(weights, dict) else weights
+        if isinstance(source, nn.Module) and (registry.in_model(self) or registry.in_model(source)):
+            probes.require()
             weights = _aligned(source, self)
             annealing.copy_temperatures(weights, self)
         return stock(self, weights, *args, **kwargs)

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from yolo_dyn import registry
+from yolo_dyn.integration import compat, probes
 from yolo_dyn.layers.protocol import Fusible, folds_norm
 
 
@@ -16,6 +17,8 @@ def fuse(stock: Callable) -> Callable:
     from ultralytics.nn.modules import Conv
 
     def fuse(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        if registry.in_model(self):
+            probes.require()
         for block in [module for module in self.modules() if isinstance(module, Conv) and hasattr(module, "bn")]:
             if registry.kind_of(type(block.conv)) != "convolution":
                 continue
@@ -36,12 +39,10 @@ def fuse(stock: Callable) -> Callable:
 def get_flops(stock: Callable) -> Callable:
     """Wrap the stock count of multiply-adds: functional convolutions are seen."""
 
-    def get_flops(model: nn.Module, imgsz: int | list[int] = 640) -> float:
+    def get_flops(model: nn.Module, imgsz: int | list[int] = 640, *args: Any, **kwargs: Any) -> float:
         if not registry.in_model(model):
-            return stock(model, imgsz)
-        from ultralytics.utils.torch_utils import unwrap_model
-
-        model = unwrap_model(model)
+            return stock(model, imgsz, *args, **kwargs)
+        model = compat.unwrap_model(model)
         size = imgsz if isinstance(imgsz, (list, tuple)) else (imgsz, imgsz)
         p = next(model.parameters())
         image = torch.empty((1, image_channels(model), *size), device=p.device, dtype=p.dtype)

@@ -1,7 +1,7 @@
 """What the stock export does for models with our layers: a form of the mixture that the target takes, and a whole file.
 
-`on_export_start` is called by Ultralytics' exporter when it has copied and fused the model, before it writes anything.
-All that it changes belongs to that copy or to this one export.
+`prepare` is called when Ultralytics' exporter has copied and fused the model, before it writes anything. All that it
+changes belongs to that copy or to this one export.
 """
 
 import importlib.util
@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from yolo_dyn import registry
 from yolo_dyn.errors import YoloDynError
+from yolo_dyn.integration import compat
 from yolo_dyn.layers.protocol import HasForm, RefusesExport
 
 # Formats whose convolutions take a kernel that is computed in the graph: all but TensorRT (engine) are measured, whose
@@ -31,6 +32,11 @@ PACKAGES = {"onnx": ("onnx", "onnxslim", "onnxruntime"), "openvino": ("openvino"
 
 
 def on_export_start(exporter: Any) -> None:
+    """Prepare the export when the exporter has copied and fused its model."""
+    compat.before_writing(exporter, prepare)
+
+
+def prepare(exporter: Any) -> None:
     """Prepare the export of a model that has our layers; others are left alone.
 
     Raises:
@@ -96,25 +102,25 @@ def free_batch(model: nn.Module) -> None:
             module.form = "unfold"
 
 
-def _whole(exporter: Any, stock: Callable[..., str | Path]) -> Callable[..., str]:
+def _whole(exporter: Any, stock: Callable[..., Any]) -> Callable[..., Any]:
     """Export into a folder of its own, then put what came out in its place: never half a file, whatever happens."""
 
-    def export(*args: Any, **kwargs: Any) -> str:
+    def export(*args: Any, **kwargs: Any) -> Any:
         file = exporter.file
         with tempfile.TemporaryDirectory(dir=file.absolute().parent, prefix=f".{file.stem}-export-") as folder:
             exporter.file = Path(folder) / file.name
             try:
                 with _named(exporter.file, file), _without_tracer_warnings():
-                    written = Path(stock(*args, **kwargs))
+                    result = stock(*args, **kwargs)
             finally:
                 exporter.file = file
-            if not written.is_relative_to(folder):
-                return str(written)
-            target = file.parent / written.name
-            if target.is_dir():
+            written = compat.written(result)
+            target = file.parent / written.name if written.is_relative_to(folder) else written
+            if target != written and target.is_dir():
                 target.rename(Path(folder) / f"old-{written.name}")
-            shutil.move(written, target)
-        return str(target)
+            if target != written:
+                shutil.move(written, target)
+        return (str(target), *result[1:]) if isinstance(result, tuple) else str(target)
 
     return export
 

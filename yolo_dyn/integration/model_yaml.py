@@ -10,6 +10,17 @@ from yolo_dyn.output.arguments import Range, lacks
 Repeats = Annotated[int, Range(1, 1000, what="an integer ")]  # more would build for hours
 
 
+def asks_for_ours(d: Any) -> bool:
+    """Whether a row of a model YAML, whatever else it may be, names a registered layer or a dynamic convolution."""
+    parts = [d.get(part) for part in ("backbone", "head")] if isinstance(d, dict) else []
+    for raw in (row for part in parts if isinstance(part, list) for row in part if isinstance(row, list)):
+        names = [word for word in raw if isinstance(word, str)]
+        options = raw[-1][-1] if raw and isinstance(raw[-1], list) and raw[-1] else None
+        if set(names) & set(registry.names()) or (isinstance(options, dict) and "dynamic" in options):
+            return True
+    return False
+
+
 def check_parts(d: dict[str, Any], file: str) -> None:
     """Check that a model YAML has the parts and rows of one, which the stock parser takes for granted.
 

@@ -18,9 +18,9 @@ from torch import nn
 
 from yolo_dyn import registry
 from yolo_dyn.errors import YoloDynError, first_line, nearest
-from yolo_dyn.integration.model_yaml import check_parts, checked_defaults
+from yolo_dyn.integration import compat, probes
+from yolo_dyn.integration.model_yaml import asks_for_ours, check_parts, checked_defaults
 from yolo_dyn.integration.rows import Channels, Row, StockRow
-from yolo_dyn.integration.versions import require_validated
 from yolo_dyn.layers.protocol import HasNote
 
 
@@ -28,7 +28,9 @@ def parse_model(stock: Callable) -> Callable:
     """Wrap the stock parser: it builds what it knows, we build the rest."""
     from ultralytics.nn.modules.conv import Conv
 
-    def parse_model(d: dict[str, Any], ch: int, verbose: bool = True) -> tuple[nn.Sequential, list[int]]:
+    def parse_model(d: dict[str, Any], ch: int, verbose: bool = True, *args: Any, **kwargs: Any) -> Any:
+        if not asks_for_ours(d) and probes.is_untested():
+            return stock(d, ch, verbose, *args, **kwargs)  # it may have forms of rows that are unknown here
         file = str(d.get("yaml_file") or "model dict")
         check_parts(d, file)
         rows, converted = _registered_rows(d), _converted_rows(d)
@@ -37,7 +39,7 @@ def parse_model(stock: Callable) -> Callable:
         try:
             if not rows and not converted:
                 return stock(d, ch, verbose)
-            require_validated()
+            probes.require()
             return _build(stock, hosted, ch, verbose, rows, converted)
         except YoloDynError:
             raise
@@ -152,7 +154,7 @@ def _put_hosts(stock: Callable, hosted: dict[str, Any], ch: int, rows: list[Row]
         if row.declares_channels:
             inputs[row.index] = _input_channels(stock, hosted, ch, row, declared)
             c2 = declared[row.index] = row.out_channels(inputs[row.index])
-            host = [-1, 1, "Index", [c2 if isinstance(c2, int) else sum(c2), 0]]  # its channels are taken as they are
+            host = compat.host_of_channels(c2 if isinstance(c2, int) else sum(c2))
         else:
             host = [row.source, row.repeats, "Conv", [row.args[0]]]  # its channels are scaled by the width
         in_backbone = row.index < len(hosted["backbone"])

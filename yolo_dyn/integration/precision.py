@@ -15,9 +15,17 @@ def compute_in_float32(model: Any, folder: str | Path) -> None:
         model: Ultralytics' AutoBackend of any format.
         folder: what it was opened from; for OpenVINO the folder that ``yolo export`` wrote.
     """
-    backend: Any = getattr(model, "backend", None)
-    if not hasattr(backend, "ov_compiled_model") or backend.compile_model.keywords["device_name"] != "CPU":
+    backend: Any = getattr(model, "backend", model)
+    if not hasattr(backend, "ov_compiled_model"):
+        return
+    file = str(next(Path(folder).glob("*.xml")))
+    if not hasattr(backend, "compile_model"):  # before 8.4.130
+        if all("CPU" in device for device in backend.ov_compiled_model.get_property("EXECUTION_DEVICES")):
+            config = {"PERFORMANCE_HINT": backend.inference_mode, "INFERENCE_PRECISION_HINT": "f32"}
+            backend.ov_compiled_model = backend.ov.Core().compile_model(file, "CPU", config)
+        return
+    if backend.compile_model.keywords["device_name"] != "CPU":
         return
     config = {**backend.compile_model.keywords["config"], "INFERENCE_PRECISION_HINT": "f32"}
     backend.compile_model = functools.partial(backend.compile_model, config=config)
-    backend.ov_compiled_model = backend.compile_model(str(next(Path(folder).glob("*.xml"))))
+    backend.ov_compiled_model = backend.compile_model(file)

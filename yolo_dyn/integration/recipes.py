@@ -14,6 +14,7 @@ from typing import Any
 from torch.nn import functional as F
 
 from yolo_dyn.errors import YoloDynError
+from yolo_dyn.integration import compat
 from yolo_dyn.layers.drop_path import check_drop_path, spread_drop_path
 from yolo_dyn.layers.functional import PER_SAMPLE_FORMS
 
@@ -26,7 +27,8 @@ def check_dict_alignment(stock: Callable) -> Callable:
     def check_dict_alignment(base: dict[str, Any], custom: dict[str, Any], *args: Any, **kwargs: Any) -> None:
         if "lr0" in base:  # arguments of a mode, not Ultralytics' settings
             check_arguments(custom)
-            base = {**dict.fromkeys((*ARGUMENTS, "form")), **base}
+            compat.accept_augmentations(custom)
+            base = {**dict.fromkeys((*ARGUMENTS, "augmentations", "form")), **base}
         stock(base, custom, *args, **kwargs)
 
     return check_dict_alignment
@@ -84,6 +86,11 @@ def rescaled(stock: Callable, sizes: list[int], batch: dict[str, Any]) -> dict[s
 def averaged_to(stock: Callable[[float], float], decay: float, updates: float) -> float:
     """The stock decay of the average of the weights after so many updates, which rises to another limit."""
     return decay * stock(updates) / stock(math.inf)
+
+
+def on_pretrain_routine_start(trainer: Any) -> None:
+    """Callback of Ultralytics' trainer before it reads its data; arguments of a resumed run are not checked anew."""
+    compat.accept_augmentations()
 
 
 def on_train_epoch_start(trainer: Any) -> None:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.utils import _pair
 
-from yolo_dyn.layers.graph import becomes_a_graph
+from yolo_dyn.layers.graph import becomes_a_graph, exporting
 
 FORMS = ("kernel", "response", "unfold")
 PER_SAMPLE_FORMS = ("kernel", "unfold")  # of a kernel that is there already
@@ -97,7 +97,7 @@ def conv_per_sample(
         ``[B, C_out, H', W']``.
     """
     batch, c_out = weight.shape[:2]
-    if form == "unfold" or (torch.compiler.is_exporting() and isinstance(batch, torch.SymInt)):
+    if form == "unfold" or (exporting() and isinstance(batch, torch.SymInt)):
         return _conv_unfolded(x, weight, bias, stride, padding, dilation, groups)
     # plain numbers: an exporter must know a kernel's shape, and some backbones hide the batch size from it
     batch, c_out, *taps = map(int, weight.shape)

@@ -1,8 +1,14 @@
 """What is done otherwise when a graph is recorded for a file that other runtimes read."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+# torch 2.2 has no public word for either, and exporting looks like compiling before 2.7
+compiling: Callable[[], bool] = getattr(torch.compiler, "is_compiling", None) or torch._utils.is_compiling
+exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", None) or compiling
 
 
 def pooled(x: Tensor, size: int) -> Tensor:
@@ -24,12 +30,12 @@ def _windows(length: int, count: int) -> list[slice]:
 
 def becomes_a_graph() -> bool:
     """Whether what runs is recorded for a file that other runtimes read."""
-    return torch.jit.is_tracing() or torch.compiler.is_exporting()
+    return torch.jit.is_tracing() or exporting()
 
 
 def eager_inference() -> bool:
     """Whether the code runs as it stands, with no gradient recorded and no graph traced."""
-    return not (torch.is_grad_enabled() or torch.jit.is_tracing() or torch.compiler.is_compiling())
+    return not (torch.is_grad_enabled() or torch.jit.is_tracing() or compiling())
 
 
 def scaled(x: Tensor, factor: Tensor) -> Tensor:

@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch.utils.data import get_worker_info
-from ultralytics.data import YOLODataset, build_dataloader
+from ultralytics.data import YOLODataset
 from ultralytics.models.yolo.detect import DetectionValidator
-from ultralytics.utils import LOGGER, nms, ops
+from ultralytics.utils import LOGGER, ops
 
 from yolo_dyn.data.images import EvaluationSet, read_image, resized
+from yolo_dyn.integration import compat
 from yolo_dyn.integration.precision import compute_in_float32
 from yolo_dyn.output.files import OPENCV
 from yolo_dyn.robustness.corruptions import Corruption, Image, find
@@ -43,7 +44,7 @@ class Settings:
     def stock(self) -> dict[str, Any]:
         """As arguments of the stock validator."""
         shared = {key: value for key, value in asdict(self).items() if key not in ("half", "threads")}
-        return shared | ({"quantize": 16} if self.half else {})
+        return shared | (compat.half_precision() if self.half else {})
 
 
 @dataclass(frozen=True)
@@ -169,16 +170,16 @@ class CorruptedValidator(DetectionValidator):
     def get_dataloader(self, dataset_path: str, batch_size: int) -> Any:
         """The stock loader, with workers on a CPU too if they are asked for."""
         dataset = self.build_dataset(dataset_path, batch=batch_size)
-        return build_dataloader(dataset, batch_size, self._workers, shuffle=False, device=self.device)
+        return compat.build_dataloader(dataset, batch_size, self._workers, self.device)
 
     def init_metrics(self, model: torch.nn.Module) -> None:
         """The stock metrics; the first call that is given the opened model, before its first batch."""
         super().init_metrics(model)
         compute_in_float32(model, self.args.model)
 
-    def postprocess(self, preds: torch.Tensor) -> list[dict[str, torch.Tensor]]:
+    def postprocess(self, preds: torch.Tensor) -> Any:
         """The stock non-maximum suppression without its time limit, which on a busy machine drops whole images."""
-        rows = nms.non_max_suppression(
+        self._rows = compat.non_max_suppression(
             preds,
             self.args.conf,
             self.args.iou,
@@ -186,26 +187,26 @@ class CorruptedValidator(DetectionValidator):
             agnostic=self.args.agnostic_nms,
             max_det=self.args.max_det,
             max_time_img=math.inf,
-            end2end=self.end2end,
+            end2end=getattr(self, "end2end", False),
         )
-        return [{"bboxes": x[:, :4], "conf": x[:, 4], "cls": x[:, 5], "extra": x[:, 6:]} for x in rows]
+        return compat.detections(self._rows)
 
-    def update_metrics(self, preds: list[dict[str, torch.Tensor]], batch: dict[str, Any]) -> None:
+    def update_metrics(self, preds: Any, batch: dict[str, Any]) -> None:
         super().update_metrics(preds, batch)
-        for i, pred in enumerate(preds):
-            self.found.append(self._in_pixels(pred, i, batch))
+        for i, rows in enumerate(self._rows):
+            self.found.append(self._in_pixels(rows, i, batch))
         for file, hashes in zip(batch["im_file"], batch.get("hashes", ()), strict=False):
             self.hashes[file] = hashes
         if self._progress:
             self._progress(len(preds))
 
-    def _in_pixels(self, pred: dict[str, torch.Tensor], i: int, batch: dict[str, Any]) -> np.ndarray:
+    def _in_pixels(self, rows: torch.Tensor, i: int, batch: dict[str, Any]) -> np.ndarray:
         """Detections of one image, ``[n, 7]``: image id, left, top, width, height, score, class."""
         shapes = batch["img"].shape[2:], batch["ori_shape"][i], batch["ratio_pad"][i]
-        boxes = ops.scale_boxes(shapes[0], pred["bboxes"].clone().float(), shapes[1], ratio_pad=shapes[2])
+        boxes = ops.scale_boxes(shapes[0], rows[:, :4].clone().float(), shapes[1], ratio_pad=shapes[2])
         boxes[:, 2:] -= boxes[:, :2]
-        number = torch.full_like(pred["conf"], self._ids[batch["im_file"][i]])
-        columns = [number[:, None], boxes, pred["conf"][:, None], pred["cls"][:, None]]
+        number = torch.full_like(rows[:, :1], self._ids[batch["im_file"][i]])
+        columns = [number, boxes, rows[:, 4:6]]
         return torch.cat([column.double().cpu() for column in columns], 1).numpy()
 
 

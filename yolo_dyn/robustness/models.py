@@ -7,6 +7,7 @@ from ultralytics.nn.autobackend import AutoBackend
 
 from yolo_dyn.data.images import EvaluationSet
 from yolo_dyn.errors import MissingFileError, YoloDynError
+from yolo_dyn.integration import compat
 from yolo_dyn.output.files import OPENCV
 
 
@@ -24,7 +25,9 @@ def check_model(model: str, images: EvaluationSet, imgsz: int) -> None:
     names = _names(backend)
     if names != images.names:
         raise YoloDynError(f"model {model!r} and {images.data} have other classes: {_clash(names, images.names)}")
-    fixed = None if backend.format == "pt" or getattr(backend, "dynamic", False) else getattr(backend, "imgsz", None)
+    fixed = (
+        None if compat.is_checkpoint(backend) or getattr(backend, "dynamic", False) else getattr(backend, "imgsz", None)
+    )
     if fixed and list(fixed) != [imgsz] * 2:
         raise YoloDynError(f"model {model!r} was exported for images of {fixed[0]}x{fixed[1]}, and imgsz is {imgsz}")
 
