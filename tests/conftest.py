@@ -200,7 +200,7 @@ def random_detector() -> Callable[..., Any]:
         for module in model.modules():
             if isinstance(module, torch.nn.BatchNorm2d):
                 module.momentum = None  # statistics of these images, not a moving average
-                module.reset_running_stats()  # before 8.3.1xx building a model counts as a batch
+                module.reset_running_stats()  # before 8.3.147 building a model counts as a batch
         with torch.no_grad():
             model.train()(torch.from_numpy(drawn).permute(0, 3, 1, 2) / 255)
         for scores in model.model[-1].cv3:

@@ -45,8 +45,8 @@ def skip_without_its_rows(name: str) -> None:
 
 
 def save(model: YOLO, file: Path | str) -> None:
-    """Save a model that was built from a YAML, which before 8.3.1xx only a trained one could be."""
-    model.ckpt = model.ckpt or {}
+    """Save a model that was built from a YAML; the first versions take its task from what it was loaded from."""
+    model.ckpt = model.ckpt or {"train_args": {"task": model.task}}
     model.save(file)
 
 

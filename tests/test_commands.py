@@ -112,7 +112,7 @@ def test_transfer_and_freeze(trained, tiny, project, command):
     assert "Freezing layer 'model.9." in done.stdout
 
 
-@since("8.4.100", "restricted loading")
+@since("8.4.67", "restricted loading")
 def test_restricted_loading_refuses_what_is_not_registered(trained, project, command):
     (project / "stranger.py").write_text("from torch import nn\nclass Stranger(nn.Module): ...\n")
     script = f"""
@@ -130,6 +130,7 @@ torch.save(checkpoint, "stranger.pt")
     assert "stranger.Stranger" in refused.stderr + refused.stdout
 
 
+@since("8.4.67", "restricted loading")
 def test_a_registered_class_of_the_users_own_is_loaded_under_restriction(project, command):
     (project / "own.py").write_text(
         "import yolo_dyn\nfrom torch import nn\n@yolo_dyn.register\nclass OwnConv(nn.Conv2d): ...\n"

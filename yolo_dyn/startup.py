@@ -50,9 +50,14 @@ def install() -> None:
 
 
 def _integrate(module: str) -> None:
-    from yolo_dyn.integration import accept_arguments, integrate
+    try:
+        from yolo_dyn.integration import accept_arguments, integrate
 
-    if module == TARGET:
-        integrate()
-    else:
-        accept_arguments()
+        if module == TARGET:
+            integrate()
+        else:
+            accept_arguments()
+    except Exception as error:  # nothing of ours may keep Ultralytics from being imported
+        import warnings
+
+        warnings.warn(f"yolo-dyn's layers cannot be used here: {type(error).__name__}: {error}", stacklevel=2)

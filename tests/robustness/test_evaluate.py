@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import openvino
 import pytest
-from helpers import save
+from helpers import save, since
 from PIL import Image
 from ultralytics import YOLO
 from ultralytics.data import YOLODataset
@@ -75,6 +75,7 @@ def test_noise_goes_on_the_original_image_before_the_resize(images):
     assert (CorruptedImages(images, NOISY, False, imgsz=192).load_image(4)[0] == expected).all()
 
 
+@since("8.3.112", "images of other than three channels")
 @pytest.mark.parametrize("channels", [1, 8])
 def test_images_of_other_channels(channels, tmp_path):
     for part in ("images", "labels"):
@@ -199,6 +200,7 @@ def test_sigma_0_is_the_clean_image(images, detectors):
     assert (found[0].found == found[1].found).all()
 
 
+@since("8.3.80", "way to run with an OpenVINO of today")
 @pytest.mark.parametrize("dynamic", [False, pytest.param(True, marks=pytest.mark.accept)])
 def test_openvino_computes_in_float32(dynamic, images, detectors, tmp_path, monkeypatch):
     """A CPU without bfloat16 does so anyway: there, what OpenVINO is asked for shows whether others would."""
@@ -217,6 +219,7 @@ def test_openvino_computes_in_float32(dynamic, images, detectors, tmp_path, monk
     assert score(images, found) == pytest.approx(score(images, expected), abs=1e-3)
 
 
+@since("8.4.23", "names of the classes in an OpenCV backend")
 def test_opencv_runs_what_is_named_so(images, detectors, tmp_path):
     shutil.copyfile(detectors / "a.pt", tmp_path / "a.pt")
     file = Path(YOLO(tmp_path / "a.pt").export(format="onnx", imgsz=192, device="cpu", form="unfold"))

@@ -1,4 +1,4 @@
-"""Whether a layer keeps the layer contract (`layers.protocol`), told line by line."""
+"""Whether the installation fits, or a layer keeps the layer contract (`layers.protocol`), told line by line."""
 
 import importlib
 import warnings
@@ -8,6 +8,7 @@ from typing import Any
 
 from yolo_dyn import registry
 from yolo_dyn.bench.contract import CHECKS
+from yolo_dyn.bench.installation import installation
 from yolo_dyn.bench.subject import DoesNotApplyError, Subject
 from yolo_dyn.errors import YoloDynError
 from yolo_dyn.integration import integrate
@@ -52,12 +53,13 @@ class Contract(Outcome):
 
 @checked
 def check(
-    layer: str, kind: str = "", inputs: Names | None = None, args: list[str] | None = None, **options: Any
-) -> Contract:
-    """Run the layer contract on a registered layer, or one of your own, and say what holds and what fails.
+    layer: str = "", kind: str = "", inputs: Names | None = None, args: list[str] | None = None, **options: Any
+) -> Outcome:
+    """Check the installation; or with layer=, run the layer contract on that layer: what holds and what fails.
 
     Args:
-        layer: its YAML name; or module and class, ``my_package.layers:MyConv``, which is then registered.
+        layer: its YAML name; or module and class, ``my_package.layers:MyConv``, which is then registered. Without it,
+            versions and the probes of Ultralytics' internals are shown.
         kind: "convolution", "module" or "network" of a layer that is not registered yet.
         inputs: shapes of its inputs without the batch, ``16x9x7`` for a map ``[C, H, W]`` or ``6x32`` for tokens
             ``[M, d]``; one map of 16 channels by default.
@@ -65,11 +67,15 @@ def check(
         **options: keyword arguments of the layer.
 
     Returns:
-        The findings; `ok` if none of them fails.
+        The findings; `ok` if none of them fails. Of an installation: versions, OpenCVs, probes.
 
     Raises:
         YoloDynError: if there is no such layer, or it cannot be built with these arguments.
     """
+    if not layer:
+        if kind or inputs or args or options:
+            raise YoloDynError("kind, inputs, args and options are of a layer; layer= names none")
+        return installation()
     integrate()
     subject = _subject(layer, kind, inputs or ["16x9x7"], args or [], options)
     try:

@@ -52,8 +52,9 @@ def yaml_model_load(stock: Callable) -> Callable:
         except YoloDynError:
             raise
         except (ValueError, TypeError, YAMLError) as error:  # of a file that is no YAML, or no mapping
-            told = first_line(error) if isinstance(error, ValueError) else f"{path} is not a valid YAML mapping"
-            raise YoloDynError(told) from error
+            told = first_line(error)
+            ours = told if isinstance(error, ValueError) else f"{path} is not a valid YAML mapping: {told}"
+            raise YoloDynError(ours) from error
         if asks_for_ours(d):
             probes.require()
         elif probes.is_untested():

@@ -1,7 +1,7 @@
 """Where the supported versions of Ultralytics differ: one function for each difference, which names the versions.
 
 A function goes when the oldest supported version has what it makes up for. All import Ultralytics when they are called:
-before 8.3.1xx it imports the whole of itself at once, us in the middle of it.
+before 8.3.199 it imports the whole of itself at once, us in the middle of it.
 """
 
 import contextlib
@@ -10,7 +10,6 @@ import inspect
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
@@ -19,7 +18,7 @@ from torch import nn
 
 
 def unwrap_model(model: nn.Module) -> nn.Module:
-    """The model inside what trains on several GPUs; `de_parallel` before 8.3.1xx."""
+    """The model inside what trains on several GPUs; `de_parallel` before 8.3.196."""
     from ultralytics.utils import torch_utils
 
     unwrap = getattr(torch_utils, "unwrap_model", None) or torch_utils.de_parallel
@@ -27,16 +26,16 @@ def unwrap_model(model: nn.Module) -> nn.Module:
 
 
 def host_of_channels(c2: int) -> list[Any]:
-    """A stock row whose output has exactly `c2` channels, at any width; `Index` came in 8.3.1xx."""
+    """A stock row whose output has exactly `c2` channels, at any width; `Index` came in 8.3.59."""
     from ultralytics.nn import tasks
 
     return [-1, 1, "Index", [c2, 0]] if hasattr(tasks, "Index") else [-1, 1, "HGStem", [2, c2]]
 
 
 def non_max_suppression(*args: Any, end2end: bool = False, **kwargs: Any) -> list[torch.Tensor]:
-    """Ultralytics' own, which moved from `utils.ops` to `utils.nms` in 8.3.1xx.
+    """Ultralytics' own, which moved from `utils.ops` to `utils.nms` in 8.3.190.
 
-    Before 8.3.100 the shape of the prediction alone told whether the head has suppressed by itself.
+    Before 8.3.67 the shape of the prediction alone told whether the head has suppressed by itself.
     """
     try:
         from ultralytics.utils.nms import non_max_suppression
@@ -48,7 +47,7 @@ def non_max_suppression(*args: Any, end2end: bool = False, **kwargs: Any) -> lis
 
 
 def no_reading() -> AbstractContextManager[Any]:
-    """Hold a data set from reading some of its files when it is made, as it does since 8.3.1xx to time it."""
+    """Hold a data set from reading some of its files when it is made, as it does since 8.3.110 to time it."""
     from ultralytics.data import base
 
     stock = hasattr(base, "check_file_speeds")
@@ -56,7 +55,7 @@ def no_reading() -> AbstractContextManager[Any]:
 
 
 def build_dataloader(dataset: Any, batch: int, workers: int, device: torch.device) -> Any:
-    """The stock loader, which asks for the device since 8.4.1xx."""
+    """The stock loader, which asks for the device since 8.4.111."""
     from ultralytics.data import build_dataloader
 
     options = {"device": device} if "device" in inspect.signature(build_dataloader).parameters else {}
@@ -64,14 +63,14 @@ def build_dataloader(dataset: Any, batch: int, workers: int, device: torch.devic
 
 
 def half_precision() -> dict[str, Any]:
-    """The argument for 16 bits: `quantize` since 8.4.1xx, `half` before."""
+    """The argument for 16 bits: `quantize` since 8.4.80, `half` before."""
     from ultralytics.utils import DEFAULT_CFG_DICT
 
     return {"quantize": 16} if "quantize" in DEFAULT_CFG_DICT else {"half": True}
 
 
 def detections(rows: list[torch.Tensor]) -> Any:
-    """What non-maximum suppression yields, ``[n, 6]``, as the stock metrics take it: as it is before 8.3.1xx."""
+    """What non-maximum suppression yields, ``[n, 6]``, as the stock metrics take it: as it is before 8.3.154."""
     from ultralytics.models.yolo.detect import DetectionValidator
 
     if "gt_cls" in inspect.signature(DetectionValidator._process_batch).parameters:
@@ -80,14 +79,14 @@ def detections(rows: list[torch.Tensor]) -> Any:
 
 
 def is_checkpoint(backend: Any) -> bool:
-    """Whether an AutoBackend has opened a checkpoint, no exported file; `pt` told it before 8.4.50."""
+    """Whether an AutoBackend has opened a checkpoint, no exported file; `pt` told it before 8.4.23."""
     return backend.format == "pt" if hasattr(backend, "format") else bool(backend.pt)
 
 
 def before_writing(exporter: Any, prepare: Callable[[Any], None]) -> None:
     """Call `prepare` when the exporter has fused its model: now, but later if there is none yet.
 
-    Before 8.3.1xx the callback `on_export_start` comes before all else, so the first of its functions that write waits.
+    Before 8.3.138 the callback `on_export_start` comes before all else, so the first of its functions that write waits.
     """
     if hasattr(exporter, "model"):
         prepare(exporter)
@@ -105,14 +104,14 @@ def before_writing(exporter: Any, prepare: Callable[[Any], None]) -> None:
 
 
 def written(result: Any) -> Path:
-    """The file that an exporter's function has written; before 8.3.1xx it came with the converted model."""
+    """The file that an exporter's function has written; before 8.3.198 it came with the converted model."""
     return Path(result[0] if isinstance(result, tuple) else result)
 
 
 def accept_augmentations(arguments: dict[str, Any] | None = None) -> None:
     """Let the stock augmentations take `augmentations`, a list of albumentations transforms, as 8.4.127 and later do.
 
-    From 8.4.0 they take objects alone, which a resumed run does not have any more; before that there are none.
+    From 8.3.226 they take objects alone, which a resumed run does not have any more; before that there are none.
 
     Args:
         arguments: of the trainer; objects among them become texts, which checkpoints and other processes can hold.
@@ -149,17 +148,18 @@ class _Seeded:
 
 def _with_augmentations(stock: Callable, dataset: Any, imgsz: int, hyp: Any, *args: Any, **kwargs: Any) -> Any:
     """The stock training transforms, with the augmentations of `hyp` in place of the stock ones."""
+    given = getattr(hyp, "augmentations", None)
+    if given is None:
+        return stock(dataset, imgsz, hyp, *args, **kwargs)
     import albumentations as A
-    from ultralytics.data.augment import Albumentations
+    from ultralytics.data import augment
     from ultralytics.utils import LOGGER
 
-    given = getattr(hyp, "augmentations", None)
-    composed = stock(dataset, imgsz, SimpleNamespace(**{**vars(hyp), "augmentations": None}), *args, **kwargs)
-    if given is not None:
-        transforms = [A.from_dict(each) for each in given]
-        place = next(each for each in composed.transforms if isinstance(each, Albumentations))
-        place.contains_spatial = any(isinstance(each, A.DualTransform) for each in transforms)
-        boxes = A.BboxParams(format="yolo", label_fields=["class_labels"]) if place.contains_spatial else None
-        place.transform = _Seeded(A.Compose(transforms, bbox_params=boxes))
-        LOGGER.info("albumentations: " + ", ".join(str(each) for each in transforms if each.p))
-    return composed
+    transforms = [A.from_dict(each) for each in given]
+    ours = augment.Albumentations.__new__(augment.Albumentations)
+    ours.p, ours.contains_spatial = 1.0, any(isinstance(each, A.DualTransform) for each in transforms)
+    boxes = A.BboxParams(format="yolo", label_fields=["class_labels"]) if ours.contains_spatial else None
+    ours.transform = _Seeded(A.Compose(transforms, bbox_params=boxes))
+    LOGGER.info("albumentations: " + ", ".join(str(each) for each in transforms if each.p))
+    with patch.object(augment, "Albumentations", lambda *_, **__: ours):
+        return stock(dataset, imgsz, hyp, *args, **kwargs)

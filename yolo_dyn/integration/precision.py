@@ -19,7 +19,7 @@ def compute_in_float32(model: Any, folder: str | Path) -> None:
     if not hasattr(backend, "ov_compiled_model"):
         return
     file = str(next(Path(folder).glob("*.xml")))
-    if not hasattr(backend, "compile_model"):  # before 8.4.130
+    if not hasattr(backend, "compile_model"):  # before 8.4.127
         if all("CPU" in device for device in backend.ov_compiled_model.get_property("EXECUTION_DEVICES")):
             config = {"PERFORMANCE_HINT": backend.inference_mode, "INFERENCE_PRECISION_HINT": "f32"}
             backend.ov_compiled_model = backend.ov.Core().compile_model(file, "CPU", config)

@@ -2,7 +2,7 @@
 
 import os
 import platform
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,18 @@ def environment() -> dict[str, Any]:
         "processor": _processor(),
         "processor_kind": _processor_kind(),
         "cores": os.cpu_count(),
-        **{package: version(package) for package in PACKAGES},
+        **{package: _version(package) for package in PACKAGES},
     }
+
+
+def _version(package: str) -> str | None:
+    """That of the package, or of the one that may stand in its place."""
+    for name in (package, f"{package}-headless"):
+        try:
+            return version(name)
+        except PackageNotFoundError:
+            continue
+    return None
 
 
 def _processor() -> str:
