@@ -337,6 +337,12 @@ def test_the_readme_says_what_training_with_noise_does():
     noisy = np.mean(mean["yolov8n-noise"])
     said = section("Results")
     assert f"a mean AP under noise of {noisy:.3f}, where the best model trained without has {best:.3f}" in said
+    test = found.compared("sgdm-noise", "yolov8n-noise", "mPC")
+    seeds = f"{len(test.seeds)} seeds, p = {test.p:.3f}"
+    assert (
+        f"With SGDM that is {test.difference:+.3f} [{test.low:+.3f}, {test.high:+.3f}] ({seeds}): no difference" in said
+    )
+    assert test.low < 0 < test.high
 
 
 @pytest.fixture
