@@ -7,7 +7,7 @@ export YOLO_AUTOINSTALL := false
 
 setup: .venv/installed
 
-.venv/installed: pyproject.toml yolo_dyn.pth
+.venv/installed: pyproject.toml yolo_dyn.pth yolo_dyn.start
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --editable ".[dev]"

@@ -123,7 +123,17 @@ def test_the_changelog_has_this_version():
 
 def test_the_sdist_holds_what_builds_and_tests_it():
     """hatchling takes what git does not ignore: nothing of this may be ignored, or left out by a setting."""
-    needed = ["pyproject.toml", "README.md", "LICENSE", "Makefile", "mkdocs.yml", "yolo_dyn.pth", "CHANGELOG.md", *KIT]
+    needed = [
+        "pyproject.toml",
+        "README.md",
+        "LICENSE",
+        "Makefile",
+        "mkdocs.yml",
+        "yolo_dyn.pth",
+        "yolo_dyn.start",
+        "CHANGELOG.md",
+        *KIT,
+    ]
     for folder in ("yolo_dyn", "models_yaml", "datasets/recipes", "docs", "examples", "tests"):
         files = [file for ending in ("py", "yaml", "j2", "md") for file in (ROOT / folder).rglob(f"*.{ending}")]
         assert files, folder

@@ -8,7 +8,13 @@ import pytest
 from helpers import ROOT
 
 PACKAGE = ROOT / "yolo_dyn"
-ENTRY = ("__init__", "startup", "cli", "demo")  # they stand at the door: what is imported there is imported late
+ENTRY = (
+    "__init__",
+    "__main__",
+    "startup",
+    "cli",
+    "demo",
+)  # they stand at the door: what is imported there is imported late
 ORDER = (  # from the cellar up
     ("errors", "layers", "output"),
     ("registry",),

@@ -11,6 +11,8 @@ import pytest
 import yaml
 from helpers import ROOT
 
+from yolo_dyn.integration.workers import HEAD
+
 BUILD = "from ultralytics import YOLO; print(type(YOLO('yolov8n-sgdm.yaml').model.model[22]).__name__)"
 STOCK_MODELS = """
 import copy, hashlib, json, logging, sys
@@ -53,19 +55,27 @@ def test_a_process_that_never_imports_yolo_dyn_builds_our_models(tmp_path):
     assert python("-c", BUILD, cwd=tmp_path).split()[-1] == "SGDM"
 
 
-def test_a_worker_process_unpickles_and_trains_our_model(tmp_path, tiny):
-    """The file that multi-GPU training starts its workers from, run by hand: it never imports yolo_dyn."""
+@pytest.mark.parametrize("hook", ["1", "0"])
+def test_a_worker_process_unpickles_and_trains_our_model(hook, tmp_path, tiny):
+    """The file that multi-GPU training starts its workers from, run by hand.
+
+    With the hook it need not import yolo_dyn; where the hook is off, the lines are there that do.
+    """
     script = f"""
-import subprocess, sys
+import os, subprocess, sys
 from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.utils.dist import generate_ddp_file
 args = dict(model="yolov8n-sgdm.yaml", data={str(tiny)!r}, imgsz=64, epochs=1, batch=8, workers=0, device="cpu")
 trainer = DetectionTrainer(overrides={{**args, "lr_steps": {{1: 0.5}}, "project": {str(tmp_path)!r}, "name": "worker"}})
 file = generate_ddp_file(trainer)
-assert "yolo_dyn" not in open(file).read()
+text = open(file).read().removeprefix({HEAD!r})
+if os.environ.get("YOLO_DYN_AUTOREGISTER") != "0":
+    assert "yolo_dyn" not in text
+    open(file, "w").write(text)
 sys.exit(subprocess.run([sys.executable, file]).returncode)
 """
-    python("-c", script, cwd=tmp_path)
+    before = "import yolo_dyn; yolo_dyn.integrate()\n" if hook == "0" else ""
+    python("-c", before + script, cwd=tmp_path, YOLO_DYN_AUTOREGISTER=hook)
     assert (tmp_path / "worker" / "weights" / "last.pt").is_file()
     assert yaml.safe_load((tmp_path / "worker" / "args.yaml").read_text())["lr_steps"] == {1: 0.5}
 
@@ -84,6 +94,33 @@ def test_importing_does_what_the_hook_does(tmp_path, order):
     paths = [str(ROOT), *(p for p in sys.path if p.endswith("site-packages"))]
     script = f"import sys; sys.path[:0] = {paths!r}; assert 'yolo_dyn' not in sys.modules; {order}; {BUILD}"
     assert python("-I", "-S", "-c", script, cwd=tmp_path).split()[-1] == "SGDM"
+
+
+def test_the_start_file_names_the_hook(tmp_path):
+    """What Python 3.15 and later do with it: a line that is no comment names a callable, which is called."""
+    (entry,) = [line for line in (ROOT / "yolo_dyn.start").read_text().splitlines() if not line.startswith("#")]
+    script = f"""
+import pkgutil, sys
+for _ in range(2):
+    pkgutil.resolve_name({entry!r})()
+print(sum(type(f).__name__ == "IntegrateOnImport" for f in sys.meta_path))
+"""
+    assert (
+        python("-I", "-S", "-c", f"import sys; sys.path[:0] = [{str(ROOT)!r}]\n{script}", cwd=tmp_path).strip() == "1"
+    )
+
+
+def test_the_stock_commands_without_a_hook(tmp_path, tiny):
+    words = ("model=yolov8n-sgdm.yaml", f"data={tiny}", "imgsz=64", "epochs=1", "batch=8", "workers=0", "device=cpu")
+    off = {"cwd": tmp_path, "YOLO_DYN_AUTOREGISTER": "0"}
+    python("-m", "yolo_dyn", "train", *words, f"project={tmp_path}", "name=run", "lr_steps={1: 0.5}", **off)
+    best = tmp_path / "run" / "weights" / "best.pt"
+    python("-m", "yolo_dyn", "detect", "val", f"model={best}", f"data={tiny}", "imgsz=64", "workers=0", **off)
+    wrong = [sys.executable, "-m", "yolo_dyn", "train", "model=yolov8n-sgmd.yaml"]
+    environment = {**os.environ, "YOLO_DYN_AUTOREGISTER": "0"}
+    done = subprocess.run(wrong, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "did you mean 'yolov8-sgdm.yaml'" in done.stderr.splitlines()[-1]
 
 
 def test_the_hook_is_idempotent_and_imports_the_standard_library_only(tmp_path):

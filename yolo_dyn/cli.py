@@ -72,6 +72,10 @@ COMMANDS = {
 }
 
 
+# Words that the command of Ultralytics begins with: modes, and tasks before them.
+STOCK = ("train", "val", "predict", "export", "track", "benchmark", "detect", "segment", "classify", "pose", "obb")
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run a command.
 
@@ -90,6 +94,8 @@ def main(argv: list[str] | None = None) -> int:
             print(f"yolo-dyn {__version__}")
         elif name in COMMANDS and set(words) & {"-h", "--help"}:
             print(described(name))
+        elif name in STOCK:
+            stock([name, *words])
         elif name in COMMANDS:
             function = COMMANDS[name].load()
             outcome = function(**parse(function, _keyed(words, COMMANDS[name].words), COMMANDS[name].example))
@@ -113,6 +119,17 @@ def main(argv: list[str] | None = None) -> int:
     return int(not getattr(outcome, "ok", True))
 
 
+def stock(words: list[str]) -> None:
+    """Run a command of Ultralytics with our layers known, where the start-up hook is off or not read."""
+    from ultralytics.cfg import entrypoint
+
+    from yolo_dyn.integration import integrate
+
+    integrate()
+    sys.argv = ["yolo", *words]  # which it reads, and writes into the files of a run
+    entrypoint()
+
+
 def _keyed(words: list[str], argument: str) -> list[str]:
     """Gather the words without a key under the argument that takes them, if there is one."""
     bare = [word for word in words if "=" not in word] if argument else []
@@ -122,6 +139,10 @@ def _keyed(words: list[str], argument: str) -> list[str]:
 def usage() -> str:
     """All commands with what they do and one example each."""
     lines = ["yolo-dyn COMMAND key=value ...   COMMAND --help lists its keys", ""]
+    lines += [
+        "  train, val, predict, export, track, benchmark: as `yolo` has them, for installations without a hook",
+        "",
+    ]
     for name, command in COMMANDS.items():
         summary = (inspect.getdoc(command.load()) or "").splitlines()[0]
         lines += [f"  {name:<16}{summary}", f"  {'':<16}  {command.example}"]

@@ -3,8 +3,9 @@
 `ultralytics.cfg` comes before it in the stock command, which checks its arguments there: it is told of ours at once.
 
 `yolo_dyn.pth` imports this package at interpreter start, so that the stock `yolo` command and its worker processes
-know our layers. Where `.pth` files are not read (`pip install --target`, PYTHONPATH, frozen programs), `import
-yolo_dyn` does the same. The environment variable YOLO_DYN_AUTOREGISTER=0 turns both off.
+know our layers; Python 3.15 and later read `yolo_dyn.start` in its place, which names `install`. Where neither is read
+(`pip install --target`, PYTHONPATH, frozen programs), `import yolo_dyn` does the same. The environment variable
+YOLO_DYN_AUTOREGISTER=0 turns all of it off: `yolo-dyn train ...` and `yolo_dyn.integrate()` remain.
 """
 
 import os

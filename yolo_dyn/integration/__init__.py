@@ -20,7 +20,7 @@ from typing import Any
 
 from yolo_dyn import registry
 from yolo_dyn.errors import own_error
-from yolo_dyn.integration import annealing, checkpoints, counting, exporting, parser, probes, recipes
+from yolo_dyn.integration import annealing, checkpoints, counting, exporting, parser, probes, recipes, workers
 from yolo_dyn.integration.counting import image_channels
 
 __all__ = ["accept_arguments", "image_channels", "integrate"]
@@ -34,6 +34,7 @@ WRAPPED: tuple[tuple[str, int, Callable[[Callable], Callable]], ...] = (
     ("ultralytics.nn.tasks:BaseModel.fuse", 1, counting.fuse),
     ("ultralytics.utils.torch_utils:get_flops", 2, counting.get_flops),
     ("ultralytics.utils.checks:check_file", 1, checkpoints.check_file),
+    ("ultralytics.utils.dist:generate_ddp_file", 1, workers.generate_ddp_file),
 )
 OF_ARGUMENTS = ("ultralytics.cfg:check_dict_alignment", 2, recipes.check_dict_alignment)
 CALLBACKS = (
