@@ -154,6 +154,8 @@ def check_line(line: str, whole: bool) -> None:
 
 
 def check_ours(words: list[str], whole: bool) -> None:
+    if words[:1] and words[0] in cli.STOCK:
+        return check_stock(words, whole)
     name = next((n for n in (" ".join(words[:2]), *words[:1]) if n in {*cli.COMMANDS, "help"}), "")
     assert name, f"unknown command {words[:1]}"
     if name == "help":
