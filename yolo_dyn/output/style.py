@@ -1,7 +1,7 @@
 """How pictures look: the same colours, markers and line styles everywhere.
 
-The colours are those of Okabe and Ito, which people with any colour vision tell apart; line styles and markers say the
-same once more.
+The colours are those of Okabe and Ito, and grey, which people with any colour vision tell apart; line styles and markers
+say the same once more.
 """
 
 import functools
@@ -14,8 +14,8 @@ from yolo_dyn.errors import YoloDynError
 from yolo_dyn.output.files import written_whole
 
 BLUE, VERMILLION, YELLOW = "#0072B2", "#D55E00", "#F0E442"
-COLOURS = (BLUE, VERMILLION, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-MARKERS = "osD^vPX"
+COLOURS = (BLUE, VERMILLION, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F7F7F")
+MARKERS = "osD^vPX*<"  # one more than colours, so that a colour comes back with another
 STYLES = ("-", "--", "-.", ":")
 SAVED: dict[str, Any] = {"bbox_inches": "tight", "dpi": 130}  # arguments of savefig
 
