@@ -1,7 +1,7 @@
 """How pictures look: the same colours, markers and line styles everywhere.
 
-The colours are those of Okabe and Ito, and grey, which people with any colour vision tell apart; line styles and markers
-say the same once more.
+The colours are those of Okabe and Ito, and grey, which people with any colour vision tell apart; line styles and
+markers say the same once more.
 """
 
 import functools
