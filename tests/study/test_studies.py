@@ -322,7 +322,9 @@ def test_the_readme_says_the_result():
     found = StudyResults.read(read_study("bccd"), ROOT / "docs" / "results")
     said = section("Results")
     noisy, clean = (found.compared("sgdm", "yolov8n", column) for column in ("mPC", "AP"))
-    for test in (noisy, clean):
+    guide = found.compared("sgdm", "unguided", "mPC")
+    assert guide.low < 0 < guide.high
+    for test in (noisy, clean, guide):
         assert f"{test.difference:+.3f} [{test.low:+.3f}, {test.high:+.3f}] (p = {test.p:.3f})" in said
         assert len(test.seeds) == 8
     assert "Over 8 seeds" in said
