@@ -162,7 +162,7 @@ def test_stock_data_yamls(data, images, source, ignored, stock_layouts, random_d
 
 
 CELLS = """
-import sys
+import ctypes, gc, sys
 import psutil
 from yolo_dyn.robustness import sweep
 
@@ -171,6 +171,8 @@ folder = sys.argv[1]
 for count in (10, 40):
     fast = {"imgsz": 192, "batch": 5, "device": "cpu", "threads": 1, "resamples": 50, "project": "runs"}
     sweep.robustness([f"{folder}/a.pt"], f"{folder}/data.yaml", sigma=[1 + i / 2 for i in range(count)], **fast)
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)  # what is free and not given back is no growth: tens of MiB at times
     print("MiB:", psutil.Process().memory_info().rss / 2**20)
 """
 
@@ -179,4 +181,4 @@ def test_memory_does_not_grow_with_the_cells(detectors, tmp_path, command):
     text = command("python", "-c", CELLS, str(detectors), cwd=tmp_path).stdout  # whose memory no other test has used
     used = [float(line.split()[1]) for line in text.splitlines() if line.startswith("MiB:")]
     print("MiB after 11 and 41 cells:", used)
-    assert used[1] - used[0] < 25  # thirty more models of 13 MiB, or images of 1 MiB, would take more
+    assert used[1] - used[0] < 10  # thirty more models of 13 MiB, or images of 1 MiB, would take more
