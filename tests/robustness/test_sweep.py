@@ -353,6 +353,11 @@ def test_a_ray_cluster_gives_the_same_numbers(folder, without_pictures):
 @pytest.mark.accept
 def test_jobs_on_a_ray_cluster_get_a_gpu_each_and_do_not_name_it(tmp_path, monkeypatch):
     """Ray shows a job its GPU alone: by the number that was asked for it would reach that of another job."""
+
+    def job(number: int, device: str) -> tuple[str, str, str]:  # by its code: Ray's processes do not know this file
+        time.sleep(5)  # so that both run at a time
+        return device, os.environ.get("CUDA_VISIBLE_DEVICES", ""), os.getcwd()
+
     ray = pytest.importorskip("ray")
     ray.init(num_cpus=2, num_gpus=2, include_dashboard=False, log_to_driver=False)
     monkeypatch.chdir(tmp_path)
@@ -367,11 +372,6 @@ def test_jobs_on_a_ray_cluster_get_a_gpu_each_and_do_not_name_it(tmp_path, monke
         assert executors.cluster_machine("cpu") == platform.machine()
     finally:
         ray.shutdown()
-
-
-def job(number: int, device: str) -> tuple[str, str, str]:
-    time.sleep(5)  # so that both run at a time
-    return device, os.environ.get("CUDA_VISIBLE_DEVICES", ""), os.getcwd()
 
 
 def test_an_executor_s_earlier_name_still_works():
