@@ -1,6 +1,7 @@
 """The errors this package raises about its input: one clear message, never a traceback for the user of a command."""
 
 import difflib
+import re
 from collections.abc import Iterable
 
 
@@ -26,8 +27,8 @@ def input_error(error: BaseException) -> Exception | None:
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, without what it explains further down."""
-    return str(error).strip().partition("\n")[0]
+    """What an error says, without what it explains further down, and without colours."""
+    return re.sub(r"\x1b\[\d*m", "", str(error)).strip().partition("\n")[0]
 
 
 def nearest(found: str, accepted: Iterable[str]) -> str:
