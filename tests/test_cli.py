@@ -159,6 +159,6 @@ def test_only_cli_prints():
         tree = ast.parse(file.read_text(encoding="utf-8"))
         names = [n.func.id for n in ast.walk(tree) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)]
         calls[str(file.relative_to(ROOT / "yolo_dyn"))] = names.count("print")
-    # versions.py speaks for the stock command; runtimes.py is run as a process of its own, and prints its result
+    # integration shows our errors in the stock command; runtimes.py, a process of its own, prints its result
     allowed = {"cli.py", "integration/__init__.py", "deploy/runtimes.py"}
     assert {file for file, count in calls.items() if count} == allowed

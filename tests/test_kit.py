@@ -72,6 +72,7 @@ def test_the_workflow_runs_both_ends_of_the_ranges():
     assert ends["oldest"]["ultralytics"] == lowest("ultralytics") == TESTED[0]
     oldest = Version(ends["oldest"]["torch"])
     assert oldest.release[:2] == Version(lowest("torch")).release
+    assert oldest in requirement("torch").specifier
     assert not {"torch", "ultralytics"} & ends["newest"].keys()
     assert f'requires-python = ">={ends["oldest"]["python"]}"' in read("pyproject.toml")
     assert Version(ends["newest"]["python"]) > Version(ends["oldest"]["python"])

@@ -8,6 +8,7 @@ is installed.
 
 import contextlib
 import copy
+import functools
 import inspect
 import logging
 from collections.abc import Callable, Iterator
@@ -28,9 +29,10 @@ def parse_model(stock: Callable) -> Callable:
     """Wrap the stock parser: it builds what it knows, we build the rest."""
     from ultralytics.nn.modules.conv import Conv
 
-    def parse_model(d: dict[str, Any], ch: int, verbose: bool = True, *args: Any, **kwargs: Any) -> Any:
+    def parse_model(d: dict[str, Any], ch: int, verbose: bool = True, **more: Any) -> Any:
+        build = functools.partial(stock, **more)  # what a later version may hand over too
         if not asks_for_ours(d) and probes.is_untested():
-            return stock(d, ch, verbose, *args, **kwargs)  # it may have forms of rows that are unknown here
+            return build(d, ch, verbose)  # it may have forms of rows that are unknown here
         file = str(d.get("yaml_file") or "model dict")
         check_parts(d, file)
         rows, converted = _registered_rows(d), _converted_rows(d)
@@ -38,13 +40,13 @@ def parse_model(stock: Callable) -> Callable:
         activation = Conv.default_act
         try:
             if not rows and not converted:
-                return stock(d, ch, verbose)
+                return build(d, ch, verbose)
             probes.require()
-            return _build(stock, hosted, ch, verbose, rows, converted)
+            return _build(build, hosted, ch, verbose, rows, converted)
         except YoloDynError:
             raise
         except Exception as error:  # as many kinds as there are modules
-            place = f"{file}{_failing_row(stock, hosted, ch)}"
+            place = f"{file}{_failing_row(build, hosted, ch)}"
             raise YoloDynError(f"{place} cannot be built: {type(error).__name__}: {first_line(error)}") from error
         finally:
             Conv.default_act = activation  # the stock parser leaves that of a YAML it fails at

@@ -120,17 +120,17 @@ def _network(*before_head: list[Any]) -> Any:
 def _rows() -> None:
     """Rows of a YAML get the channels, strides and sources that they should."""
     model = _network()
-    expect("rows whose output is kept", list(model.save), [1, 2, 3, 5])
-    expect("strides", [int(stride) for stride in model.stride], [2, 4])
+    _expect("rows whose output is kept", list(model.save), [1, 2, 3, 5])
+    _expect("strides", [int(stride) for stride in model.stride], [2, 4])
     rows = model.model[:-1]
     layers = ["Conv", "CBAM", "C2f", "Concat", "GlobalTokens", "ConvNormAct"]
-    expect("layers", [type(row).__name__ for row in rows], layers)
+    _expect("layers", [type(row).__name__ for row in rows], layers)
     shapes: list[Any] = []
     for row in rows:
         row.register_forward_hook(lambda _, inputs, y: shapes.append(tuple(y.shape[1:])))
     with torch.no_grad():
         model(torch.zeros(1, 3, 32, 32))
-    expect("shapes", shapes, [*[(16, 16, 16)] * 3, (32, 16, 16), (6, 24), (32, 8, 8)])
+    _expect("shapes", shapes, [*[(16, 16, 16)] * 3, (32, 16, 16), (6, 24), (32, 8, 8)])
 
 
 def _fuses() -> None:
@@ -141,7 +141,7 @@ def _fuses() -> None:
         expected = model(x)[0]
         fused = model.fuse(verbose=False)
         norms = [name for name, module in fused.named_modules() if isinstance(module, nn.BatchNorm2d)]
-        expect("BatchNorms after fusing", norms, [])
+        _expect("BatchNorms after fusing", norms, [])
         difference = float((fused(x)[0] - expected).abs().max() / expected.abs().max())
     if not difference < 1e-4:
         raise RuntimeError(f"fusing changes the output by {difference:.1e} of its largest value")
@@ -153,7 +153,7 @@ def _transfers() -> None:
     target.load(source, verbose=False)
     for row, other in ((0, 0), (2, 2), (5, 5), (6, 7)):
         ours, theirs = source.model[row].state_dict(), target.model[other].state_dict()
-        expect(f"weights of row {row} that moved", [k for k in ours if not torch.equal(ours[k], theirs[k])], [])
+        _expect(f"weights of row {row} that moved", [k for k in ours if not torch.equal(ours[k], theirs[k])], [])
 
 
 def _loads() -> None:
@@ -166,12 +166,12 @@ def _loads() -> None:
         torch.save({"model": model}, file)
         found = tasks.torch_safe_load(str(file))
     again = (found[0] if isinstance(found, tuple) else found)["model"]
-    expect("type that is loaded", type(again).__name__, type(model).__name__)
+    _expect("type that is loaded", type(again).__name__, type(model).__name__)
     ours, theirs = model.state_dict(), again.state_dict()
-    expect("weights that changed", [k for k in ours if not torch.equal(ours[k], theirs[k])], [])
+    _expect("weights that changed", [k for k in ours if not torch.equal(ours[k], theirs[k])], [])
 
 
-def expect(what: str, found: Any, expected: Any) -> None:
+def _expect(what: str, found: Any, expected: Any) -> None:
     """Raise RuntimeError if they differ."""
     if found != expected:
         raise RuntimeError(f"{what}: expected {expected}, found {found}")
