@@ -41,15 +41,17 @@ def test_a_classifier_trains_resumes_fuses_validates_and_exports(name, colours, 
     best = YOLO(weights)
     kinds = (*registry.all_layers("convolution").values(), *(() if name in STATIC else (ConvNormAct,)))
     assert any(isinstance(m, kinds) for m in best.model.modules()) == (name not in STATIC)
-    network = randomise_around(best.model.float(), torch.rand(8, 3, 64, 64), least=0.1)
-    images = torch.rand(2, 3, 64, 64)
+    network = randomise_around(best.model.double(), torch.rand(8, 3, 64, 64).double(), least=0.1)
+    images = torch.rand(2, 3, 64, 64).double() * torch.tensor([0.3, 1]).view(2, 1, 1, 1)
     expected = network(images)[1]
-    assert expected.std() > 0.01
+    # a random MobileNetV2 hardly tells images apart, so fusing must be far more exact than they differ
+    assert (expected[0] - expected[1]).abs().max() > 1e-10
     fused = copy.deepcopy(network).fuse(verbose=False)
     ours = [m for m in registry.in_model(fused) if not type(m).__name__.startswith("Torchvision")]
     inside = [m for layer in ours for m in layer.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
     assert not inside
-    assert torch.allclose(fused(images)[1], expected, atol=1e-3 * max(1.0, expected.std().item()))
+    assert torch.allclose(fused(images)[1], expected, rtol=0, atol=1e-12)
+    best.model.float()
     assert len(best.names) == 2
     best.val(data=str(colours), imgsz=64, workers=0, plots=False)
     weights = tmp_path / "randomised.pt"  # two steps of training leave statistics far from those of images

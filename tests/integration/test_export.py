@@ -120,18 +120,27 @@ def test_onnx_agrees_with_torch(name, batch, here):
         agree(session.run(None, {"images": x.numpy()})[0], expected)
 
 
-@pytest.mark.parametrize(("name", "free"), cases(itertools.product(EXPORTED, [False, True]), (SGDM, True)))
-def test_the_newer_exporter_of_torch_agrees_too(name, free, here):
-    model = lively(name)
+def newer_export(model: YOLO, free: bool) -> torch.onnx.ONNXProgram:
+    """By torch's exporter that does not trace, at a batch of 2 or a free one."""
     network = copy.deepcopy(model.model).fuse(verbose=False).eval()
     network.model[-1].export, network.model[-1].format = True, "onnx"
     network.model[-1].dynamic = free
-    batch = torch.export.Dim("batch", min=1, max=64)
+    shapes = ({0: torch.export.Dim("batch", min=1, max=64)},) if free else None
+    x = images(2, 320, 320)
     with torch.no_grad():
-        network(images(2, 320, 320))
-        program = torch.onnx.export(
-            network, (images(2, 320, 320),), dynamo=True, dynamic_shapes=({0: batch},) if free else None, verbose=False
-        )
+        network(x)
+        return torch.onnx.export(network, (x,), dynamo=True, dynamic_shapes=shapes, verbose=False)
+
+
+@pytest.mark.parametrize(("name", "free"), cases(itertools.product(EXPORTED, [False, True]), (SGDM, True)))
+def test_the_newer_exporter_of_torch_agrees_too(name, free, here):
+    model = lively(name)
+    try:
+        program = newer_export(model, free)
+    except torch.onnx.OnnxExporterError:
+        with pytest.raises(torch.onnx.OnnxExporterError):
+            newer_export(YOLO("yolov8n.yaml"), free)
+        pytest.skip("this torch fails on the stock model too")
     program.save("newer.onnx")
     session = onnxruntime.InferenceSession("newer.onnx")
     for size in (1, 2, 5) if free else (2,):
@@ -384,4 +393,5 @@ def test_the_script_of_the_manual_runs_without_this_package_and_torch(here):
         x, y, w, h = (float(word) for word in where.replace(" x ", ", ").split(", "))
         assert what == f"{stock.names[int(box.cls)]} {float(box.conf):.2f}"
         corners = np.clip([x, y, x + w, y + h], 0, [300, 200, 300, 200])  # as the stock predictor does
-        assert np.allclose(corners, box.xyxy[0], atol=1)
+        # two numbers in whole pixels; the stock predictor enlarges by 320 / 300, this by what the pixels came to
+        assert np.allclose(corners, box.xyxy[0], atol=1 + 200 * (1 - 213 / (200 * 320 / 300)))

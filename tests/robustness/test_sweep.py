@@ -538,7 +538,8 @@ def test_broken_images_are_skipped_and_counted_and_change_no_score(folder, log):
         ("cut.png", "it cannot be decoded"),
         ("cut.jpg", "it cannot be decoded: image file is truncated"),
         ("pipe7.png", "it is no file"),
-        ("bomb.png", "it cannot be decoded: Image size"),
+        # an earlier Ultralytics asks for its HEIF plugin whatever is wrong, and that may be missing
+        ("bomb.png", "it (cannot be decoded: Image size|is no image)"),
     ):
         assert name.startswith("pipe") or re.search(f"skipped .*{name}: {reason}", text)
         assert re.search(f"{name}: {reason}", page)
