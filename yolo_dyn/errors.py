@@ -1,8 +1,10 @@
 """The errors this package raises about its input: one clear message, never a traceback for the user of a command."""
 
 import difflib
+import importlib
 import re
 from collections.abc import Iterable
+from typing import Any
 
 
 class YoloDynError(ValueError):
@@ -29,6 +31,18 @@ def input_error(error: BaseException) -> Exception | None:
 def first_line(error: BaseException) -> str:
     """What an error says, without what it explains further down, and without colours."""
     return re.sub(r"\x1b\[\d*m", "", str(error)).strip().partition("\n")[0]
+
+
+def needed(module: str, purpose: str, requirement: str) -> Any:
+    """Import a module that not every installation has.
+
+    Raises:
+        YoloDynError: if it cannot be imported, naming what needs it and what to install.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise YoloDynError(f"{purpose} needs {module}: pip install {requirement}") from error
 
 
 def nearest(found: str, accepted: Iterable[str]) -> str:

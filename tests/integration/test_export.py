@@ -344,7 +344,7 @@ def test_a_missing_runtime_names_the_extra(here, monkeypatch):
         YOLO(SGDM).export(format="openvino", imgsz=64)
     monkeypatch.setitem(sys.modules, "ncnn", None)
     (here / "a_ncnn_model").mkdir()
-    with pytest.raises(YoloDynError, match=r"ncnn is not installed: pip install 'yolo-dyn\[export\]'"):
+    with pytest.raises(YoloDynError, match=r"file of this format needs ncnn: pip install 'yolo-dyn\[export\]'"):
         open_session("a_ncnn_model", 1)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from yolo_dyn.errors import YoloDynError, nearest
+from yolo_dyn.errors import YoloDynError, nearest, needed
 
 STRIDES = (8, 16, 32)
 
@@ -93,10 +93,7 @@ def _unstride(network: nn.Module, name: str) -> None:
 
 
 def _create(name: str, **options: Any) -> Any:
-    try:
-        import timm
-    except ImportError as error:
-        raise YoloDynError("TimmBackbone needs timm: pip install 'yolo-dyn[timm]'") from error
+    timm = needed("timm", "TimmBackbone", "'yolo-dyn[timm]'")
     known = timm.list_models()
     if name.split(".")[0] not in known:
         raise ValueError(f"timm has no model {name!r}{nearest(name, known)}")

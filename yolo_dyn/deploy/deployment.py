@@ -6,7 +6,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from yolo_dyn.deploy.runtimes import Session, open_session
 from yolo_dyn.errors import MissingFileError, YoloDynError, nearest
 from yolo_dyn.integration.api import chosen_threads
 from yolo_dyn.output.arguments import ImageSize, Names, Positive, Sigmas, Threads, checked
+from yolo_dyn.output.environment import versions
 from yolo_dyn.output.files import hash_file, results_folder, writable, write_json
 from yolo_dyn.output.labels import model_labels
 from yolo_dyn.robustness.evaluate import Settings
@@ -42,6 +42,7 @@ FORMATS: dict[str, dict[str, Any]] = {  # name -> arguments of the stock export
     "openvino": {"format": "openvino"},
     "ncnn": {"format": "ncnn"},
 }
+MAKERS = ("yolo-dyn", "ultralytics", "torch")  # of an exported file
 PHOTOS = 8  # images on which an export is compared with torch
 
 
@@ -127,8 +128,7 @@ def exported(checkpoint: str, target: str, imgsz: int, data: str, folder: Path) 
     from ultralytics import YOLO
 
     calibration = {"data": data} if FORMATS[target].get("quantize") == 8 else {}
-    versions = {package: version(package) for package in ("yolo-dyn", "ultralytics", "torch")}
-    identity = {"weights": hash_file(checkpoint), "imgsz": imgsz, **FORMATS[target], **calibration, **versions}
+    identity = {"weights": hash_file(checkpoint), "imgsz": imgsz, **FORMATS[target], **calibration, **versions(MAKERS)}
     note = folder / "export.json"
     if note.is_file():
         kept = json.loads(note.read_text(encoding="utf-8"))

@@ -3,7 +3,6 @@
 `python -m yolo_dyn.deploy.runtimes FILE IMGSZ THREADS` runs one in a process of its own and prints its peak memory.
 """
 
-import importlib
 import json
 import sys
 from collections.abc import Callable
@@ -12,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from yolo_dyn.errors import MissingFileError, YoloDynError
+from yolo_dyn.errors import MissingFileError, YoloDynError, needed
 from yolo_dyn.output.files import OPENCV
 
 Session = Callable[[np.ndarray], np.ndarray]  # float32 [B, C, H, W], 0 to 1 -> raw output [B, 4 + classes, anchors]
@@ -38,15 +37,12 @@ def open_session(file: str | Path, threads: int) -> Session:
     raise YoloDynError(f"{file}: no runtime for it (known: {', '.join(RUNTIMES)})")
 
 
-def _needed(package: str) -> Any:
-    try:
-        return importlib.import_module(package)
-    except ImportError as error:
-        raise YoloDynError(f"{package} is not installed: pip install 'yolo-dyn[export]'") from error
+def _package(name: str) -> Any:
+    return needed(name, "an exported file of this format", "'yolo-dyn[export]'")
 
 
 def _onnx(file: Path, threads: int) -> Session:
-    ort = _needed("onnxruntime")
+    ort = _package("onnxruntime")
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     # its threads go on waiting busily after a call, and would slow down what is timed next
@@ -71,7 +67,7 @@ def _opencv(file: Path, threads: int) -> Session:
 
 
 def _openvino(folder: Path, threads: int) -> Session:
-    ov = _needed("openvino")
+    ov = _package("openvino")
     # f32: on some CPUs the default is bfloat16, whose scores differ in the third digit
     settings = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
     model = ov.Core().compile_model(str(next(folder.glob("*.xml"))), "CPU", settings)
@@ -79,7 +75,7 @@ def _openvino(folder: Path, threads: int) -> Session:
 
 
 def _ncnn(folder: Path, threads: int) -> Session:
-    ncnn = _needed("ncnn")
+    ncnn = _package("ncnn")
     net = ncnn.Net()
     net.opt.num_threads = threads
     # float32 throughout: by default it stores and computes in half precision where the CPU can

@@ -33,7 +33,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from yolo_dyn.errors import YoloDynError
+from yolo_dyn.errors import YoloDynError, needed
 from yolo_dyn.explain.explained import Network, Selection, score_of
 
 
@@ -82,12 +82,9 @@ def heat(
 
 def _grad_cam_plus_plus(scores: nn.Module, maps: list[nn.Module], what: str) -> Any:
     """The library's method, for maps that may be negative and gradients that may be small."""
-    try:
-        from pytorch_grad_cam import GradCAMPlusPlus
-    except ImportError as error:
-        raise YoloDynError("Grad-CAM++ needs the library grad-cam: pip install 'yolo-dyn[cam]'") from error
+    method: Any = needed("pytorch_grad_cam", "Grad-CAM++", "'yolo-dyn[cam]'").GradCAMPlusPlus
 
-    class Rectified(GradCAMPlusPlus):
+    class Rectified(method):
         def get_cam_weights(
             self, pixels: Any, layers: Any, targets: Any, activations: np.ndarray, gradients: np.ndarray
         ) -> np.ndarray:

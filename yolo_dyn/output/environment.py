@@ -2,11 +2,16 @@
 
 import os
 import platform
+from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 PACKAGES = ("yolo-dyn", "ultralytics", "torch", "numpy", "opencv-python", "pycocotools", "albumentations")
+ALIKE = {
+    "ultralytics": ("ultralytics-opencv-headless",),
+    "opencv-python": ("opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless"),
+}
 
 
 def environment() -> dict[str, Any]:
@@ -17,13 +22,17 @@ def environment() -> dict[str, Any]:
         "processor": _processor(),
         "processor_kind": _processor_kind(),
         "cores": os.cpu_count(),
-        **{package: _version(package) for package in PACKAGES},
+        **versions(PACKAGES),
     }
 
 
+def versions(packages: Iterable[str]) -> dict[str, str | None]:
+    """Version of each package, or of one that brings the same modules by another name; None where there is none."""
+    return {package: _version(package) for package in packages}
+
+
 def _version(package: str) -> str | None:
-    """That of the package, or of the one that may stand in its place."""
-    for name in (package, f"{package}-headless"):
+    for name in (package, *ALIKE.get(package, ())):
         try:
             return version(name)
         except PackageNotFoundError:

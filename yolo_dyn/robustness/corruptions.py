@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from yolo_dyn.errors import YoloDynError, nearest
+from yolo_dyn.errors import YoloDynError, nearest, needed
 
 Image = np.ndarray  # uint8 [H, W, C]
 Function = Callable[[Image, float, np.random.Philox], Image]
@@ -243,12 +243,12 @@ def contrast(image: Image, share: float, bits: np.random.Philox) -> Image:
     return np.clip(np.rint(mean + share * (image - mean)), 0, 255).astype(np.uint8)
 
 
-def _albumentations(make: Callable[[Any, float], Any]) -> Function:
+def _albumentations(name: str, make: Callable[[Any, float], Any]) -> Function:
     """A transform of albumentations, seeded like our own noise."""
 
     def apply(image: Image, strength: float, bits: np.random.Philox) -> Image:
-        import albumentations  # takes two seconds: only if it is used
-
+        # takes two seconds: only if it is used
+        albumentations = needed("albumentations", f"the corruption {name}", "albumentations")
         seed = int(bits.random_raw(1)[0] % 2**32)
         return albumentations.Compose([make(albumentations, strength)], seed=seed)(image=image)["image"]
 
@@ -288,4 +288,4 @@ _ALBUMENTATIONS: dict[str, tuple[tuple[float, ...], str, Callable[[Any, float], 
     ),
 }
 for _name, (_strengths, _unit, _make) in _ALBUMENTATIONS.items():
-    register_corruption(_name, _strengths, _unit)(_albumentations(_make))
+    register_corruption(_name, _strengths, _unit)(_albumentations(_name, _make))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from yolo_dyn.errors import YoloDynError, nearest
+from yolo_dyn.errors import YoloDynError, nearest, needed
 from yolo_dyn.integration.api import chosen_device, machine_name
 from yolo_dyn.robustness.cells import FinishedCell, Task
 from yolo_dyn.robustness.processes import deaf_to_interrupts, end_with_parent, ended_by_errors
@@ -103,10 +103,7 @@ def connected_ray() -> Any:
     Raises:
         YoloDynError: if it is not installed, or there is no cluster.
     """
-    try:
-        import ray
-    except ImportError as error:
-        raise YoloDynError("executor=ray needs Ray: pip install 'yolo-dyn[ray]'") from error
+    ray = needed("ray", "executor=ray", "'yolo-dyn[ray]'")
     if not ray.is_initialized():
         try:
             ray.init(address="auto", log_to_driver=False)

@@ -2,12 +2,12 @@
 
 import hashlib
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 
 import numpy as np
 
 from yolo_dyn.data.images import EvaluationSet
 from yolo_dyn.errors import YoloDynError
+from yolo_dyn.output.environment import versions
 from yolo_dyn.output.files import OPENCV, hash_file
 from yolo_dyn.robustness.cells import Cell
 from yolo_dyn.robustness.corruptions import SEVERITIES, find
@@ -37,7 +37,7 @@ class Plan:
             "images": images.fingerprint,
             **({} if images.channels == 3 else {"channels": images.channels}),  # cells from before it was kept have 3
             "machine": machine,
-            "versions": {package: version(package) for package in VERSIONS},
+            "versions": versions(VERSIONS),
         }
         weights = {label: hash_file(file) for label, file in self.models.items()}
         cells = []

@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 
-from yolo_dyn.errors import YoloDynError
+from yolo_dyn.errors import YoloDynError, needed
 from yolo_dyn.output.arguments import checked
 from yolo_dyn.output.files import write_text
 from yolo_dyn.output.outcome import Written
@@ -28,10 +28,10 @@ def gaussian_noise(sigma: float = 50, p: float = 0.5) -> list[Any]:
         raise YoloDynError(f"sigma must be grey levels above 0 and at most 255, got {sigma}")
     if not 0 < p <= 1:
         raise YoloDynError(f"p must be above 0 and at most 1, got {p}")
-    import albumentations as A  # takes two seconds
-
-    stock = [A.Blur(p=0.01), A.MedianBlur(p=0.01), A.ToGray(p=0.01), A.CLAHE(p=0.01)]  # given ones replace them
-    return [*stock, A.GaussNoise(std_range=(0, sigma / 255), per_channel=True, p=p)]
+    library = needed("albumentations", "training with noise", "albumentations")  # takes two seconds
+    # Ultralytics' own, which a given list replaces
+    stock = [getattr(library, name)(p=0.01) for name in ("Blur", "MedianBlur", "ToGray", "CLAHE")]
+    return [*stock, library.GaussNoise(std_range=(0, sigma / 255), per_channel=True, p=p)]
 
 
 @checked

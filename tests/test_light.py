@@ -1,0 +1,79 @@
+"""Installations that lack something: what needs it says so in one line, and all else works."""
+
+import importlib.metadata
+import subprocess
+import sys
+
+import pytest
+from helpers import save
+from ultralytics import YOLO
+
+from yolo_dyn.data import shapes
+from yolo_dyn.output import environment
+
+WITHOUT = """
+import importlib.metadata, sys
+absent = sys.argv.pop(1)
+sys.modules[absent] = None
+installed = importlib.metadata.version
+def version(name):
+    if name == absent:
+        raise importlib.metadata.PackageNotFoundError(name)
+    return installed(name)
+importlib.metadata.version = version
+from yolo_dyn.cli import main
+sys.exit(main())
+"""
+
+
+def without(module, *words, cwd):
+    """Run yolo-dyn where a module is not installed."""
+    command = [sys.executable, "-c", WITHOUT, module, *words]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+
+
+def test_gaussian_noise_needs_no_albumentations(tiny, tmp_path, random_detector):
+    model = YOLO("yolov8n.yaml")
+    model.model = random_detector("yolov8n.yaml", dict(enumerate(shapes.NAMES)))
+    save(model, tmp_path / "a.pt")
+    words = ["robustness", "model=a.pt", f"data={tiny}", "imgsz=64", "resamples=10"]
+    done = without("albumentations", *words, "sigma=0,25", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "runs/robustness/tiny/report.html").is_file()
+    done = without("albumentations", *words, "corruption=fog", "severity=3", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].endswith("the corruption fog needs albumentations: pip install albumentations")
+
+
+def test_a_recipe_of_noise_names_what_it_needs(tmp_path):
+    done = without("albumentations", "noise-recipe", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr == "yolo-dyn: error: training with noise needs albumentations: pip install albumentations\n"
+    assert not list(tmp_path.iterdir())
+
+
+def test_our_layers_load_nothing_but_torch_beside_ultralytics(tmp_path):
+    script = """
+import sys
+from ultralytics import YOLO
+YOLO("yolov8n.yaml")
+before = set(sys.modules)
+YOLO("yolov8n-sgdm.yaml")
+print(*sorted({name.partition(".")[0] for name in set(sys.modules) - before}))
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert set(done.stdout.splitlines()[-1].split()) <= {"torch", "yolo_dyn"}
+
+
+@pytest.mark.parametrize(
+    ("package", "alike"),
+    [("ultralytics", "ultralytics-opencv-headless"), ("opencv-python", "opencv-python-headless")],
+)
+def test_versions_of_packages_that_stand_in_for_others(package, alike, monkeypatch):
+    def version(name):
+        if name == alike:
+            return "1.2.3"
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(environment, "version", version)
+    assert environment.versions([package, "torch"]) == {package: "1.2.3", "torch": None}
