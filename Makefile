@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export YOLO_AUTOINSTALL := false
 
-.PHONY: setup demo test accept study docs lint dist smoke clean
+.PHONY: setup demo test accept matrix study docs lint dist smoke clean
 
 setup: .venv/installed
 
@@ -30,6 +30,11 @@ test: lint
 accept: lint
 	$(PYTEST) --durations=25
 
+# The tests that touch Ultralytics with each of its versions, of torch and Python, and the table of them: hours, and
+# six gigabytes at a time. One row: .venv/bin/nox -s "ultralytics(number='8.3.0')".
+matrix: setup
+	$(BIN)/nox
+
 # What is missing of the study under docs/results, arm by arm, then its page: make study DATA=path/to/bccd/data.yaml
 DATA ?= bccd/data.yaml
 study: setup
@@ -48,20 +53,28 @@ docs: .venv-docs/installed
 # The sdist, and the wheel that is built from it, in dist/.
 .venv-dist/installed:
 	$(PYTHON) -m venv .venv-dist
-	.venv-dist/bin/python -m pip install --quiet --upgrade pip build
+	.venv-dist/bin/python -m pip install --quiet --upgrade pip build twine
 	touch $@
 
 dist: .venv-dist/installed
 	rm -rf dist
 	.venv-dist/bin/python -m build
+	.venv-dist/bin/twine check --strict dist/*
 
-# The wheel alone in an empty environment, away from the sources: its command, its YAMLs, and its start-up hook.
+# The wheel alone in an empty environment, away from the sources: its command, its YAMLs, its start-up hook, one epoch, an
+# export and the report of a sweep.
+TRAINED := runs/smoke/weights/best.pt
 smoke: dist
 	rm -rf .venv-smoke
 	$(PYTHON) -m venv .venv-smoke
-	.venv-smoke/bin/python -m pip install --quiet dist/*.whl
+	.venv-smoke/bin/python -m pip install --quiet "$$(echo dist/*.whl)[export]"
 	cd .venv-smoke && bin/yolo-dyn info model=yolov8n-sgdm.yaml
 	cd .venv-smoke && bin/python -c "from ultralytics import YOLO; print(YOLO('yolov8n-sgdm.yaml').model.model[22])"
+	cd .venv-smoke && bin/yolo train model=yolov8n-sgdm.yaml data=shapes.yaml imgsz=96 epochs=1 workers=0 plots=False \
+		project=$(CURDIR)/.venv-smoke/runs name=smoke
+	cd .venv-smoke && bin/yolo export model=$(TRAINED) format=onnx imgsz=96
+	cd .venv-smoke && bin/yolo-dyn robustness model=$(TRAINED) data=shapes.yaml imgsz=96 sigma=0,25 name=smoke
+	test -s .venv-smoke/runs/robustness/smoke/report.html
 
 clean:
-	rm -rf .venv .venv-docs .venv-dist .venv-smoke dist site .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .venv-docs .venv-dist .venv-smoke dist site .mypy_cache .ruff_cache .pytest_cache .nox

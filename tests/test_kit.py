@@ -1,5 +1,6 @@
 """What stands in several files outside the package says the same in all: versions, commands, and what is handed on."""
 
+import importlib.util
 import re
 import subprocess
 from typing import Any
@@ -18,6 +19,11 @@ KIT = [
     "CITATION.cff",
     *(p.relative_to(ROOT).as_posix() for p in ROOT.glob(".github/**/*.yml")),
 ]
+
+
+SPEC = importlib.util.spec_from_file_location("noxfile", ROOT / "noxfile.py")
+noxfile = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(noxfile)
 
 
 def read(file: str) -> str:
@@ -146,3 +152,37 @@ def test_the_sdist_holds_what_builds_and_tests_it():
     asked = ["git", "check-ignore", "--no-index", "--stdin"]
     ignored = subprocess.run(asked, cwd=ROOT, input="\n".join(needed), capture_output=True, text=True)
     assert ignored.returncode == 1, ignored.stdout + ignored.stderr  # 1: none of them
+
+
+def test_the_matrix_of_versions_runs_tests_that_are_there():
+    paths = [path for paths in noxfile.AREAS.values() for path in paths]
+    assert len(paths) == len({*paths})
+    assert all((ROOT / path).exists() for path in paths)
+    assert noxfile.ULTRALYTICS[0] == lowest("ultralytics")
+    assert Version(next(iter(noxfile.TORCH))).release[:2] == Version(lowest("torch")).release
+    assert f'requires-python = ">={noxfile.PYTHON[0]}"' in read("pyproject.toml")
+
+
+def test_a_row_of_the_matrix_counts_what_came_out(tmp_path):
+    cases = (
+        '<testcase classname="tests.integration.test_export" name="a[1]"/>'
+        '<testcase classname="tests.deploy.test_deploy" name="b"><failure message="no"/></testcase>'
+        '<testcase classname="tests.deploy.test_deploy" name="c"><error message="no"/></testcase>'
+        '<testcase classname="tests.explain.test_cam" name="d"><skipped message="Ultralytics has none"/></testcase>'
+    )
+    (tmp_path / "report.xml").write_text(f"<testsuites><testsuite>{cases}</testsuite></testsuites>")
+    areas = noxfile.counted(tmp_path / "report.xml")
+    assert areas["export"] == {
+        "passed": 1,
+        "failed": ["tests/deploy/test_deploy.py::b", "tests/deploy/test_deploy.py::c"],
+        "skipped": {},
+    }
+    assert areas["heat maps"] == {"passed": 0, "failed": [], "skipped": {"Ultralytics has none": 1}}
+    page = noxfile.table({"python 3.14": {"versions": {}, "areas": areas, "date": "today", "machine": "this"}})
+    (row,) = (line for line in page.splitlines() if line.startswith("| python 3.14"))
+    assert "**2 FAILED**: tests/deploy/test_deploy.py::b" in row
+    assert "0 passed, 1 skipped (1)" in row
+    assert "\n1. Ultralytics has none\n" in page
+    assert "| python 3.13 | not run: no such interpreter on this machine |" in page
+    widths = {line.count("|") for line in page.splitlines() if line.startswith("|")}
+    assert len(widths) == 1

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from helpers import save
 from ultralytics import YOLO
 
 from yolo_dyn import YoloDynError, cli
+from yolo_dyn.bench import installation as installed
 from yolo_dyn.integration import probes
 
 SCRIPT = """
@@ -124,6 +126,26 @@ def test_check_of_this_installation(capsys):
     shown = capsys.readouterr().out
     assert re.search(r"^rows build +passes$", shown, re.MULTILINE)
     assert re.search(rf"^ultralytics +{re.escape(ultralytics.__version__)}$", shown, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("names", "line"),
+    [
+        ({"opencv-python-headless": "5.0"}, ""),
+        ({}, "OpenCV: none; one of opencv-python and opencv-python-headless is needed"),
+        ({"opencv-python": "5.0", "opencv_python_headless": "5.0"}, "all own the same files cv2/, of one version"),
+        ({"opencv-python": "5.0", "opencv-python-headless": "4.9"}, "the last that was installed: keep one version"),
+    ],
+)
+def test_how_many_opencvs_there_are(names, line, monkeypatch):
+    def dist(name, version):
+        return types.SimpleNamespace(metadata={"Name": name}, version=version)
+
+    others = {"ultralytics-opencv-headless": "8.4.190", "numpy": "2.0"}
+    monkeypatch.setattr(installed, "distributions", lambda: [dist(*each) for each in (others | names).items()])
+    shown = str(installed.installation())
+    assert line in shown
+    assert ("OpenCV: " in shown) == bool(line)
 
 
 @pytest.fixture

@@ -56,6 +56,6 @@ def installation() -> Installation:
     brought = {
         dist.metadata["Name"]: dist.version
         for dist in distributions()
-        if "opencv" in (dist.metadata["Name"] or "").lower()
+        if (dist.metadata["Name"] or "").lower().replace("_", "-").startswith("opencv-")
     }
     return Installation({**environment(), "platform": platform.platform()}, brought, probes.results())

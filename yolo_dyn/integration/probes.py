@@ -16,7 +16,7 @@ from torch import nn
 
 from yolo_dyn.errors import YoloDynError, first_line
 
-TESTED = ("8.4.130", "8.4.190")  # the oldest and the newest Ultralytics that the tests have passed with
+TESTED = ("8.3.0", "8.4.190")  # the oldest and the newest Ultralytics that the tests have passed with
 
 _missing: dict[str, str] = {}  # what could not be wrapped, and why
 _tried: dict[str, str] = {}  # the result of each probe, empty if it passes; empty until they are run
