@@ -1,6 +1,6 @@
 """Which versions work: `make matrix` runs the tests that touch Ultralytics, one factor varied at a time.
 
-Rows go to docs/results/matrix.json, one by one, and the page of them is matrix.md. An Ultralytics is unpacked into a
+Rows go to docs/versions.json, one by one, and the page of them is versions.md. An Ultralytics is unpacked into a
 folder of its own, before what is installed; a torch, a Python or an OpenCV gets an environment of its own. One row
 alone: `nox -s "ultralytics(number='8.3.0')"`; the page alone: `nox -s page`.
 """
@@ -54,7 +54,7 @@ NAMES = (  # rows of the table
     "opencv headless alone",
 )
 HERE = Path(__file__).parent
-ROWS = HERE / "docs/results/matrix.json"
+ROWS = HERE / "docs/versions.json"
 SHOWN = ("python", "torch", "ultralytics", "numpy", "opencv-python")
 
 nox.options.sessions = ["ultralytics", "torch", "python", "opencv", "page"]
