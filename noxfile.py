@@ -178,15 +178,18 @@ def table(rows: dict[str, dict]) -> str:
         "|" + "---|" * (len(SHOWN) + len(AREAS) + 2),
     ]
     for name in NAMES:
-        lines.append(f"| {name} | {' | '.join(cells(rows.get(name), notes))} |")
+        row = cells(rows[name], notes) if name in rows else [unrun(name), *[""] * (len(SHOWN) + len(AREAS))]
+        lines.append(f"| {name} | {' | '.join(row)} |")
     listed = [f"{number}. {reason}" for reason, number in notes.items()]
     return "\n".join([*lines, "", "What is skipped, by reason:", "", *listed, ""])
 
 
-def cells(row: dict | None, notes: dict[str, int]) -> list[str]:
+def unrun(name: str) -> str:
+    return "not run: no such interpreter on this machine" if name.startswith("python") else "not run"
+
+
+def cells(row: dict, notes: dict[str, int]) -> list[str]:
     """Versions, areas and date of a row."""
-    if row is None:
-        return ["not run: no such interpreter on this machine", *[""] * (len(SHOWN) + len(AREAS))]
     versions = [str(row["versions"].get(package)) for package in SHOWN]
     return [*versions, *(cell(area, notes) for area in row["areas"].values()), f"{row['date']}, {row['machine']}"]
 
