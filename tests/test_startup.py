@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import ultralytics
 import yaml
 from helpers import ROOT
 
@@ -91,7 +92,8 @@ def test_switched_off(tmp_path):
 @pytest.mark.parametrize("order", ["import yolo_dyn, ultralytics", "import ultralytics.nn.tasks, yolo_dyn"])
 def test_importing_does_what_the_hook_does(tmp_path, order):
     """`-I -S` reads no .pth file, as a `--target` installation, PYTHONPATH or a frozen program does not."""
-    paths = [str(ROOT), *(p for p in sys.path if p.endswith("site-packages"))]
+    installed = Path(ultralytics.__file__).parents[1]  # which may lie apart from all else
+    paths = [str(ROOT), str(installed), *(p for p in sys.path if p.endswith("site-packages"))]
     script = f"import sys; sys.path[:0] = {paths!r}; assert 'yolo_dyn' not in sys.modules; {order}; {BUILD}"
     assert python("-I", "-S", "-c", script, cwd=tmp_path).split()[-1] == "SGDM"
 
@@ -152,5 +154,5 @@ def test_the_hook_costs_under_5_ms_of_start_up(tmp_path):
 def test_stock_models_build_identically_with_the_hook_on_and_off(tmp_path):
     printed = [python("-c", STOCK_MODELS, cwd=tmp_path, YOLO_DYN_AUTOREGISTER=flag) for flag in ("1", "0")]
     on, off = (json.loads(text.splitlines()[-1]) for text in printed)
-    assert len(on) > 50
+    assert len(on) > 40  # 45 in 8.3.0, and more since
     assert on == off
