@@ -25,6 +25,12 @@ def since(version: str, what: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(older(version), reason=f"Ultralytics itself has no {what} before {version}")
 
 
+def skip_before(version: str, what: str) -> None:
+    """`since`, for some of a test's cases."""
+    if older(version):
+        pytest.skip(f"Ultralytics itself has no {what} before {version}")
+
+
 @contextlib.contextmanager
 def default_dtype(dtype: torch.dtype) -> Iterator[None]:
     """Make tensors of another kind where nothing else is said."""
@@ -36,12 +42,20 @@ def default_dtype(dtype: torch.dtype) -> Iterator[None]:
         torch.set_default_dtype(before)
 
 
+def logits_of(network: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """What a classifier says at evaluation; its probabilities' logarithms where Ultralytics takes those alone."""
+    y = network(x)
+    return y.log() if isinstance(y, torch.Tensor) else y[1]
+
+
+ROWS_SINCE = {"yolo12": "8.3.78", "yolo26": "8.4.0"}  # the first Ultralytics that brings a family
+
+
 def skip_without_its_rows(name: str) -> None:
     """Skip a test of a bundled model whose stock counterpart this Ultralytics does not bring."""
-    stock = name[:6]
-    first = {"yolo12": "8.3.78", "yolo26": "8.4.0"}.get(stock, "")
-    if first and older(first):
-        pytest.skip(f"Ultralytics itself has no {stock} before {first}")
+    for stock, first in ROWS_SINCE.items():
+        if name.startswith(stock):
+            skip_before(first, stock)
 
 
 def save(model: YOLO, file: Path | str) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from helpers import CLASSIFIERS, ROOT, randomise_around, save
+from helpers import CLASSIFIERS, ROOT, logits_of, randomise_around, save
 from torch import nn
 from ultralytics import YOLO
 
@@ -43,14 +43,14 @@ def test_a_classifier_trains_resumes_fuses_validates_and_exports(name, colours, 
     assert any(isinstance(m, kinds) for m in best.model.modules()) == (name not in STATIC)
     network = randomise_around(best.model.double(), torch.rand(8, 3, 64, 64).double(), least=0.1)
     images = torch.rand(2, 3, 64, 64).double() * torch.tensor([0.3, 1]).view(2, 1, 1, 1)
-    expected = network(images)[1]
+    expected = logits_of(network, images)
     # a random MobileNetV2 hardly tells images apart, so fusing must be far more exact than they differ
     assert (expected[0] - expected[1]).abs().max() > 1e-10
     fused = copy.deepcopy(network).fuse(verbose=False)
     ours = [m for m in registry.in_model(fused) if not type(m).__name__.startswith("Torchvision")]
     inside = [m for layer in ours for m in layer.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
     assert not inside
-    assert torch.allclose(fused(images)[1], expected, rtol=0, atol=1e-12)
+    assert torch.allclose(logits_of(fused, images), expected, rtol=0, atol=1e-12)
     best.model.float()
     assert len(best.names) == 2
     best.val(data=str(colours), imgsz=64, workers=0, plots=False)
@@ -60,7 +60,7 @@ def test_a_classifier_trains_resumes_fuses_validates_and_exports(name, colours, 
     session = onnxruntime.InferenceSession(file)
     for batch in (1, 3):
         images = torch.rand(batch, 3, 64, 64)
-        by_torch = YOLO(weights).model.float().eval().fuse(verbose=False)(images)[0].detach().numpy()
+        by_torch = logits_of(YOLO(weights).model.float().eval().fuse(verbose=False), images).softmax(1).detach().numpy()
         assert np.abs(session.run(None, {session.get_inputs()[0].name: images.numpy()})[0] - by_torch).max() < 1e-4
 
 

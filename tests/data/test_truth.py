@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from helpers import older
 from ultralytics.data.utils import verify_image_label
 
 from yolo_dyn import YoloDynError
@@ -227,7 +228,8 @@ def test_labels_are_taken_as_the_stock_loader_takes_them(root):
     kinds = (SOUND, [*SOUND, *BORDER[:3:2]], POLYGONS[:2], [*SOUND, *BROKEN, *BORDER, *POLYGONS])
     for number in range(1200):
         label.write_text("\n".join(rng.choice(kinds[number % 4], rng.integers(0, 5))))
-        stock = verify_image_label((str(images(root)[0]), str(label), "", False, 2, 0, 0, False))[1]
+        given = (str(images(root)[0]), str(label), "", False, 2, 0, 0, False)
+        stock = verify_image_label(given[:7] if older("8.3.92") else given)[1]  # the last: one class alone
         if stock is None:
             with pytest.raises(YoloDynError, match=r"a.txt, line \d: "):
                 ground_truth(images(root)[:1], NAMES, root, "val")

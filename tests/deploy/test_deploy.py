@@ -14,8 +14,11 @@ from ultralytics.utils import LOGGER
 from yolo_dyn import YoloDynError, cli
 from yolo_dyn.deploy.deployment import FORMATS, deploy, exported
 from yolo_dyn.deploy.quiet import written_to
+from yolo_dyn.integration import compat
 from yolo_dyn.robustness.sweep import robustness
 
+INT8 = compat.can_quantize()
+FORMS = ["torch", "onnx", "onnx-int8" if INT8 else "torchscript"]
 SMALL = {"sigma": [30.0], "imgsz": 192, "threads": 1, "rounds": 3, "name": "small"}
 
 
@@ -32,7 +35,7 @@ def folder(detectors, tmp_path_factory):
 def done(folder):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        return deploy(["a.pt", "b.pt"], "data.yaml", ["torch", "onnx", "onnx-int8"], **SMALL)
+        return deploy(["a.pt", "b.pt"], "data.yaml", FORMS, **SMALL)
 
 
 @pytest.fixture
@@ -42,9 +45,7 @@ def inside(folder, done, monkeypatch):
 
 
 def test_a_row_for_each_model_and_format(done):
-    assert [(row.model, row.format) for row in done.rows] == [
-        (model, form) for model in ("a", "b") for form in ("torch", "onnx", "onnx-int8")
-    ]
+    assert [(row.model, row.format) for row in done.rows] == [(model, form) for model in ("a", "b") for form in FORMS]
     for row in done.rows:
         assert row.file_mib > 1
         assert (row.peak_mib > 300) == (row.format == "torch")  # torch alone is that large, ONNX Runtime far from it
@@ -62,13 +63,13 @@ def test_opencv_runs_its_own_file(inside):
 
 
 def test_exports_agree_with_torch_and_eight_bits_are_smaller(done, inside):
-    for torch_row, onnx, int8 in (done.rows[:3], done.rows[3:]):
+    for torch_row, onnx, other in (done.rows[:3], done.rows[3:]):
         assert (torch_row.box_difference, torch_row.score_difference) == (0, 0)
         assert 0 < onnx.box_difference < 1e-2
         assert "export success" in Path(onnx.file).with_name("export.log").read_text()
         assert 0 < onnx.score_difference < 1e-4
-        assert int8.box_difference > 10 * onnx.box_difference
-        assert int8.file_mib < onnx.file_mib / 2
+        assert (other.box_difference > 10 * onnx.box_difference) == INT8
+        assert (other.file_mib < onnx.file_mib / 2) == INT8
         assert onnx.ap == pytest.approx(torch_row.ap, abs=1e-3)
         assert onnx.mpc == pytest.approx(torch_row.mpc, abs=1e-3)
     assert done.rows[0].ap > done.rows[3].ap  # b.pt is a.pt with other weights mixed in
@@ -99,7 +100,7 @@ def test_what_is_written(done, inside):
 def test_the_same_command_again_exports_and_scores_nothing(done, inside, monkeypatch):
     monkeypatch.setattr("ultralytics.YOLO.export", lambda *_, **__: pytest.fail("exported again"))
     monkeypatch.setattr("yolo_dyn.robustness.cells.detect", lambda *_, **__: pytest.fail("detected again"))
-    again = deploy(["a.pt", "b.pt"], "data.yaml", ["torch", "onnx", "onnx-int8"], **SMALL)
+    again = deploy(["a.pt", "b.pt"], "data.yaml", FORMS, **SMALL)
     assert [row.ap for row in again.rows] == [row.ap for row in done.rows]
 
 
@@ -108,6 +109,12 @@ def test_another_checkpoint_is_exported_anew(inside, monkeypatch):
     monkeypatch.setattr("ultralytics.YOLO.export", lambda self, **_: calls.append(self.ckpt_path) or "b-onnx.onnx")
     exported("a.pt", "onnx", 192, "data.yaml", inside / "runs/deploy/small/exports/b-onnx")
     assert len(calls) == 1
+
+
+def test_eight_bits_where_ultralytics_has_none(inside, monkeypatch):
+    monkeypatch.setattr(compat, "can_quantize", lambda: False)
+    with pytest.raises(YoloDynError, match=r"format onnx-int8 needs Ultralytics 8\.4\.80 or newer"):
+        deploy(["a.pt"], "data.yaml", ["onnx", "onnx-int8"])
 
 
 def test_a_failed_export_is_named_and_leaves_no_note(inside, tmp_path, monkeypatch):

@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from helpers import older
 from scipy import stats
 from ultralytics import YOLO
 
@@ -93,7 +94,7 @@ def test_repeat_resumes_what_was_interrupted(tiny, tmp_path):
     repeat(["yolov8n-sgdm.yaml"], str(tiny), [0], str(tmp_path), epochs=3, **FAST)
     assert finished(last)
     with (last.parents[1] / "results.csv").open() as resumed:
-        assert [row["epoch"] for row in csv.DictReader(resumed)] == ["1", "2", "3"]
+        assert [line.split(",")[0].strip() for line in resumed] == ["epoch", "1", "2", "3"]
 
 
 def test_repeat_refuses_a_run_of_other_arguments(runs, tiny):
@@ -132,7 +133,7 @@ def test_repeat_checks_the_arguments_of_the_stock_trainer(arguments, message, tm
     ("model", "data", "message"),
     [
         ("yolov8n.yaml", "", "data must name a data YAML, or a folder by class for classifiers; got ''"),
-        ("yolov8n.yaml", "README.md", "data=README.md: Not a YAML file"),
+        ("yolov8n.yaml", "README.md", "data=README.md: (Not a YAML file|Attempting to load non-YAML file)"),
         ("yolov8n.yaml", "empty", "data=empty: "),
         ("yolov8n.yaml", "nowhere.yaml", "data=nowhere.yaml: .*does not exist"),
         ("yolov8n.onnx", "data.yaml", "model must be a .yaml or a .pt file, got 'yolov8n.onnx'"),
@@ -210,7 +211,8 @@ def headers(task: str) -> list[str]:
     boxes = [f"metrics/{name}({head})" for head in HEADS[task] for name in ("precision", "recall", "mAP50", "mAP50-95")]
     metrics = boxes or ["metrics/accuracy_top1", "metrics/accuracy_top5"]
     train, val = ([f"{part}/{loss}" for loss in LOSSES[task]] for part in ("train", "val"))
-    return ["epoch", "time", *train, *metrics, *val, "lr/pg0"]
+    time = [] if older("8.3.9") else ["time"]
+    return ["epoch", *time, *train, *metrics, *val, "lr/pg0"]
 
 
 def runs_of(task: str, folder: Path) -> Path:

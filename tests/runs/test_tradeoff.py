@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 import yaml
+from helpers import since
 from ultralytics import YOLO
 
 from yolo_dyn import YoloDynError, cli
@@ -348,6 +349,7 @@ def trained(classes, tiny, tmp_path_factory) -> Path:
     return project
 
 
+@since("8.3.9", "seconds in results.csv")
 @pytest.mark.parametrize(("name", "metric", "images"), [("cls", "top-1", 16), ("det", "AP", 8)])
 def test_real_runs(trained, name, metric, images, tmp_path, capsys):
     out = tmp_path / "x.png"

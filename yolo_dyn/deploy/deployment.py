@@ -18,6 +18,7 @@ from yolo_dyn.deploy.quiet import written_to
 from yolo_dyn.deploy.report import Deployment, DeploymentRow, write
 from yolo_dyn.deploy.runtimes import Session, open_session
 from yolo_dyn.errors import MissingFileError, YoloDynError, nearest
+from yolo_dyn.integration import compat
 from yolo_dyn.integration.api import chosen_threads
 from yolo_dyn.output.arguments import ImageSize, Names, Positive, Sigmas, Threads, checked
 from yolo_dyn.output.environment import versions
@@ -68,7 +69,7 @@ def deploy(
         model: checkpoints; the first is what the others' times are compared with.
         data: an Ultralytics data YAML, for scores and to calibrate INT8.
         formats: torch, torchscript, onnx, onnx-dynamic, onnx-half, onnx-int8, opencv, openvino, ncnn; by default torch,
-            onnx, onnx-int8 and openvino.
+            onnx, onnx-int8 (Ultralytics has it since 8.4.80) and openvino.
         sigma: standard deviations of Gaussian noise in grey levels; 0 and 30 by default.
         split: of the data, for scores.
         imgsz: images are letterboxed to a square of so many pixels.
@@ -83,7 +84,8 @@ def deploy(
     Raises:
         YoloDynError: if something does not fit, or a format cannot be exported.
     """
-    formats = list(dict.fromkeys(formats or [TORCH, "onnx", "onnx-int8", "openvino"]))
+    usual = [TORCH, "onnx", *(["onnx-int8"] if compat.can_quantize() else []), "openvino"]
+    formats = list(dict.fromkeys(formats or usual))
     models = model_labels(model)
     _check(models, formats)
     threads = chosen_threads(threads)
@@ -110,6 +112,8 @@ def _check(models: dict[str, str], formats: list[str]) -> None:
     for target in formats:
         if target not in FORMATS:
             raise YoloDynError(f"unknown format {target!r}{nearest(target, FORMATS)} (known: {', '.join(FORMATS)})")
+        if "quantize" in FORMATS[target] and not compat.can_quantize():
+            raise YoloDynError(f"format {target} needs Ultralytics 8.4.80 or newer, which exports it")
     for file in models.values():
         if Path(file).suffix != ".pt":
             raise YoloDynError(f"model must be a checkpoint (.pt), which is exported from here; got {file!r}")

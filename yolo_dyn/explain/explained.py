@@ -115,9 +115,11 @@ class ClassScore(Score):
     """The logit of the predicted class, or of the selected one."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        probabilities, logits = self.net(x)
+        self.network.rows[-1].training = True  # its own flag alone: it gives logits, and nothing inside it draws
+        logits = self.net(x)
         class_id = int(logits.argmax()) if self.class_id is None else self.class_id
-        self.prediction = np.zeros((0, 4)), probabilities.detach()[0, [class_id]].cpu().numpy(), np.array([class_id])
+        score = logits.detach().softmax(1)[0, [class_id]].cpu().numpy()
+        self.prediction = np.zeros((0, 4)), score, np.array([class_id])
         return logits[:, class_id]
 
 

@@ -20,8 +20,9 @@ from typing import Any
 
 from yolo_dyn import registry
 from yolo_dyn.errors import own_error
-from yolo_dyn.integration import annealing, checkpoints, counting, exporting, parser, probes, recipes, workers
+from yolo_dyn.integration import annealing, checkpoints, compat, counting, exporting, parser, probes, recipes, workers
 from yolo_dyn.integration.counting import image_channels
+from yolo_dyn.layers import Classifier
 
 __all__ = ["accept_arguments", "image_channels", "integrate"]
 
@@ -111,6 +112,7 @@ def _add_layers() -> None:
         if not any(vars(module).get(name, layer) is not layer for module in (modules, tasks)):
             setattr(modules, name, layer)
             setattr(tasks, name, layer)
+    Classifier.gives_logits = compat.classifier_gives_logits()
 
 
 def _add_callbacks() -> None:

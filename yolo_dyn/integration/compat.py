@@ -62,11 +62,24 @@ def build_dataloader(dataset: Any, batch: int, workers: int, device: torch.devic
     return build_dataloader(dataset, batch, workers, shuffle=False, **options)
 
 
-def half_precision() -> dict[str, Any]:
-    """The argument for 16 bits: `quantize` since 8.4.80, `half` before."""
+def can_quantize() -> bool:
+    """Whether an exporter takes `quantize`, for ONNX and on the CPU; since 8.4.80."""
     from ultralytics.utils import DEFAULT_CFG_DICT
 
-    return {"quantize": 16} if "quantize" in DEFAULT_CFG_DICT else {"half": True}
+    return "quantize" in DEFAULT_CFG_DICT
+
+
+def half_precision() -> dict[str, Any]:
+    """The argument of validators for 16 bits: `quantize` since 8.4.80, `half` before."""
+    return {"quantize": 16} if can_quantize() else {"half": True}
+
+
+def classifier_gives_logits() -> bool:
+    """Whether validators and predictors take probabilities and logits, as since 8.3.47; probabilities alone before."""
+    from ultralytics.nn import modules
+
+    classify = getattr(modules, "Classify", None)
+    return classify is None or hasattr(classify, "export")
 
 
 def detections(rows: list[torch.Tensor]) -> Any:

@@ -29,7 +29,8 @@ class Classifier(nn.Module):
 
     Shape:
         ``[B, C, H, W]``, or with tokens ``[B, M, d]``, -> logits ``[B, nc]`` in training; at evaluation
-        ``(probabilities, logits)``, like Ultralytics' own; probabilities alone in an export.
+        ``(probabilities, logits)``, like Ultralytics' own; probabilities alone in an export, and where Ultralytics' own
+        gives no more.
 
     Examples:
         >>> classifier = Classifier(16, 10).train()
@@ -38,6 +39,7 @@ class Classifier(nn.Module):
     """
 
     export = False  # set by Ultralytics' exporter
+    gives_logits = True  # unset for an Ultralytics that takes probabilities alone
 
     def __init__(
         self,
@@ -71,4 +73,4 @@ class Classifier(nn.Module):
         if self.training:
             return logits
         probabilities = logits.softmax(1)
-        return probabilities if self.export else (probabilities, logits)
+        return (probabilities, logits) if self.gives_logits and not self.export else probabilities
