@@ -103,7 +103,7 @@ def test_export_to_onnx_agrees_with_torch(trained, project, command):
     assert torch.allclose(found[:, 4:], expected[:, 4:], atol=1e-4)
 
 
-@since("8.3.100", "transfer of the head if the classes are others")
+@since("8.4.45", "transfer of the head if the classes are others")
 def test_transfer_and_freeze(trained, tiny, project, command):
     words = ("model=yolov8n-sgdm.yaml", f"pretrained={trained}", "freeze=10", "epochs=1", f"project={project / 'runs'}")
     done = command("yolo", "train", *words, "name=frozen", f"data={tiny}", *SMALL, cwd=project)

@@ -7,7 +7,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from helpers import CLASSIFIERS, ROOT, logits_of, randomise_around, save
+from helpers import CLASSIFIERS, ROOT, logits_of, older, randomise_around, save
 from torch import nn
 from ultralytics import YOLO
 
@@ -87,6 +87,10 @@ def test_a_study_of_classifiers(colours, tmp_path, monkeypatch):
     assert file.read_bytes() == before
     assert "resnet18-condconv (seeds 0)" in (tmp_path / "page.md").read_text()
     monkeypatch.setattr("yolo_dyn.study.timing.EPOCH_ROUNDS", 1)
+    if older("8.3.9"):
+        with pytest.raises(YoloDynError, match=r"seconds=True needs Ultralytics 8\.3\.9"):
+            study("cifar10", seconds=True, **words)
+        return
     study("cifar10", seconds=True, **words)
     seconds = json.loads((tmp_path / "results" / "timing.json").read_text())["epoch"]["seconds"]["resnet18"]
     row = next(

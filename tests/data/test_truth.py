@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from helpers import older
+from helpers import since
 from ultralytics.data.utils import verify_image_label
 
 from yolo_dyn import YoloDynError
@@ -222,14 +222,14 @@ BORDER = ["1 -0.005 0.5 0.2 0.2", "1 -0.02 0.5 0.2 0.2", "1 1.009 0.5 0.2 0.2", 
 POLYGONS = ["1 0.1 0.1 0.4 0.2 0.3 0.5", "1 0.1 0.1 0.4 0.2 0.3 0.5 0.2 0.6", "1 0.1 0.1 0.4 0.2 0.3"]
 
 
+@since("8.4.122", "such checks of labels")
 def test_labels_are_taken_as_the_stock_loader_takes_them(root):
     """Random files of sound and broken lines: the same boxes, and an error of ours for what it drops."""
     rng, label, taken = np.random.default_rng(0), root / "labels/val/a.txt", 0
     kinds = (SOUND, [*SOUND, *BORDER[:3:2]], POLYGONS[:2], [*SOUND, *BROKEN, *BORDER, *POLYGONS])
     for number in range(1200):
         label.write_text("\n".join(rng.choice(kinds[number % 4], rng.integers(0, 5))))
-        given = (str(images(root)[0]), str(label), "", False, 2, 0, 0, False)
-        stock = verify_image_label(given[:7] if older("8.3.92") else given)[1]  # the last: one class alone
+        stock = verify_image_label((str(images(root)[0]), str(label), "", False, 2, 0, 0, False))[1]
         if stock is None:
             with pytest.raises(YoloDynError, match=r"a.txt, line \d: "):
                 ground_truth(images(root)[:1], NAMES, root, "val")

@@ -51,7 +51,7 @@ def yaml_model_load(stock: Callable) -> Callable:
             d = stock(path)
         except YoloDynError:
             raise
-        except (ValueError, TypeError, YAMLError) as error:  # of a file that is no YAML, or no mapping
+        except (ValueError, TypeError, AttributeError, YAMLError) as error:  # of a file that is no YAML, or no mapping
             told = first_line(error)
             ours = told if isinstance(error, ValueError) else f"{path} is not a valid YAML mapping: {told}"
             raise YoloDynError(ours) from error

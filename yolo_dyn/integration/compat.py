@@ -74,6 +74,14 @@ def half_precision() -> dict[str, Any]:
     return {"quantize": 16} if can_quantize() else {"half": True}
 
 
+def keeps_seconds() -> bool:
+    """Whether results.csv has the seconds since the training began, as since 8.3.9."""
+    from ultralytics import __version__
+    from ultralytics.utils.checks import parse_version
+
+    return parse_version(__version__) >= parse_version("8.3.9")
+
+
 def classifier_gives_logits() -> bool:
     """Whether validators and predictors take probabilities and logits, as since 8.3.47; probabilities alone before."""
     from ultralytics.nn import modules

@@ -133,7 +133,8 @@ def _classified(job: Job, run: Path, best: Path) -> dict[str, Any]:
 def _training(run: Path, metric: str) -> Training:
     columns = read_run(run)
     best = max(range(len(columns[metric])), key=columns[metric].__getitem__)
-    return Training(len(columns[metric]), int(columns["epoch"][best]), columns["time"][-1])
+    seconds = columns["time"][-1] if "time" in columns else None  # Ultralytics keeps them since 8.3.9
+    return Training(len(columns[metric]), int(columns["epoch"][best]), seconds)
 
 
 def _device(run: Path) -> str:

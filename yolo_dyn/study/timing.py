@@ -9,6 +9,8 @@ from typing import Any
 import torch
 
 from yolo_dyn.bench.timing import in_turn, inference_step, summary
+from yolo_dyn.errors import YoloDynError
+from yolo_dyn.integration import compat
 from yolo_dyn.integration.api import load_model
 from yolo_dyn.output.environment import environment
 from yolo_dyn.runs.read import read_run
@@ -25,9 +27,12 @@ ROUNDS, EPOCH_ROUNDS = 40, 2
 def time_arms(study: Study, arms: list[str], data: str, train: dict[str, Any], project: Path, out: Path) -> None:
     """Time what the study's columns ask for, the arms in turn, and write it to the folder of results."""
     timed = {column for column in study.columns if COLUMNS[column].kind == TIMED}
+    of_images, of_epochs = timed & {"ms", "ratio"}, timed - {"ms", "ratio"}
+    if of_epochs and not compat.keeps_seconds():
+        raise YoloDynError("seconds=True needs Ultralytics 8.3.9 or newer, which keeps the seconds of epochs")
     jobs = [Job(study, arm, 0, data, train, project) for arm in arms]
-    image = time_images(study, arms, project / "models") if timed & {"ms", "ratio"} else None
-    epoch = time_epochs(jobs) if timed - {"ms", "ratio"} else None
+    image = time_images(study, arms, project / "models") if of_images else None
+    epoch = time_epochs(jobs) if of_epochs else None
     write_json(out / TIMING, Timing(image, epoch, environment()).as_dict())
 
 
