@@ -15,7 +15,7 @@ from yolo_dyn.robustness.corruptions.registry import Image
 @benchmark((3, 0.1), (4, 0.5), (6, 0.5), (8, 0.5), (10, 0.5))
 def defocus_blur(image: Image, radius: float, alias: float, *, bits: np.random.Philox) -> Image:
     """Mean over a disk of that radius with soft edges."""
-    return truncated(cv2.filter2D(image.astype(np.float32), -1, disk(radius, alias)))
+    return truncated(255 * cv2.filter2D(image / 255, -1, disk(radius, alias)))
 
 
 @functools.lru_cache(maxsize=8)
@@ -41,10 +41,10 @@ def glass_blur(image: Image, sigma: float, reach: float, iterations: float, *, b
 
     The benchmark means to swap two pixels; on its views of colour images this copies one over the other.
     """
-    levels = truncated(gaussian(image.astype(np.float32), sigma))
+    levels = truncated(255 * gaussian(image / 255, sigma))
     for _ in range(round(iterations)):
         levels = _scattered(levels, round(reach), bits)
-    return truncated(gaussian(levels.astype(np.float32), sigma))
+    return truncated(255 * gaussian(levels / 255, sigma))
 
 
 def _scattered(levels: Image, reach: int, bits: np.random.Philox) -> Image:
@@ -89,4 +89,4 @@ def zoom_blur(image: Image, step: float, count: float, *, bits: np.random.Philox
 @benchmark(1, 2, 3, 4, 6)
 def gaussian_blur(image: Image, sigma: float, *, bits: np.random.Philox) -> Image:
     """Mean weighted by a Gaussian of that many pixels."""
-    return truncated(gaussian(image.astype(np.float32), sigma))
+    return truncated(255 * gaussian(image / 255, sigma))

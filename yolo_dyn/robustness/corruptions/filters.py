@@ -1,4 +1,4 @@
-"""Filters that several corruptions share, on float32 images ``[H, W]`` or ``[H, W, C]``."""
+"""Filters that several corruptions share, on images of floating point, ``[H, W]`` or ``[H, W, C]``."""
 
 import functools
 import math
