@@ -17,7 +17,7 @@ from scipy import fft
 
 from yolo_dyn.robustness import corrupt
 from yolo_dyn.robustness.corruptions import CORRUPTIONS, GROUPS, draws
-from yolo_dyn.robustness.corruptions.blurs import _scattered
+from yolo_dyn.robustness.corruptions.blurs import scattered
 from yolo_dyn.robustness.corruptions.filters import motion, sampled, zoom_matrix
 
 FIGURES = json.loads(Path(__file__).with_name("cococ_reference.json").read_text(encoding="utf-8"))
@@ -158,7 +158,7 @@ def test_glass_blur_copies_pixel_by_pixel():
     for reach in (1, 2, 3, 4):
         levels = drawing(41, 53)
         right, down = (draws.integers(bits, (41, 53), 2 * reach) - reach for bits in [key(reach)] for _ in range(2))
-        assert np.array_equal(_scattered(levels, reach, key(reach)), reference.scattered(levels, right, down, reach))
+        assert np.array_equal(scattered(levels, reach, key(reach)), reference.scattered(levels, right, down, reach))
 
 
 @pytest.mark.parametrize(("radius", "sigma", "angle"), [(10, 3, -44.7), (15, 8, 0), (20, 15, 30.2), (12, 4, -110)])
@@ -189,19 +189,26 @@ def test_samples_beyond_the_edge_are_mirrored():
     assert sampled(levels, y, x) == pytest.approx(expected, abs=2e-3)
 
 
-def pixels() -> dict[str, str]:
-    """Hashes of all corruptions of one drawing."""
+PIXELS = """
+import hashlib, sys
+import cv2, numpy as np
+from yolo_dyn.robustness import corrupt
+cv2.setNumThreads(3)
+image = np.load(sys.argv[1])
+for name in sys.argv[2:]:
+    print(name, hashlib.sha256(corrupt(image, name, severity=4, seed=7, name="000001.jpg").tobytes()).hexdigest()[:16])
+"""
+
+
+def test_another_process_sees_the_same_pixels(tmp_path):
+    """In another order, and with another number of threads."""
     names = [*ALL, "frost_procedural"]
-    return {name: digest(corrupt(drawing(), name, severity=4, seed=7, name="000001.jpg")) for name in names}
-
-
-def test_another_process_sees_the_same_pixels():
-    """Whatever was corrupted before, and with another number of threads."""
-    code = "import cv2; cv2.setNumThreads(3); from test_cococ import pixels; import json; print(json.dumps(pixels()))"
-    folder = Path(__file__).parent
-    script = f"import sys; sys.path[:0] = {[str(folder), str(folder.parent)]!r}; {code}"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert json.loads(done.stdout.splitlines()[-1]) == pixels()
+    np.save(tmp_path / "image.npy", drawing())
+    command = [sys.executable, "-c", PIXELS, str(tmp_path / "image.npy"), *reversed(names)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    there = dict(line.split() for line in done.stdout.splitlines())
+    here = {name: digest(corrupt(drawing(), name, severity=4, seed=7, name="000001.jpg")) for name in names}
+    assert there == here
 
 
 @pytest.mark.accept

@@ -43,11 +43,11 @@ def glass_blur(image: Image, sigma: float, reach: float, iterations: float, *, b
     """
     levels = truncated(255 * gaussian(image / 255, sigma))
     for _ in range(round(iterations)):
-        levels = _scattered(levels, round(reach), bits)
+        levels = scattered(levels, round(reach), bits)
     return truncated(255 * gaussian(levels / 255, sigma))
 
 
-def _scattered(levels: Image, reach: int, bits: np.random.Philox) -> Image:
+def scattered(levels: Image, reach: int, bits: np.random.Philox) -> Image:
     """One pass from the last pixel to the first, each copied from where it points to, in a few steps over all at once.
 
     A pixel that points forward reads what that one, done before it, has got: following such jumps to their end tells

@@ -23,6 +23,7 @@ from yolo_dyn.robustness.corruptions.filters import gaussian
 from yolo_dyn.robustness.corruptions.registry import CORRUPTIONS, SEVERITIES, Corruption, Image
 
 VARIABLE = "YOLO_DYN_FROST"
+DRAWN = "frost_procedural"
 PICTURES = [f"frost{number}" for number in range(1, 7)]
 SUFFIXES = (".png", ".jpg", ".jpeg")
 USED = 5  # the benchmark never draws the sixth
@@ -118,7 +119,7 @@ class Frost(Corruption):
     def resolved(self) -> Corruption:
         folder = os.environ.get(VARIABLE, "")
         if not folder:
-            return CORRUPTIONS["frost_procedural"]
+            return CORRUPTIONS[DRAWN]
         function = Benchmark("frost", functools.partial(of_pictures, folder=folder), WEIGHTS, luma=True)
         return Corruption("frost", function, SEVERITIES, UNIT, f"textures {_hashed(folder)}")
 
