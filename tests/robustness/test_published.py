@@ -1,14 +1,20 @@
 """mPC and rPC as the benchmark defines them, beside published detectors."""
 
 import dataclasses
+import re
+from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
+from yolo_dyn.data.images import EvaluationSet
 from yolo_dyn.robustness import published
+from yolo_dyn.robustness.cells import Cell
 from yolo_dyn.robustness.corruptions import GROUPS
 from yolo_dyn.robustness.records import CellRecord, Condition
-from yolo_dyn.robustness.results import averaged, differences, summary
+from yolo_dyn.robustness.report import html
+from yolo_dyn.robustness.results import Sweep, averaged, differences, summary
 
 CELL = CellRecord(
     condition=Condition("clean"),
@@ -84,3 +90,37 @@ def test_ones_own_detectors_stand_before_the_published():
     for row in published.PUBLISHED:
         for three in (row.ap, row.ap50):
             assert three is None or three[2] == pytest.approx(100 * three[1] / three[0], abs=0.2)
+
+
+def sweep(folder: Path, names: list[str], drawn: bool = False) -> Sweep:
+    records = cells(names, drawn=drawn)
+    images = EvaluationSet("mine.yaml", "val", {}, 3, [Path("1.jpg")], {}, "", {}, [], True, "")
+    for name in ("curves", "grid"):
+        cv2.imwrite(str(folder / f"{name}.png"), np.zeros((2, 2, 3), np.uint8))
+    known = [Cell(r.path, r.model, r.condition, {"weights": "0"}) for r in records]
+    return Sweep(folder, images, {"resamples": 10}, "", known, records, summary(records), [], [])
+
+
+@pytest.mark.parametrize("drawn", [False, True])
+def test_the_report_has_the_published_with_ones_own_in_bold(tmp_path, drawn):
+    done = sweep(tmp_path, GROUPS["cococ-extra"], drawn)
+    page = html(done, [])
+    (table,) = re.findall(r'<section id="published">.*?</section>', page, re.DOTALL)
+    rows = re.findall(r"<tr>(<td.*?)</tr>", table)
+    assert len(rows) == 10
+    assert rows[0].count('<td class="sure">') == rows[0].count("<td") == 8
+    assert "<td>Faster R-CNN R50</td><td>COCO val2017</td><td>36.3</td><td>18.2</td><td>50.1</td>" in rows[1]
+    assert not any("sure" in row for row in rows[1:])
+    assert '<td class="sure">a</td><td class="sure">mine, val, 1 images</td><td class="sure">40.0</td>' in rows[0]
+    assert ("Frost was drawn here" in table) == drawn
+    assert "frost_procedural 5" in page if drawn else "frost 5" in page
+    text = str(done)
+    assert re.search(r"^a, own +0\.400 +0\.310 +0\.775", text, re.MULTILINE)
+    assert re.search(r"^HTC X101-64x4d-DCN, COCO val2017 +0\.506 +0\.327 +0\.647", text, re.MULTILINE)
+
+
+def test_a_part_of_the_benchmark_stands_beside_nothing(tmp_path):
+    done = sweep(tmp_path, GROUPS["weather"])
+    assert not done.benchmark
+    assert 'id="published"' not in html(done, [])
+    assert "Faster" not in str(done)
