@@ -202,20 +202,23 @@ def _with_spectrum(field: np.ndarray, power: tuple[float, ...]) -> np.ndarray:
 
     spectrum = rfft2(field)
     spectrum[0, 0] = 0
-    radius, band, middles = _rings(*field.shape)
-    own = np.bincount(band, (abs(spectrum) ** 2).ravel(), len(middles)) / np.maximum(np.bincount(band), 1)
-    gain = np.interp(radius, np.log(FREQUENCIES), power) - np.interp(radius, middles, np.log(np.maximum(own, 1e-12)))
+    radius, ring, middles = _rings(*field.shape)
+    own = np.bincount(ring, (abs(spectrum) ** 2).ravel()) / np.bincount(ring)
+    gain = np.interp(radius, np.log(FREQUENCIES), power) - np.interp(radius, middles, np.log(own))
     return irfft2(spectrum * np.exp(gain / 2).astype(np.float32), s=field.shape)
 
 
 @functools.lru_cache(maxsize=4)
 def _rings(height: int, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For each frequency of a real transform the log of its radius and its ring; log of the rings' middles."""
+    """Of a real transform the log of each frequency's radius, the ring it is in, and the log of the rings' middles.
+
+    There are 32 rings of equal ratio; those that no frequency is in are left out.
+    """
     radius = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width))
     radius[0, 0] = radius[0, 1]
     edges = np.geomspace(radius.min(), radius.max() * 1.0001, 33)
-    band = np.digitize(radius.ravel(), edges) - 1
-    return np.log(radius), band, np.log(edges[:-1] * edges[1:]) / 2
+    taken, ring = np.unique(np.digitize(radius.ravel(), edges) - 1, return_inverse=True)
+    return np.log(radius), ring.ravel(), (np.log(edges[:-1] * edges[1:]) / 2)[taken]
 
 
 def _ranks(field: np.ndarray) -> np.ndarray:
