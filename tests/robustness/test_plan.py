@@ -5,10 +5,13 @@ import pytest
 
 from yolo_dyn import YoloDynError
 from yolo_dyn.data.images import EvaluationSet
-from yolo_dyn.robustness.corruptions import CORRUPTIONS, GROUPS, SIGMA, corrupt, frost
+from yolo_dyn.output.files import write_json
+from yolo_dyn.robustness.cells import Cell, changed
+from yolo_dyn.robustness.corruptions import CORRUPTIONS, GROUPS, SIGMA, Corruption, corrupt, frost
+from yolo_dyn.robustness.corruptions.benchmark import Benchmark
 from yolo_dyn.robustness.evaluate import Corrupter, Settings
 from yolo_dyn.robustness.plan import Plan, chosen_conditions
-from yolo_dyn.robustness.records import Condition
+from yolo_dyn.robustness.records import CellRecord, Condition
 
 
 @pytest.fixture(autouse=True)
@@ -58,10 +61,35 @@ def test_each_severity_of_each_corruption_has_a_key_of_its_own():
 def test_a_changed_definition_changes_the_key(monkeypatch):
     conditions = chosen_conditions(None, [2], ["fog"])
     before = keys(conditions)
-    changed = frost.Benchmark("fog", CORRUPTIONS["fog"].function.rgb, ((1.5, 2),) * 5)
-    monkeypatch.setitem(CORRUPTIONS, "fog", frost.Corruption("fog", changed, (1, 2, 3, 4, 5), "severity"))
+    thinner = Benchmark("fog", CORRUPTIONS["fog"].function.rgb, ((1.5, 2),) * 5)
+    monkeypatch.setitem(CORRUPTIONS, "fog", Corruption("fog", thinner, (1, 2, 3, 4, 5), "severity"))
     assert keys(conditions)[0] == before[0]
     assert keys(conditions)[1] != before[1]
+
+
+def test_cells_of_an_earlier_definition_are_reported(tmp_path):
+    """Severity 1 of fog was a strength of 0.2 once."""
+    record = CellRecord(
+        condition=Condition("fog", 0.2, 1),
+        seed=0,
+        images=1,
+        skipped=0,
+        detections=0,
+        scores={},
+        per_class={},
+        intervals={},
+        ultralytics={},
+        model="a",
+        path="a.pt",
+        weights="0",
+        milliseconds={},
+        pixels={},
+        seconds=1.0,
+        identity={"corruption": "fog 0.2 0123456789abcdef"},
+    )
+    write_json(tmp_path / "a_fog_0.2_0.json", record.as_dict())
+    now = [Cell("a.pt", "a", c, {"corruption": f"{c} new"}) for c in chosen_conditions(None, [1, 2], ["fog"])]
+    assert changed(tmp_path, now) == ["1 finished cells here are of other corruption and are left aside"]
 
 
 def test_other_textures_change_the_key_of_frost(tmp_path, monkeypatch):
