@@ -22,7 +22,7 @@ from yolo_dyn.robustness.corruptions import (
     normal_quantiles,
     uniform16,
 )
-from yolo_dyn.robustness.corruptions.frost import VARIABLE
+from yolo_dyn.robustness.corruptions.frost import FREQUENCIES, LEVELS, TEXTURES, VARIABLE, drawn
 from yolo_dyn.robustness.corruptions.noises import poisson_levels
 
 OURS = ("gaussian_noise", "shot_noise", "impulse_noise", "speckle_noise", "contrast")  # of any number of channels
@@ -351,6 +351,50 @@ def test_frost_says_which_textures_it_has(tmp_path, monkeypatch):
     monkeypatch.setenv(VARIABLE, str(tmp_path / "none"))
     with pytest.raises(YoloDynError, match=r"YOLO_DYN_FROST must be a folder of textures, and .*none' is none"):
         find("frost")
+
+
+def test_frost_weighs_the_image_and_one_of_five_textures(tmp_path, monkeypatch):
+    """As the benchmark has it: the sixth is never drawn. Textures of one level each tell which it was, and how much."""
+    import cv2
+
+    levels = [40, 80, 120, 160, 200, 240]
+    for number, level in enumerate(levels, 1):
+        cv2.imwrite(str(tmp_path / f"frost{number}.png"), np.full((20, 30, 3), level, np.uint8))
+    monkeypatch.setenv(VARIABLE, str(tmp_path))
+    image = np.full((50, 40, 3), 60, np.uint8)
+    for severity, (kept, added) in enumerate(((1, 0.4), (0.8, 0.6), (0.7, 0.7), (0.65, 0.7), (0.6, 0.75)), 1):
+        found = [corrupt(image, "frost", severity=severity, name=str(i)) for i in range(100)]
+        assert all(np.ptp(frosted) == 0 for frosted in found)
+        levels_found = {int(frosted[0, 0, 0]) for frosted in found}
+        assert sorted(levels_found) == [min(255, int(kept * 60 + added * level + 1e-4)) for level in levels[:5]]
+
+
+def test_a_part_of_the_texture_is_drawn_from_all_of_it(tmp_path, monkeypatch):
+    import cv2
+
+    ramp = np.repeat(np.arange(0, 240, 2, dtype=np.uint8)[None, :, None], 90, 0).repeat(3, 2)
+    for number in range(1, 7):
+        cv2.imwrite(str(tmp_path / f"frost{number}.png"), ramp)
+    monkeypatch.setenv(VARIABLE, str(tmp_path))
+    black = np.zeros((64, 64, 3), np.uint8)
+    starts = [int(corrupt(black, "frost", severity=5, name=str(i))[0, 0, 0]) for i in range(200)]
+    assert min(starts) < 8
+    assert 0.75 * 238 * (132 - 64) / 132 - 8 < max(starts) <= 0.75 * 238 * (132 - 64) / 132 + 2  # 1.1 times as large
+
+
+def test_drawn_frost_has_the_values_and_the_spectrum_of_the_pictures():
+    for number, texture in enumerate(TEXTURES):
+        found = drawn(texture, np.random.Philox(key=number)).astype(float)
+        assert found.shape == (texture.height, texture.width, 3)
+        for channel, quantiles in enumerate(texture.quantiles):
+            assert np.percentile(found[..., channel], LEVELS)[2:-2] == pytest.approx(quantiles[2:-2], abs=12)
+        luma = found.mean(2) - found.mean()
+        power = np.abs(np.fft.fft2(luma)) ** 2
+        radius = np.hypot(np.fft.fftfreq(len(luma))[:, None], np.fft.fftfreq(luma.shape[1]))
+        low, high = (power[(radius > f / 1.2) & (radius < f * 1.2)].mean() for f in FREQUENCIES[[3, 10]])
+        assert np.log(low / high) == pytest.approx(texture.power[3] - texture.power[10], abs=1)
+        rows = power[0, 1:].sum() + power[1:, 0].sum()
+        assert rows < 0.2 * power.sum()  # no bands
 
 
 def test_tables_of_shot_noise_are_cut_off():

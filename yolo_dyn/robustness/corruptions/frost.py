@@ -117,9 +117,9 @@ class Frost(Corruption):
     """Frost of the user's pictures if there are any, else of drawn textures under their own name."""
 
     def resolved(self) -> Corruption:
-        folder = os.environ.get(VARIABLE, "")
-        if not folder:
+        if not os.environ.get(VARIABLE):
             return CORRUPTIONS[DRAWN]
+        folder = str(Path(os.environ[VARIABLE]).absolute())  # other processes may be in another folder
         function = Benchmark("frost", functools.partial(of_pictures, folder=folder), WEIGHTS, luma=True)
         return Corruption("frost", function, SEVERITIES, UNIT, f"textures {_hashed(folder)}")
 
@@ -173,7 +173,7 @@ def drawn(texture: Texture, bits: np.random.Philox) -> Image:
     """A new texture of these statistics: uint8 RGB ``[height, width, 3]``.
 
     White noise, stronger in some places than in others, gets the radial spectrum, then by rank each channel's values.
-    The first texture is a sky that fades from red to blue: its red and green follow a second, smoother field too.
+    In the first picture red and green do not follow blue everywhere: a second, smoother field parts them.
     """
     height, width = texture.height, texture.width
     uneven = normal(bits, (height, width)) * np.exp(1.2 * _clouds(height, width, height / 40, bits))

@@ -1,5 +1,7 @@
 """Weather: snow, fog, bright light and spatter; frost is a file of its own."""
 
+import functools
+
 import cv2
 import numpy as np
 
@@ -85,11 +87,16 @@ def plasma_fractal(side: int, decay: float, bits: np.random.Philox) -> np.ndarra
 
 @benchmark(0.1, 0.2, 0.3, 0.4, 0.5)
 def brightness(image: Image, more: float, *, bits: np.random.Philox) -> Image:
-    """Raise V of HSV, the largest of R, G and B, by a share of white; hue and saturation stay."""
-    value, level = np.mgrid[:256, :256]  # V, and any of the pixel's three levels
+    """Raise V of HSV, the largest of R, G and B, by a share of white; hue and saturation stay, and black turns grey."""
+    return _brighter(more)[(image.max(2, keepdims=True).astype(np.int32) << 8) + image]
+
+
+@functools.lru_cache(maxsize=2)
+def _brighter(more: float) -> np.ndarray:
+    """New level for each V and each level of a pixel, uint8 ``[256 * 256]``."""
+    value, level = np.mgrid[:256, :256]
     brighter = np.minimum(value + 255 * more, 255)
-    table = truncated(np.where(value, level * brighter / np.maximum(value, 1), brighter) + BRIM).ravel()
-    return table[(image.max(2, keepdims=True).astype(np.int32) << 8) + image]
+    return truncated(np.where(value, level * brighter / np.maximum(value, 1), brighter) + BRIM).ravel()
 
 
 @benchmark(
