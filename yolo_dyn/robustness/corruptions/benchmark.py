@@ -98,3 +98,10 @@ def truncated(levels: np.ndarray) -> Image:
 def grey(image: np.ndarray) -> np.ndarray:
     """Luminance of float32 RGB ``[H, W, 3]``: ``[H, W]``."""
     return cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+
+
+def extremes(image: Image) -> tuple[Image, Image]:
+    """Largest (V of HSV) and smallest of R, G and B: uint8 ``[H, W, 1]`` each."""
+    red, green, blue = (image[..., c : c + 1] for c in range(3))
+    largest = np.maximum(np.maximum(red, green), blue)
+    return largest, np.minimum(np.minimum(red, green), blue)

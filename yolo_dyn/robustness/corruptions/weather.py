@@ -5,7 +5,7 @@ import functools
 import cv2
 import numpy as np
 
-from yolo_dyn.robustness.corruptions.benchmark import benchmark, grey, truncated
+from yolo_dyn.robustness.corruptions.benchmark import benchmark, extremes, grey, truncated
 from yolo_dyn.robustness.corruptions.draws import normal, number, uniform
 from yolo_dyn.robustness.corruptions.filters import gaussian, motion, zoom_matrix
 from yolo_dyn.robustness.corruptions.registry import Image
@@ -88,7 +88,8 @@ def plasma_fractal(side: int, decay: float, bits: np.random.Philox) -> np.ndarra
 @benchmark(0.1, 0.2, 0.3, 0.4, 0.5)
 def brightness(image: Image, more: float, *, bits: np.random.Philox) -> Image:
     """Raise V of HSV, the largest of R, G and B, by a share of white; hue and saturation stay, and black turns grey."""
-    return _brighter(more)[(image.max(2, keepdims=True).astype(np.int32) << 8) + image]
+    value, _ = extremes(image)
+    return _brighter(more)[(value.astype(np.int32) << 8) + image]
 
 
 @functools.lru_cache(maxsize=2)
