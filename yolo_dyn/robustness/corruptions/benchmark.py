@@ -100,8 +100,22 @@ def grey(image: np.ndarray) -> np.ndarray:
     return cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
 
 
-def extremes(image: Image) -> tuple[Image, Image]:
-    """Largest (V of HSV) and smallest of R, G and B: uint8 ``[H, W, 1]`` each."""
+def with_hsv(image: Image, change: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]) -> Image:
+    """The image with other S and V of HSV, from 0 to 1, and the same hue: ``V (1 - S d)``.
+
+    Here d says how far below V a value lies, as a share of the largest of R, G and B less the smallest: 0 for the
+    largest and 1 for the smallest of them. Float64 in the order of scikit-image's formulas, since what comes out a last
+    bit below a whole number is cut off a level lower: only the middle one may differ, in its last bit.
+
+    Args:
+        image: uint8 RGB ``[H, W, 3]``.
+        change: new S and V, from S and V ``[H, W, 1]``.
+    """
     red, green, blue = (image[..., c : c + 1] for c in range(3))
-    largest = np.maximum(np.maximum(red, green), blue)
-    return largest, np.minimum(np.minimum(red, green), blue)
+    value = np.maximum(np.maximum(red, green), blue) / 255
+    spread = value - np.minimum(np.minimum(red, green), blue) / 255
+    even = spread == 0
+    below = (value - image / 255) / np.where(even, 1, spread)
+    below[..., 1:] += even  # greys have hue 0, which is red
+    saturation, value = change(spread / np.where(even, 1, value), value)
+    return truncated(255 * (value * (1 - saturation * below)))

@@ -75,15 +75,14 @@ def motion_blur(image: Image, radius: float, sigma: float, *, bits: np.random.Ph
 def zoom_blur(image: Image, step: float, count: float, *, bits: np.random.Philox) -> Image:
     """Mean of the image and of its zooms by 1, 1 + step, ...: the first of which is the image once more."""
     height, width, channels = image.shape
-    clean = image.astype(np.float32)
-    total = 2 * clean.transpose(1, 0, 2)  # [W, H, C]
+    clean = image.astype(np.float32) / np.float32(255)
+    total = cv2.transpose(clean)  # [W, H, C]
     factors = np.arange(1, 1 + step * (round(count) - 0.5), step).tolist()  # numpy's own sums of steps
     for factor in factors[1:]:
         rows = zoom_matrix(height, factor) @ clean.reshape(height, -1)
         turned = cv2.transpose(rows.reshape(height, width, channels)).reshape(width, -1)
         total += (zoom_matrix(width, factor) @ turned).reshape(total.shape)
-    total /= len(factors) + 1
-    return truncated(total.transpose(1, 0, 2))
+    return truncated(np.float32(255) * ((clean + cv2.transpose(total)) / np.float32(len(factors) + 1)))
 
 
 @benchmark(1, 2, 3, 4, 6)

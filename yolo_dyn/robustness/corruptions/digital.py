@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from yolo_dyn.robustness.corruptions.benchmark import benchmark, extremes, truncated
+from yolo_dyn.robustness.corruptions.benchmark import benchmark, truncated, with_hsv
 from yolo_dyn.robustness.corruptions.draws import uniform
 from yolo_dyn.robustness.corruptions.filters import gaussian_taps, sampled
 from yolo_dyn.robustness.corruptions.registry import Image
@@ -54,17 +54,5 @@ def jpeg_compression(image: Image, quality: float, *, bits: np.random.Philox) ->
 
 @benchmark((0.3, 0), (0.1, 0), (2, 0), (5, 0.1), (20, 0.2))
 def saturate(image: Image, factor: float, more: float, *, bits: np.random.Philox) -> Image:
-    """Change S of HSV to ``factor S + more``. Greys have the hue of red, and turn red where `more` is not 0.
-
-    In float64 and in the order of scikit-image's formulas, since what comes out a last bit below a whole number is cut
-    off a level lower: the largest and the smallest of R, G and B are the benchmark's, the middle one nearly always.
-    """
-    x = image / 255
-    value, least = (levels / 255 for levels in extremes(image))
-    spread = value - least
-    grey = spread == 0
-    saturation = np.clip(spread / np.where(grey, 1, value) * factor + more, 0, 1)
-    below = (value - x) / np.where(grey, 1, spread)  # 0 for the largest, 1 for the smallest
-    if more:
-        below[..., 1:] += grey
-    return truncated(255 * (value * (1 - below * saturation)))
+    """Change S of HSV to ``factor S + more``. Greys have the hue of red, and turn red where `more` is not 0."""
+    return with_hsv(image, lambda saturation, value: (np.clip(factor * saturation + more, 0, 1), value))

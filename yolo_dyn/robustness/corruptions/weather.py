@@ -1,17 +1,14 @@
 """Weather: snow, fog, bright light and spatter; frost is a file of its own."""
 
-import functools
-
 import cv2
 import numpy as np
 
-from yolo_dyn.robustness.corruptions.benchmark import benchmark, extremes, grey, truncated
+from yolo_dyn.robustness.corruptions.benchmark import benchmark, grey, truncated, with_hsv
 from yolo_dyn.robustness.corruptions.draws import normal, number, uniform
 from yolo_dyn.robustness.corruptions.filters import gaussian, motion, zoom_matrix
 from yolo_dyn.robustness.corruptions.registry import Image
 
 WATER, MUD = (175, 238, 238), (63, 42, 20)  # RGB
-BRIM = 1e-9  # keeps whole numbers whole where they are cut off below the point
 
 
 @benchmark(
@@ -88,16 +85,7 @@ def plasma_fractal(side: int, decay: float, bits: np.random.Philox) -> np.ndarra
 @benchmark(0.1, 0.2, 0.3, 0.4, 0.5)
 def brightness(image: Image, more: float, *, bits: np.random.Philox) -> Image:
     """Raise V of HSV, the largest of R, G and B, by a share of white; hue and saturation stay, and black turns grey."""
-    value, _ = extremes(image)
-    return _brighter(more)[(value.astype(np.int32) << 8) + image]
-
-
-@functools.lru_cache(maxsize=2)
-def _brighter(more: float) -> np.ndarray:
-    """New level for each V and each level of a pixel, uint8 ``[256 * 256]``."""
-    value, level = np.mgrid[:256, :256]
-    brighter = np.minimum(value + 255 * more, 255)
-    return truncated(np.where(value, level * brighter / np.maximum(value, 1), brighter) + BRIM).ravel()
+    return with_hsv(image, lambda saturation, value: (saturation, np.minimum(value + more, 1)))
 
 
 @benchmark(
