@@ -32,7 +32,7 @@ def without(module, *words, cwd):
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
 
 
-def test_gaussian_noise_needs_no_albumentations(tiny, tmp_path, random_detector):
+def test_corruptions_need_no_albumentations(tiny, tmp_path, random_detector):
     model = YOLO("yolov8n.yaml")
     model.model = random_detector("yolov8n.yaml", dict(enumerate(shapes.NAMES)))
     save(model, tmp_path / "a.pt")
@@ -41,8 +41,7 @@ def test_gaussian_noise_needs_no_albumentations(tiny, tmp_path, random_detector)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "runs/robustness/tiny/report.html").is_file()
     done = without("albumentations", *words, "corruption=fog", "severity=3", cwd=tmp_path)
-    assert done.returncode == 2
-    assert done.stderr.splitlines()[-1].endswith("the corruption fog needs albumentations: pip install albumentations")
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_recipe_of_noise_names_what_it_needs(tmp_path):

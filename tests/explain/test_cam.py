@@ -22,7 +22,7 @@ from yolo_dyn.explain.explained import Network, Selection, score_of
 from yolo_dyn.explain.heat import heat, traced_maps
 from yolo_dyn.explain.views import View, centre_crop, letterboxed
 from yolo_dyn.robustness import corrupt
-from yolo_dyn.robustness.corruptions import find
+from yolo_dyn.robustness.corruptions import SIGMA
 from yolo_dyn.robustness.evaluate import Corrupter, Settings, detect
 
 SIDE = 128
@@ -290,7 +290,7 @@ def test_a_ramp_is_laid_back_to_the_fraction_of_a_pixel():
 
 def test_noise_comes_before_the_letterbox(tmp_path):
     image = np.random.default_rng(0).integers(0, 255, (45, 80, 3), np.uint8)
-    view = seen("detect", tmp_path, image, 64, Corrupter(find("gaussian_noise"), 25.0, 3))
+    view = seen("detect", tmp_path, image, 64, Corrupter(SIGMA, 25.0, 3))
     noisy = cv2.resize(corrupt(image, sigma=25, seed=3, name="image.png"), (64, 36), interpolation=cv2.INTER_LINEAR)
     square = np.full((64, 64, 3), 114, np.uint8)
     square[14:50] = noisy
@@ -406,7 +406,7 @@ def test_models_side_by_side(detectors, classifier, tmp_path, monkeypatch, drawn
 @pytest.mark.parametrize("sigma", [0, 30])
 def test_what_is_explained_is_what_is_evaluated(sigma, detectors):
     images = evaluation_set(str(detectors / "data.yaml"))
-    corrupter = Corrupter(find("gaussian_noise"), sigma, 0)
+    corrupter = Corrupter(SIGMA, sigma, 0)
     evaluated = detect(str(detectors / "a.pt"), images, corrupter, Settings(imgsz=192, conf=0.03)).found
     network = Network.load("a", str(detectors / "a.pt"))
     for number in range(5):

@@ -17,7 +17,7 @@ from ultralytics.utils.metrics import compute_ap
 
 from yolo_dyn.data.images import evaluation_set
 from yolo_dyn.data.truth import ground_truth
-from yolo_dyn.robustness.corruptions import find
+from yolo_dyn.robustness.corruptions import SIGMA
 from yolo_dyn.robustness.evaluate import Corrupter, Settings, detect
 from yolo_dyn.robustness.scores import evaluate
 
@@ -76,7 +76,7 @@ def test_the_difference_to_ultralytics_own_ap_is_the_clipping_and_the_interpolat
 
 def test_batch_sizes_and_workers_on_real_photos(trained, photos):
     images = evaluation_set(str(photos / "bccd" / "data.yaml"), "test")
-    corrupter = Corrupter(find("gaussian_noise"), 30.0)
+    corrupter = Corrupter(SIGMA, 30.0)
     scores, hashes, found = [], [], []
     for batch, workers in ((16, 0), (16, 2), (1, 0), (7, 0), (72, 0)):
         detections = detect(str(trained), images, corrupter, Settings(imgsz=320, batch=batch), workers, hashes=True)

@@ -17,14 +17,14 @@ from ultralytics.data import YOLODataset
 from yolo_dyn import YoloDynError
 from yolo_dyn.data.images import evaluation_set, letterbox, read_image
 from yolo_dyn.robustness import corrupt
-from yolo_dyn.robustness.corruptions import find
+from yolo_dyn.robustness.corruptions import SIGMA
 from yolo_dyn.robustness.evaluate import CorruptedImages, Corrupter, Settings, detect
 from yolo_dyn.robustness.models import check_model
 from yolo_dyn.robustness.plan import Plan
 from yolo_dyn.robustness.records import Condition
 from yolo_dyn.robustness.scores import evaluate
 
-CLEAN, NOISY = Corrupter(None), Corrupter(find("gaussian_noise"), 25.0)
+CLEAN, NOISY = Corrupter(None), Corrupter(SIGMA, 25.0)
 SETTINGS = Settings(imgsz=192, batch=4, threads=1)
 
 
@@ -151,7 +151,7 @@ def test_a_slow_machine_loses_no_detections(images, detectors, noisy, monkeypatc
 )
 def test_what_may_and_may_not_change_pixels_and_scores(change, tolerance, images, detectors, noisy):
     settings = Settings(imgsz=192, batch=change.get("batch", 4), threads=1)
-    corrupter = Corrupter(find("gaussian_noise"), 25.0, change.get("seed", 0))
+    corrupter = Corrupter(SIGMA, 25.0, change.get("seed", 0))
     found = detect(str(detectors / "a.pt"), images, corrupter, settings, change.get("workers", 0), hashes=True)
     if tolerance is None:
         assert all(found.hashes[f]["decoded"] == h["decoded"] for f, h in noisy.hashes.items())
@@ -196,9 +196,7 @@ def test_caches_are_passed_by(images, detectors, noisy, tmp_path):
 
 
 def test_sigma_0_is_the_clean_image(images, detectors):
-    found = [
-        detect(str(detectors / "a.pt"), images, c, SETTINGS) for c in (CLEAN, Corrupter(find("gaussian_noise"), 0.0))
-    ]
+    found = [detect(str(detectors / "a.pt"), images, c, SETTINGS) for c in (CLEAN, Corrupter(SIGMA, 0.0))]
     assert (found[0].found == found[1].found).all()
 
 

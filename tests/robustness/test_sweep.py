@@ -321,6 +321,18 @@ def test_severities_of_several_corruptions_one_of_them_the_users(folder, without
     assert here.records[2].scores["AP"] < here.records[1].scores["AP"] < here.records[0].scores["AP"]
 
 
+def test_a_group_of_the_benchmark_in_every_result(folder, without_pictures, monkeypatch):
+    monkeypatch.delenv("YOLO_DYN_FROST", raising=False)
+    done = run(folder, sigma=None, severity=[2], corruption=["weather", "speckle_noise"])
+    names = ["clean", "snow", "frost_procedural", "fog", "brightness", "speckle_noise"]
+    assert [r.condition.corruption for r in done.records] == names
+    assert [cell["corruption"] for cell in json.loads(done.write_json().read_text())["cells"]] == names
+    assert ",frost_procedural," in done.write_csv().read_text()
+    assert "frost_procedural 2" in str(done)
+    again = run(folder, sigma=None, severity=[2], corruption=["weather", "speckle_noise"])
+    assert again.cells == done.cells
+
+
 @pytest.mark.accept
 def test_a_corruption_of_the_users_reaches_processes_and_their_workers(folder, without_pictures):
     apart = run(folder, **SEVERITIES, jobs=2, name="apart", workers=1)

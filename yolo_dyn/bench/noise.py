@@ -83,7 +83,7 @@ def bench_noise(
     clean, noisy = passes_ms(model, images, corrupter, settings, workers, rounds)
     ratio = statistics.median(b / a for a, b in zip(clean, noisy, strict=True))
     clean_s, noisy_s = (statistics.median(series) / 1e3 for series in (clean, noisy))
-    return NoiseCost(corruption, severity, alone, len(images.files), imgsz, rounds, clean_s, noisy_s, ratio)
+    return NoiseCost(chosen.name, severity, alone, len(images.files), imgsz, rounds, clean_s, noisy_s, ratio)
 
 
 def corruption_ms(corrupter: Corrupter, rounds: int = 50) -> float:

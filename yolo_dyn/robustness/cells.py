@@ -198,10 +198,15 @@ def _modified(path: Path) -> float:
     return 0.0
 
 
+def _asked(condition: Condition) -> tuple[str, float | None, bool]:
+    """As the user names it: the strength of a severity is part of the corruption's definition."""
+    return condition.corruption, condition.severity or condition.strength, bool(condition.severity)
+
+
 def changed(folder: Path, cells: list[Cell]) -> list[str]:
     """For cells that were finished here under another identity: what has changed since."""
     names = {cell.name for cell in cells}
-    now = {(cell.label, cell.condition): cell.identity for cell in cells}
+    now = {(cell.label, *_asked(cell.condition)): cell.identity for cell in cells}
     changes: Counter[str] = Counter()
     for path in sorted(folder.glob("*.json")):
         if path.stem in names:
@@ -209,7 +214,7 @@ def changed(folder: Path, cells: list[Cell]) -> list[str]:
         earlier = _read(path)
         if earlier is None:
             continue
-        identity = now.get((earlier.model, earlier.condition), {})
+        identity = now.get((earlier.model, *_asked(earlier.condition)), {})
         keys = [key for key, value in identity.items() if earlier.identity.get(key) != value]
         changes.update([f"other {', '.join(keys)}"] if keys else [])
     return [f"{count} finished cells here are of {what} and are left aside" for what, count in changes.items()]

@@ -25,12 +25,12 @@ from yolo_dyn.output.arguments import (
 from yolo_dyn.output.files import results_folder, writable
 from yolo_dyn.output.labels import model_labels
 from yolo_dyn.output.outcome import Written
+from yolo_dyn.robustness.corruptions import GAUSSIAN
 from yolo_dyn.robustness.evaluate import Settings
 from yolo_dyn.robustness.executors import RunOptions
 from yolo_dyn.robustness.models import class_names
 from yolo_dyn.robustness.pictures import grid, judged, most_different
 from yolo_dyn.robustness.plan import Plan, chosen_conditions
-from yolo_dyn.robustness.records import GAUSSIAN
 from yolo_dyn.robustness.sweep import measure
 
 SIGMAS = [0.0, 25.0, 50.0]
@@ -66,7 +66,8 @@ def compare(
         count: how many to choose.
         sigma: standard deviations of Gaussian noise in grey levels; 0, 25, 50 by default.
         severity: 1 to 5, in place of sigma.
-        corruption: names, with severity; gaussian_noise by default.
+        corruption: names, with severity, or groups (cococ, cococ-extra, noise, blur, weather, digital); gaussian_noise
+            by default.
         conf: least score of a detection that is drawn.
         seed: of the corruptions.
         imgsz: images are letterboxed to a square of so many pixels.

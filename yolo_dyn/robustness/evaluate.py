@@ -23,7 +23,7 @@ from yolo_dyn.data.images import EvaluationSet, read_image, resized
 from yolo_dyn.integration import compat
 from yolo_dyn.integration.precision import compute_in_float32
 from yolo_dyn.output.files import OPENCV
-from yolo_dyn.robustness.corruptions import Corruption, Image, find
+from yolo_dyn.robustness.corruptions import Corruption, Image, find_for
 from yolo_dyn.robustness.processes import end_with_parent
 from yolo_dyn.robustness.records import Condition
 
@@ -58,8 +58,9 @@ class Corrupter:
     @classmethod
     def of(cls, condition: Condition, seed: int) -> "Corrupter":
         """What makes the pixels of a condition."""
-        strength = condition.strength
-        return cls(None if strength is None else find(condition.corruption), strength or 0.0, seed)
+        if condition.strength is None:
+            return cls(None, seed=seed)
+        return cls(find_for(condition.corruption, condition.severity), condition.strength, seed)
 
     def __call__(self, image: Image, name: str) -> Image:
         return self.corruption.apply(image, self.strength, self.seed, name) if self.corruption else image

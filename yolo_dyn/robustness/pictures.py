@@ -11,7 +11,7 @@ from yolo_dyn.data.images import EvaluationSet, read_image
 from yolo_dyn.output.style import BLUE, VERMILLION, YELLOW, marked_line, panel_height, save, verbatim
 from yolo_dyn.robustness import cells as store
 from yolo_dyn.robustness.cells import Cell
-from yolo_dyn.robustness.corruptions import find
+from yolo_dyn.robustness.corruptions import SIGMA
 from yolo_dyn.robustness.evaluate import Corrupter
 from yolo_dyn.robustness.records import CLEAN, Condition
 from yolo_dyn.robustness.results import Sweep
@@ -210,4 +210,4 @@ def _unit(sweep: Sweep, corruption: str) -> str:
         return CLEAN
     if any(record.condition.severity for record in sweep.records):
         return f"severity of {corruption.replace('_', ' ')} (0: clean)"
-    return f"sigma of {corruption.replace('_', ' ')} ({find(corruption).unit})"
+    return f"sigma of {corruption.replace('_', ' ')} ({SIGMA.unit})"

@@ -10,9 +10,9 @@ from yolo_dyn.errors import YoloDynError
 from yolo_dyn.output.environment import versions
 from yolo_dyn.output.files import OPENCV, hash_file
 from yolo_dyn.robustness.cells import Cell
-from yolo_dyn.robustness.corruptions import SEVERITIES, find
+from yolo_dyn.robustness.corruptions import GAUSSIAN, SEVERITIES, expanded, find_for
 from yolo_dyn.robustness.evaluate import Settings
-from yolo_dyn.robustness.records import CLEAN, GAUSSIAN, Condition
+from yolo_dyn.robustness.records import CLEAN, Condition
 
 SIGMAS = [0.0, 10.0, 20.0, 30.0, 40.0, 50.0]
 VERSIONS = ("yolo-dyn", "ultralytics", "torch", "opencv-python")  # that numbers depend on
@@ -55,18 +55,23 @@ class Plan:
 
 
 def _probe(condition: Condition, seed: int) -> str:
-    """Hash of a small corrupted image: another one if the code of a corruption has changed."""
+    """Hash of a small corrupted image, and what else decides: another one if the code of a corruption has changed."""
     if condition.strength is None:
         return CLEAN
     image = np.arange(64 * 64 * 3, dtype=np.uint32).reshape(64, 64, 3).astype(np.uint8)
-    corrupted = find(condition.corruption).apply(image, condition.strength, seed, "probe")
-    return f"{condition.corruption} {condition.strength:.6g} {hashlib.sha256(corrupted.tobytes()).hexdigest()[:16]}"
+    corruption = find_for(condition.corruption, condition.severity)
+    corrupted = corruption.apply(image, condition.strength, seed, "probe")
+    digest = hashlib.sha256(corrupted.tobytes()).hexdigest()[:16]
+    return f"{condition.corruption} {condition.strength:.6g} {digest} {corruption.material}".rstrip()
 
 
 def chosen_conditions(
     sigma: list[float] | None, severity: list[int] | None, corruption: list[str] | None
 ) -> list[Condition]:
     """Conditions asked for: sigma of Gaussian noise, or severities of any corruption; always a clean one, for P.
+
+    The name of a group of corruptions, such as cococ, stands for all of them; frost is called frost_procedural unless
+    the user's textures make it.
 
     Raises:
         YoloDynError: for both at once, or what no corruption takes.
@@ -80,5 +85,5 @@ def chosen_conditions(
             raise YoloDynError(f"sigma must be grey levels of at least 0, got {sigma}")
         return [Condition(CLEAN), *(Condition(GAUSSIAN, value) for value in values if value)]
     severities = sorted(set(severity or SEVERITIES))
-    names = dict.fromkeys(corruption or [GAUSSIAN])
-    return [Condition(CLEAN), *(Condition(name, find(name).at(s), s) for name in names for s in severities)]
+    chosen = expanded(corruption or [GAUSSIAN])
+    return [Condition(CLEAN), *(Condition(c.name, c.at(s), s) for c in chosen for s in severities)]

@@ -4,11 +4,11 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from yolo_dyn.output.arguments import Finite, OrDefault, Positive, Share, check_fields
+from yolo_dyn.robustness.corruptions import GAUSSIAN
 from yolo_dyn.robustness.scores import SCORES
 
 CLEAN = "clean"
 MEAN = "mPC"  # stands in the corruption's place if a figure is the mean over all of them
-GAUSSIAN = "gaussian_noise"  # whose strength is called sigma
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,8 @@ class Condition:
 
     @property
     def sigma(self) -> float | None:
-        """Standard deviation of Gaussian noise in grey levels; None for other corruptions."""
-        return (self.strength or 0.0) if self.corruption in (CLEAN, GAUSSIAN) else None
+        """Standard deviation of Gaussian noise in grey levels; None for other corruptions and for severities."""
+        return (self.strength or 0.0) if self.corruption in (CLEAN, GAUSSIAN) and not self.severity else None
 
     def __str__(self) -> str:
         """Short enough for the head of a column."""

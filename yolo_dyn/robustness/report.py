@@ -6,7 +6,7 @@ from typing import Any
 from yolo_dyn.output.environment import environment
 from yolo_dyn.output.files import write_text
 from yolo_dyn.output.pages import embedded, render
-from yolo_dyn.robustness import scores
+from yolo_dyn.robustness import published, scores
 from yolo_dyn.robustness.pictures import curves, grid
 from yolo_dyn.robustness.results import Sweep
 
@@ -34,7 +34,7 @@ def write(sweep: Sweep) -> Path:
 
 def html(sweep: Sweep, drawn: list[str]) -> str:
     """The page as text, its pictures embedded."""
-    filters = {"score": _score, "signed": lambda value: f"{value:+.3f}"}
+    filters = {"score": _score, "signed": lambda value: f"{value:+.3f}", "percent": _percent}
     return render(
         TEMPLATE,
         filters,
@@ -42,6 +42,7 @@ def html(sweep: Sweep, drawn: list[str]) -> str:
         conditions=list(dict.fromkeys(record.condition for record in sweep.records)),
         scores={(record.model, record.condition): record.scores for record in sweep.records},
         names=list(scores.SCORES),
+        published=published,
         drawn=drawn,
         environment=environment(),
         pictures={name: embedded(sweep.folder / f"{name}.png") for name in ("curves", "grid")},
@@ -50,3 +51,7 @@ def html(sweep: Sweep, drawn: list[str]) -> str:
 
 def _score(value: Any) -> str:
     return "-" if value is None else f"{value:.3f}"
+
+
+def _percent(value: Any) -> str:
+    return "-" if value is None else f"{value:.1f}"

@@ -1,7 +1,7 @@
 """What the cells of a sweep come to: P, mPC, rPC, differences with intervals; as JSON, CSV and terminal text."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,11 @@ from yolo_dyn.output.environment import environment
 from yolo_dyn.output.files import write_csv, write_json, write_text
 from yolo_dyn.output.outcome import Outcome
 from yolo_dyn.robustness import cells as store
-from yolo_dyn.robustness import scores
+from yolo_dyn.robustness import published, scores
 from yolo_dyn.robustness.cells import Cell
+from yolo_dyn.robustness.corruptions import SEVERITIES
+from yolo_dyn.robustness.corruptions.benchmark import COCOC
+from yolo_dyn.robustness.corruptions.frost import DRAWN
 from yolo_dyn.robustness.records import MEAN, CellRecord, Condition, Difference, Estimate, Performance, Summary
 
 COLUMNS = ("model", "weights", "corruption", "sigma", "severity", "strength", "seed", "images", "skipped", "detections")
@@ -78,6 +81,17 @@ class Sweep(Outcome):
     def classes(self) -> list[str]:
         """Classes that have an object, in the order of the data set."""
         return [name for name in self.images.names.values() if any(name in r.per_class for r in self.records)]
+
+    @property
+    def benchmark(self) -> bool:
+        """Whether each model has all of COCO-C, whose mean mPC then is."""
+        each = [{r.condition for r in self.records if r.model == model} for model in self.models]
+        return bool(each) and all(_whole(conditions) for conditions in each)
+
+    @property
+    def drawn_frost(self) -> bool:
+        """Whether frost was drawn, not made from the benchmark's textures."""
+        return any(record.condition.corruption == DRAWN for record in self.records)
 
     def __str__(self) -> str:
         return terminal(self)
@@ -152,23 +166,43 @@ def summary(records: list[CellRecord]) -> list[Summary]:
     return rows
 
 
+def averaged(conditions: Iterable[Condition]) -> set[Condition]:
+    """Those over which mPC is the mean: COCO-C's 15 corruptions at 5 severities if all are there, else all not clean.
+
+    The four extra corruptions are no part of the benchmark's mean.
+    """
+    corrupted = {condition for condition in conditions if not condition.clean}
+    return {c for c in corrupted if c.severity and _as_cococ(c) in COCOC} if _whole(corrupted) else corrupted
+
+
+def _whole(conditions: Iterable[Condition]) -> bool:
+    found = {(_as_cococ(c), c.severity) for c in conditions}
+    return found >= {(name, severity) for name in COCOC for severity in SEVERITIES}
+
+
+def _as_cococ(condition: Condition) -> str:
+    return "frost" if condition.corruption == DRAWN else condition.corruption
+
+
 def _performance(records: list[CellRecord], name: str) -> Performance:
     scored = [record for record in records if name in record.scores]
     clean = next((record.scores[name] for record in scored if record.condition.clean), None)
-    corrupted = [record.scores[name] for record in scored if not record.condition.clean]
+    among = averaged(record.condition for record in scored)
+    corrupted = [record.scores[name] for record in scored if record.condition in among]
     mean, relative = scores.mean_performance(corrupted), scores.relative_performance(clean, corrupted)
     return Performance(clean, mean, relative, len(corrupted))
 
 
 def differences(records: list[CellRecord], resampled: dict[Key, np.ndarray]) -> list[Difference]:
-    """Each other model less the first, cell by cell and for the mean over all corrupted cells (mPC)."""
+    """Each other model less the first, cell by cell and for the mean over corrupted cells (mPC; see `averaged`)."""
     models = list(dict.fromkeys(record.model for record in records))
     scored = {_key(record): record for record in records if set(scores.RESAMPLED) <= set(record.intervals)}
     rows = []
     for other in models[1:]:
         both = [c for model, c in scored if model == models[0] and (other, c) in scored]
         pairs = {condition: [(scored[models[0], condition], scored[other, condition])] for condition in both}
-        corrupted = [pair for condition, (pair,) in pairs.items() if not condition.clean]
+        among = averaged(pairs)
+        corrupted = [pair for condition, (pair,) in pairs.items() if condition in among]
         if corrupted:
             pairs[Condition(MEAN)] = corrupted
         rows += [Difference(other, models[0], c, *_estimates(these, resampled)) for c, these in pairs.items()]
@@ -197,6 +231,9 @@ def terminal(sweep: Sweep) -> str:
             rows[f"{model} (Ultralytics)"] = [record.ultralytics.get("AP") if record else None for record in records]
         lines += [*_table(some, rows), ""]
     lines += _table(["P", "mPC", "rPC"], {row.model: [row.ap.p, row.ap.mpc, row.ap.rpc] for row in sweep.summary})
+    if sweep.benchmark:
+        lines += ["", "beside published detectors under COCO-C (your own first), which the report explains", ""]
+        lines += _table(["P", "mPC", "rPC", "AP50: P", "mPC", "rPC"], _beside_published(sweep))
     if sweep.differences:
         lines += [
             "",
@@ -211,6 +248,15 @@ def terminal(sweep: Sweep) -> str:
             pixels = "  ".join(f"{key} {value[:16]}" for key, value in record.pixels.items())
             lines.append(f"pixels of {record.model}, {record.condition}: {pixels}")
     return "\n".join([*lines, "", f"{len(sweep.records)} cells, pictures and report.html in {sweep.folder}"])
+
+
+def _beside_published(sweep: Sweep) -> dict[str, list[float | None]]:
+    return {
+        f"{row.detector}, {'own' if row.own else row.data}": [
+            None if value is None else value / 100 for three in (row.ap, row.ap50) for value in three or (None,) * 3
+        ]
+        for row in published.beside(sweep.summary, sweep.title)
+    }
 
 
 def _table(heads: list[str], rows: dict[str, list[float | None]]) -> list[str]:
