@@ -34,6 +34,7 @@ def _own() -> Iterator[tuple[str, Entry]]:
         layers.DCD,
         layers.DynamicConv,
         layers.DynamicResidualConv,
+        layers.FDConv,
         layers.FMDConv,
         layers.ODConv,
         layers.RFAConv,

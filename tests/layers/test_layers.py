@@ -298,8 +298,9 @@ def test_trace_and_export_at_batch_1(name, fused):
     layer, x = randomise(build(name)).eval(), torch.randn(1, 16, 8, 8)
     if fused:
         layer.fuse()
-    assert torch.allclose(torch.jit.trace(layer, x)(x), layer(x), atol=1e-6)
-    assert torch.allclose(torch.export.export(layer, (x,)).module()(x), layer(x), atol=1e-6)
+    tolerance = 1e-5 if name == "FDConv" else 1e-6  # whose graph has matrices in place of a Fourier transform
+    assert torch.allclose(torch.jit.trace(layer, x)(x), layer(x), atol=tolerance)
+    assert torch.allclose(torch.export.export(layer, (x,)).module()(x), layer(x), atol=tolerance)
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ def make(name: str, in_channels: int = 6, out_channels: int = 6, kernel_size: in
 @pytest.mark.parametrize("geometry", GEOMETRIES, ids=str)
 def test_geometry_equals_the_oracle_and_the_static_convolution(name, geometry):
     x = torch.randn(2, geometry.get("in_channels", 6), 9, 8, dtype=torch.float64)
-    refused = {"DCD": {"groups"}, "RFAConv": {"groups", "dilation"}}.get(name, set())
+    refused = {"DCD": {"groups"}, "FDConv": {"groups"}, "RFAConv": {"groups", "dilation"}}.get(name, set())
     if refused & set(geometry):
         with pytest.raises(ValueError, match="groups"):
             make(name, **geometry)
@@ -147,7 +147,7 @@ def test_odconv_unfolds_too():
     assert torch.allclose(make("ODConv", form="unfold")(x), make("ODConv")(x), atol=1e-12)
 
 
-@pytest.mark.parametrize("name", CONVOLUTIONS)
+@pytest.mark.parametrize("name", sorted({*CONVOLUTIONS} - {"FDConv"}))  # whose parameters are mixed otherwise
 def test_a_guide_multiplies_the_kernel(name):
     x, guide = torch.randn(2, 6, 7, 8, dtype=torch.float64), torch.randn(6, 6, 3, 3, dtype=torch.float64)
     layer, guided = make(name), make(name)
@@ -241,6 +241,10 @@ def test_sgdm_takes_any_mixing_layer(name):
         ("DynamicResidualConv", {"num_experts": 0}, "num_experts must be at least 1 and at most 1024, got"),
         ("DCD", {"groups": 2}, "groups must be 1: DCD fuses all channels, got 2"),
         ("DCD", {"kernel_size": 2}, "kernel_size must be odd, so that the kernel has a centre, got 2"),
+        ("FDConv", {"groups": 2}, "groups must be 1: FDConv has one spectrum of all channels, got 2"),
+        ("FDConv", {"num_experts": 0}, "num_experts must be at least 1 and here at most 180, got 0"),
+        ("FDConv", {"num_experts": 257, "out_channels": 60}, "num_experts must be at least 1 and here at most 256"),
+        ("FDConv", {"form": "response"}, "form must be one of kernel, unfold, got 'response'"),
         ("RFAConv", {"dilation": 2}, "RFAConv takes groups 1 and dilation 1 only, got 1 and 2"),
         ("RFAConv", {"kernel_size": (3, 1)}, r"kernel_size must be square, got \(3, 1\)"),
     ],

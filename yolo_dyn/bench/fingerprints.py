@@ -14,6 +14,7 @@ from yolo_dyn import conversion as c
 from yolo_dyn.bench.flops import MultiplyAdds
 from yolo_dyn.conversion import convert
 from yolo_dyn.integration.api import load_model
+from yolo_dyn.layers import FDConv
 from yolo_dyn.output.outcome import Text
 
 
@@ -21,7 +22,8 @@ from yolo_dyn.output.outcome import Text
 class Fingerprint:
     """A network with a layer, its parameters in millions, and its multiply-adds in millions.
 
-    `decimals` are those of the paper's parameters; `note` says why a count does not follow, and is empty if it does.
+    `decimals` are those of the paper's parameters, six of a count to the unit; `note` says why a count does not follow,
+    and is empty if it does. `beyond` counts what a published implementation holds beyond what is built here.
     """
 
     name: str
@@ -30,6 +32,11 @@ class Fingerprint:
     multiply_adds: float | None = None
     decimals: int = 3
     note: str = ""
+    beyond: Callable[[nn.Module], int] = lambda model: 0
+
+    def count(self, model: nn.Module) -> float:
+        """The parameters of the built network, in millions, with what the published one holds beyond it."""
+        return (sum(p.numel() for p in model.parameters()) + self.beyond(model)) / 1e6
 
 
 def multiply_adds(model: nn.Module, imgsz: int) -> int:
@@ -80,6 +87,15 @@ def _a2d2c(name: str, where: c.Where, width: float | None = None, **options: Any
         return convert(network, "A2D2C", where, **options)
 
 
+def _fdconv(name: str, num_experts: int) -> nn.Module:
+    return convert(_network(name), "FDConv", c.block_convolutions, num_experts=num_experts)
+
+
+def _spectra(model: nn.Module) -> int:
+    """A half spectrum ``kH C_out x (kW C_in / 2 + 1)``, complex, has ``2 kH C_out`` values more than its kernel."""
+    return sum(2 * m.kernel_size[0] * m.out_channels for m in model.modules() if isinstance(m, FDConv))
+
+
 def _dmf(size: str) -> nn.Module:
     with torch.device("meta"):
         return load_model(f"dmf-{size.lower()}-cls.yaml")
@@ -115,6 +131,17 @@ FINGERPRINTS = (
             partial(_fmdconv, k),
         )
         for k, params in ((1, 12.233), (2, 23.223), (4, 45.203), (6, 67.184), (8, 89.164), (16, 177.086))
+    ),
+    *(
+        Fingerprint(
+            f"{name}, FDConv K={k}, as spectra", params, partial(_fdconv, network, k), decimals=6, beyond=_spectra
+        )
+        for name, network, k, params in (
+            ("ResNet-18", "resnet18", 64, 12.258712),
+            ("ResNet-18", "resnet18", 4, 12.239512),
+            ("ResNet-50", "resnet50", 64, 29.204152),
+            ("ResNet-50", "resnet50", 4, 29.114872),
+        )
     ),
     *(
         Fingerprint(f"DMF-{size}", params, partial(_dmf, size), adds)
@@ -171,8 +198,9 @@ def fingerprints() -> Text:
 
 def _line(fingerprint: Fingerprint) -> str:
     model = fingerprint.build()
-    params = sum(p.numel() for p in model.parameters()) / 1e6
-    line = f"{fingerprint.name:<36}{fingerprint.params:>12.{fingerprint.decimals}f}{params:>12.3f}  "
+    params = fingerprint.count(model)
+    digits = max(3, fingerprint.decimals)
+    line = f"{fingerprint.name:<36}{fingerprint.params:>12.{fingerprint.decimals}f}{params:>12.{digits}f}  "
     line += "=" if round(params, fingerprint.decimals) == fingerprint.params else f"{params - fingerprint.params:+.3f}"
     line += f" ({fingerprint.note})" if fingerprint.note else ""
     if fingerprint.multiply_adds:
