@@ -107,6 +107,14 @@ def fill(tensor: torch.Tensor, *wave_of: float) -> None:
     tensor.data = wave(tensor.shape, *wave_of)
 
 
+def agrees(found: torch.Tensor, first: tuple[float, ...], total: float, absolute: float) -> bool:
+    """Whether a tensor has these first values, this sum and this sum of absolute values."""
+    expected = torch.tensor([*first, total, absolute], dtype=torch.float64)
+    return torch.allclose(
+        torch.stack([*found.flatten()[: len(first)], found.sum(), found.abs().sum()]), expected, rtol=0, atol=1e-6
+    )
+
+
 def fill_norm(norm: nn.Module) -> None:
     """The BatchNorm of those figures."""
     fill(norm.weight, 0.3, 0.5, 0.2, 1.0)

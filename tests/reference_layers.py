@@ -235,6 +235,45 @@ def fdconv(x: Tensor, layer: layers.FDConv) -> Tensor:
     return y if layer.bias is None else y + layer.bias[:, None, None]
 
 
+def cell_logits(t: Tensor, layer: layers.KWConv) -> Tensor:
+    """Of all cells and the null slot, ``[m, n + 1]``; foreign cells are sums over the basis."""
+    m, n = layer.mixtures, layer.warehouse.count
+    z = linear(t, layer.head).view(m, -1)
+    if layer.foreign is None:
+        return z
+    basis, local = layer.foreign.in_features, n - layer.foreign.out_features
+    out = torch.zeros(m, n + 1, dtype=t.dtype)
+    for i in range(m):
+        for j in range(n):
+            own = layer.start <= j < layer.start + local
+            k = j if j < layer.start else j - local  # which of the foreign cells
+            out[i, j] = z[i, j - layer.start] if own else z[i, local : local + basis] @ layer.foreign.weight[k]
+        out[i, n] = z[i, -1]
+    return out + layer.offset
+
+
+def kwconv(x: Tensor, layer: layers.KWConv) -> Tensor:
+    (c_out, c_in), (rows, columns), n = layer.channels, layer.warehouse.cell, layer.warehouse.count
+    z = cell_logits(trunk(pool(x), layer.trunk), layer)
+    cells = layer.warehouse.weight.view(n, rows, columns)
+    kernel = torch.zeros(c_out, c_in, *layer.kernel_size, dtype=x.dtype)
+    i = 0
+    for row in range(layer.kernel_size[0]):
+        for column in range(layer.kernel_size[1]):
+            for out in range(0, c_out, rows):
+                for within in range(0, c_in, columns):
+                    alpha = z[i] / (z[i].abs().sum() + 1e-3)
+                    own = torch.tensor([float(j == layer.beta[i]) for j in range(n + 1)], dtype=x.dtype)
+                    alpha = (1 - layer.temperature) * alpha + layer.temperature * own
+                    mixture = sum((alpha[j] * cells[j] for j in range(n)), torch.zeros_like(cells[0]))
+                    kernel[out : out + rows, within : within + columns, row, column] = mixture
+                    i += 1
+    geometry = (layer.kernel_size, layer.stride, layer.padding, layer.dilation)
+    plain = Experts(layer.groups, layer.groups, *geometry, layer.groups, bias=False).double()
+    y = conv(x, kernel, plain, None)
+    return y if layer.bias is None else y + layer.bias[:, None, None]
+
+
 def rfaconv(x: Tensor, layer: layers.RFAConv) -> Tensor:
     """As published: the weighted features laid out k times as large, then convolved with stride k."""
     c, k, s, p = len(x), layer.kernel_size[0], layer.stride[0], layer.padding[0]
@@ -295,6 +334,7 @@ ORACLES = {
     "DynamicResidualConv": residual,
     "FDConv": fdconv,
     "FMDConv": fmdconv,
+    "KWConv": kwconv,
     "ODConv": odconv,
     "RFAConv": rfaconv,
 }

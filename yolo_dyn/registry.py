@@ -36,6 +36,7 @@ def _own() -> Iterator[tuple[str, Entry]]:
         layers.DynamicResidualConv,
         layers.FDConv,
         layers.FMDConv,
+        layers.KWConv,
         layers.ODConv,
         layers.RFAConv,
     )

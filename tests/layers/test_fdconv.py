@@ -7,7 +7,7 @@ import pickle
 
 import pytest
 import torch
-from helpers import fill, fill_norm, wave
+from helpers import agrees, fill, fill_norm, wave
 from reference_layers import frequency_group, lower_band
 from torch import nn
 
@@ -79,13 +79,6 @@ PUBLISHED = [
         ((0.0747573028, -0.0541578524, 0.0875533314), -2.07851652, 274.491202),
     ),
 ]
-
-
-def agrees(found: torch.Tensor, first: tuple[float, ...], total: float, absolute: float) -> bool:
-    expected = torch.tensor([*first, total, absolute], dtype=torch.float64)
-    return torch.allclose(
-        torch.stack([*found.flatten()[: len(first)], found.sum(), found.abs().sum()]), expected, rtol=0, atol=1e-6
-    )
 
 
 @pytest.mark.parametrize(("arguments", "options", "shape", "count", "kernel", "output"), PUBLISHED, ids=str)

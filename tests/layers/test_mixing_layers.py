@@ -147,7 +147,7 @@ def test_odconv_unfolds_too():
     assert torch.allclose(make("ODConv", form="unfold")(x), make("ODConv")(x), atol=1e-12)
 
 
-@pytest.mark.parametrize("name", sorted({*CONVOLUTIONS} - {"FDConv"}))  # whose parameters are mixed otherwise
+@pytest.mark.parametrize("name", sorted({*CONVOLUTIONS} - {"FDConv", "KWConv"}))  # whose parameters are mixed otherwise
 def test_a_guide_multiplies_the_kernel(name):
     x, guide = torch.randn(2, 6, 7, 8, dtype=torch.float64), torch.randn(6, 6, 3, 3, dtype=torch.float64)
     layer, guided = make(name), make(name)
@@ -245,6 +245,19 @@ def test_sgdm_takes_any_mixing_layer(name):
         ("FDConv", {"num_experts": 0}, "num_experts must be at least 1 and here at most 180, got 0"),
         ("FDConv", {"num_experts": 257, "out_channels": 60}, "num_experts must be at least 1 and here at most 256"),
         ("FDConv", {"form": "response"}, "form must be one of kernel, unfold, got 'response'"),
+        ("KWConv", {"groups": 4}, "groups must divide the 6 input and 6 output channels, got 4"),
+        ("KWConv", {"form": "response"}, "form must be one of kernel, unfold, got 'response'"),
+        ("KWConv", {"budget": 1.5}, "budget must be a whole number, or one over one, got 1.5"),
+        ("KWConv", {"budget": 0.5}, "budget 1/2 must divide the mixtures of each layer, got 9"),
+        ("KWConv", {"cell_ratio": 1.5}, r"cell_ratio must be one or two numbers in \(0, 1\], got 1.5"),
+        ("KWConv", {"cell_ratio": 0.7}, r"cell_ratio gives cells of 4 x 4, which do not tile \(6, 6\)"),
+        ("KWConv", {"basis_ratio": 0}, r"basis_ratio must lie in \(0, 1\], got 0"),
+        (
+            "KWConv",
+            {"anneal": {"start": 30, "step": 1}},
+            "anneal must have the key epochs, got {'start': 30, 'step': 1}",
+        ),
+        ("KWConv", {"anneal": {"epochs": 0}}, "anneal must have epochs above 0, got {'epochs': 0}"),
         ("RFAConv", {"dilation": 2}, "RFAConv takes groups 1 and dilation 1 only, got 1 and 2"),
         ("RFAConv", {"kernel_size": (3, 1)}, r"kernel_size must be square, got \(3, 1\)"),
     ],

@@ -96,6 +96,33 @@ def _spectra(model: nn.Module) -> int:
     return sum(2 * m.kernel_size[0] * m.out_channels for m in model.modules() if isinstance(m, FDConv))
 
 
+def _kernelwarehouse(name: str, **options: Any) -> nn.Module:
+    network = _network(name)
+    return convert(network, "KWConv", c.sharing_blocks(network), **options)
+
+
+def _kernelwarehouse_mobilenet(width: float, budget: int) -> nn.Module:
+    network = _network("mobilenet_v2", width_mult=width)
+    return convert(network, "KWConv", c.all_convolutions, share=c.stages(network, apart=budget > 1), budget=budget)
+
+
+def _kernelwarehouse_mobilenet_half(width: float) -> nn.Module:
+    """Depthwise convolutions and the stem are at 1x; of the pointwise ones those of the last stage, and the fc."""
+    network = _network("mobilenet_v2", width_mult=width)
+    share = c.stages(network, apart=True)
+
+    def full(name: str, module: nn.Module) -> bool:
+        return isinstance(module, nn.Conv2d) and (module.groups > 1 or name == "features.0.0")
+
+    def half(name: str, module: nn.Module) -> bool:
+        return isinstance(module, nn.Conv2d) and (share(name, module) or "").startswith("stage6")
+
+    convert(network, "KWConv", full, share=share, reduction=32)
+    convert(network, "KWConv", half, share=share, reduction=32, budget=0.5, cell_ratio=0.5)
+    fc: dict[str, Any] = {"budget": 0.5, "cell_ratio": (1 / 40, 1.0)}
+    return convert(network, "KWConv", lambda name, m: name == "classifier.1", reduction=32, **fc)
+
+
 def _dmf(size: str) -> nn.Module:
     with torch.device("meta"):
         return load_model(f"dmf-{size.lower()}-cls.yaml")
@@ -141,6 +168,30 @@ FINGERPRINTS = (
             ("ResNet-18", "resnet18", 4, 12.239512),
             ("ResNet-50", "resnet50", 64, 29.204152),
             ("ResNet-50", "resnet50", 4, 29.114872),
+        )
+    ),
+    *(
+        Fingerprint(f"{name}, KernelWarehouse {times}", params, build, decimals=6)
+        for name, times, params, build in (
+            ("ResNet-18", "1/4x", 4.031768, partial(_kernelwarehouse, "resnet18", budget=0.25, cell_ratio=0.5)),
+            ("ResNet-18", "1/2x", 7.431044, partial(_kernelwarehouse, "resnet18", budget=0.5, cell_ratio=0.5)),
+            ("ResNet-18", "1x", 11.932148, partial(_kernelwarehouse, "resnet18")),
+            ("ResNet-18", "2x", 23.242127, partial(_kernelwarehouse, "resnet18", budget=2)),
+            ("ResNet-18", "4x", 45.862085, partial(_kernelwarehouse, "resnet18", budget=4)),
+            (
+                "ResNet-50",
+                "1/2x",
+                17.638264,
+                partial(_kernelwarehouse, "resnet50", budget=0.5, cell_ratio=0.5, basis_ratio=1 / 16),
+            ),
+            ("ResNet-50", "1x", 28.052310, partial(_kernelwarehouse, "resnet50")),
+            ("ResNet-50", "4x", 102.015144, partial(_kernelwarehouse, "resnet50", budget=4)),
+            ("MobileNetV2 x0.5", "1/2x", 1.466888, partial(_kernelwarehouse_mobilenet_half, 0.5)),
+            ("MobileNetV2 x0.5", "1x", 2.854522, partial(_kernelwarehouse_mobilenet, 0.5, 1)),
+            ("MobileNetV2 x0.5", "4x", 4.648587, partial(_kernelwarehouse_mobilenet, 0.5, 4)),
+            ("MobileNetV2 x1.0", "1/2x", 2.654396, partial(_kernelwarehouse_mobilenet_half, 1.0)),
+            ("MobileNetV2 x1.0", "1x", 5.168146, partial(_kernelwarehouse_mobilenet, 1.0, 1)),
+            ("MobileNetV2 x1.0", "4x", 11.379382, partial(_kernelwarehouse_mobilenet, 1.0, 4)),
         )
     ),
     *(
