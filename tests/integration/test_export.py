@@ -150,8 +150,11 @@ def test_the_newer_exporter_of_torch_agrees_too(name, free, here):
         agree(found, expected)
 
 
+TRACED = (SGDM, ODCONV, "yolov8n-sgdm-fdconv.yaml", "yolov8n-sgdm-kwconv.yaml")
+
+
 @pytest.mark.parametrize(
-    ("name", "free"), cases(itertools.product([SGDM, ODCONV], [False, True]), (SGDM, False), (SGDM, True))
+    ("name", "free"), cases(itertools.product(TRACED, [False, True]), (SGDM, False), (SGDM, True))
 )
 def test_torchscript_agrees_with_torch(name, free, here):
     model = lively(name)
@@ -160,7 +163,8 @@ def test_torchscript_agrees_with_torch(name, free, here):
         agree(session(images(size, 320, 320).numpy()), by_torch(model, images(size, 320, 320)))
 
 
-OTHER = (SGDM, ODCONV, *(f"yolov8n-{name}.yaml" for name in ("cbam", "sgdm-dcd", "sgdm-a2d2c", "sgdm-a2d2cplus")))
+KINDS = ("cbam", "sgdm-dcd", "sgdm-a2d2c", "sgdm-a2d2cplus", "sgdm-fdconv", "sgdm-kwconv")
+OTHER = (SGDM, ODCONV, *(f"yolov8n-{name}.yaml" for name in KINDS))
 
 
 @pytest.mark.parametrize(
