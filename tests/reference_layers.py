@@ -274,6 +274,31 @@ def kwconv(x: Tensor, layer: layers.KWConv) -> Tensor:
     return y if layer.bias is None else y + layer.bias[:, None, None]
 
 
+def between(x: Tensor, row: float, column: float) -> Tensor:
+    """The values of all channels at a place, which is moved onto the map if it lies beside it."""
+    height, width = x.shape[1:]
+    row, column = min(max(row, 0.0), height - 1.0), min(max(column, 0.0), width - 1.0)
+    value = torch.zeros_like(x[:, 0, 0])
+    for i in range(height):
+        for j in range(width):
+            near = max(0.0, 1 - abs(row - i)) * max(0.0, 1 - abs(column - j))
+            value = value + near * x[:, i, j]
+    return value
+
+
+def ldconv(x: Tensor, layer: layers.LDConv) -> Tensor:
+    n, side = layer.num_points, round(layer.num_points**0.5)
+    offset = conv2d(x, layer.offset.weight, layer.stride[0], (1, 1)) + layer.offset.bias[:, None, None]
+    y = torch.zeros(len(layer.weight), *offset.shape[1:], dtype=x.dtype)
+    for i in range(y.shape[1]):
+        for j in range(y.shape[2]):
+            for tap in range(n):
+                row = layer.stride[0] * i + tap // side + offset[tap, i, j].item()
+                column = layer.stride[0] * j + tap % side + offset[n + tap, i, j].item()
+                y[:, i, j] += layer.weight[:, :, tap, 0] @ between(x, row, column)
+    return y if layer.bias is None else y + layer.bias[:, None, None]
+
+
 def rfaconv(x: Tensor, layer: layers.RFAConv) -> Tensor:
     """As published: the weighted features laid out k times as large, then convolved with stride k."""
     c, k, s, p = len(x), layer.kernel_size[0], layer.stride[0], layer.padding[0]
@@ -335,6 +360,7 @@ ORACLES = {
     "FDConv": fdconv,
     "FMDConv": fmdconv,
     "KWConv": kwconv,
+    "LDConv": ldconv,
     "ODConv": odconv,
     "RFAConv": rfaconv,
 }

@@ -37,6 +37,7 @@ def _own() -> Iterator[tuple[str, Entry]]:
         layers.FDConv,
         layers.FMDConv,
         layers.KWConv,
+        layers.LDConv,
         layers.ODConv,
         layers.RFAConv,
     )

@@ -167,7 +167,7 @@ head:
   - [-1, 1, SGDM, [16, {dynamic: CondConv}]]
   - [[-1], 1, Detect, [nc]]
 """
-SINCE = {"FDConv", "KWConv"}  # layers that came later
+SINCE = {"FDConv", "KWConv", "LDConv"}  # layers that came later
 SAVE = """
 import torch, ultralytics
 model = ultralytics.YOLO("all.yaml")

@@ -150,12 +150,10 @@ def test_the_newer_exporter_of_torch_agrees_too(name, free, here):
         agree(found, expected)
 
 
-TRACED = (SGDM, ODCONV, "yolov8n-sgdm-fdconv.yaml", "yolov8n-sgdm-kwconv.yaml")
+TRACED = (SGDM, ODCONV, "yolov8n-sgdm-fdconv.yaml", "yolov8n-sgdm-kwconv.yaml", "yolov8n-ldconv.yaml")
 
 
-@pytest.mark.parametrize(
-    ("name", "free"), cases(itertools.product(TRACED, [False, True]), (SGDM, False), (SGDM, True))
-)
+@pytest.mark.parametrize(("name", "free"), cases(itertools.product(TRACED, [False, True]), (SGDM, False), (SGDM, True)))
 def test_torchscript_agrees_with_torch(name, free, here):
     model = lively(name)
     session = open_session(model.export(format="torchscript", imgsz=320, **({"dynamic": True} if free else {})), 2)
@@ -163,7 +161,7 @@ def test_torchscript_agrees_with_torch(name, free, here):
         agree(session(images(size, 320, 320).numpy()), by_torch(model, images(size, 320, 320)))
 
 
-KINDS = ("cbam", "sgdm-dcd", "sgdm-a2d2c", "sgdm-a2d2cplus", "sgdm-fdconv", "sgdm-kwconv")
+KINDS = ("cbam", "sgdm-dcd", "sgdm-a2d2c", "sgdm-a2d2cplus", "sgdm-fdconv", "sgdm-kwconv", "ldconv")
 OTHER = (SGDM, ODCONV, *(f"yolov8n-{name}.yaml" for name in KINDS))
 
 

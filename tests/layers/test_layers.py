@@ -162,6 +162,8 @@ def test_conv_per_sample_equals_one_convolution_a_sample(batch, stride, padding,
 @pytest.mark.parametrize("name", NAMES)
 def test_gradcheck(name):
     layer = build(name, 8).double()
+    if name == "LDConv":  # positions start at pixels, where interpolation has a kink
+        nn.init.normal_(layer.offset.weight, std=0.1)
     x = torch.randn(2, 8, 5, 4, dtype=torch.float64, requires_grad=True)
     parameters = dict(layer.named_parameters())
 

@@ -47,9 +47,10 @@ def make(name: str, in_channels: int = 6, out_channels: int = 6, kernel_size: in
 @pytest.mark.parametrize("geometry", GEOMETRIES, ids=str)
 def test_geometry_equals_the_oracle_and_the_static_convolution(name, geometry):
     x = torch.randn(2, geometry.get("in_channels", 6), 9, 8, dtype=torch.float64)
-    refused = {"DCD": {"groups"}, "FDConv": {"groups"}, "RFAConv": {"groups", "dilation"}}.get(name, set())
-    if refused & set(geometry):
-        with pytest.raises(ValueError, match="groups"):
+    both = {"groups", "dilation"}
+    refused = {"DCD": {"groups"}, "FDConv": {"groups"}, "LDConv": both, "RFAConv": both}.get(name, set())
+    if refused & set(geometry) or (name == "LDConv" and geometry == {"padding": 0}):
+        with pytest.raises(ValueError, match=r"groups|padding"):
             make(name, **geometry)
         return
     layer = make(name, **geometry)
@@ -152,7 +153,7 @@ def test_a_guide_multiplies_the_kernel(name):
     x, guide = torch.randn(2, 6, 7, 8, dtype=torch.float64), torch.randn(6, 6, 3, 3, dtype=torch.float64)
     layer, guided = make(name), make(name)
     weight = guided.experts.weight if hasattr(guided, "experts") else guided.weight
-    weight.data *= guide.repeat(len(weight) // 6, 1, 1, 1)
+    weight.data *= guide.repeat(len(weight) // 6, 1, 1, 1).reshape(weight.shape)
     assert torch.allclose(layer(x, guide), guided(x), atol=1e-12)
 
 
@@ -258,6 +259,9 @@ def test_sgdm_takes_any_mixing_layer(name):
             "anneal must have the key epochs, got {'start': 30, 'step': 1}",
         ),
         ("KWConv", {"anneal": {"epochs": 0}}, "anneal must have epochs above 0, got {'epochs': 0}"),
+        ("LDConv", {"groups": 2}, "LDConv takes groups 1 and dilation 1 only, got 2 and 1"),
+        ("LDConv", {"padding": 0}, "padding must be half of an odd kernel_size, got 0 and 3"),
+        ("LDConv", {"num_points": 0}, "num_points must be at least 1, got 0"),
         ("RFAConv", {"dilation": 2}, "RFAConv takes groups 1 and dilation 1 only, got 1 and 2"),
         ("RFAConv", {"kernel_size": (3, 1)}, r"kernel_size must be square, got \(3, 1\)"),
     ],

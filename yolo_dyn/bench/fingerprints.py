@@ -7,7 +7,9 @@ from functools import partial
 from typing import Any
 
 import torch
+import yaml
 from torch import nn
+from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils import TQDM
 
 from yolo_dyn import conversion as c
@@ -15,6 +17,7 @@ from yolo_dyn.bench.flops import MultiplyAdds
 from yolo_dyn.conversion import convert
 from yolo_dyn.integration.api import load_model
 from yolo_dyn.layers import FDConv
+from yolo_dyn.output.files import bundled_folder
 from yolo_dyn.output.outcome import Text
 
 
@@ -123,6 +126,12 @@ def _kernelwarehouse_mobilenet_half(width: float) -> nn.Module:
     return convert(network, "KWConv", lambda name, m: name == "classifier.1", reduction=32, **fc)
 
 
+def _ldconv(num_points: int) -> nn.Module:
+    content = yaml.safe_load((bundled_folder("models_yaml") / "yolov8-ldconv.yaml").read_text(encoding="utf-8"))
+    content |= {"scale": "n", "defaults": {"LDConv": {"num_points": num_points}}}
+    return DetectionModel(content, verbose=False)
+
+
 def _dmf(size: str) -> nn.Module:
     with torch.device("meta"):
         return load_model(f"dmf-{size.lower()}-cls.yaml")
@@ -193,6 +202,10 @@ FINGERPRINTS = (
             ("MobileNetV2 x1.0", "1x", 5.168146, partial(_kernelwarehouse_mobilenet, 1.0, 1)),
             ("MobileNetV2 x1.0", "4x", 11.379382, partial(_kernelwarehouse_mobilenet, 1.0, 4)),
         )
+    ),
+    *(
+        Fingerprint(f"YOLOv8n, LDConv N={n}", params, partial(_ldconv, n), decimals=6)
+        for n, params in ((5, 2.940140), (6, 3.011928))
     ),
     *(
         Fingerprint(f"DMF-{size}", params, partial(_dmf, size), adds)
