@@ -16,7 +16,7 @@ from yolo_dyn import conversion as c
 from yolo_dyn.bench.flops import MultiplyAdds
 from yolo_dyn.conversion import convert
 from yolo_dyn.integration.api import load_model
-from yolo_dyn.layers import FDConv
+from yolo_dyn.layers import FDConv, KWConv
 from yolo_dyn.output.files import bundled_folder
 from yolo_dyn.output.outcome import Text
 
@@ -126,6 +126,21 @@ def _kernelwarehouse_mobilenet_half(width: float) -> nn.Module:
     return convert(network, "KWConv", lambda name, m: name == "classifier.1", reduction=32, **fc)
 
 
+def _kernelwarehouse_convnext() -> nn.Module:
+    """Stem and downsampling each have a warehouse, a stage's depthwise convolutions one, and its linear layers one."""
+
+    def share(name: str, module: nn.Module) -> str | None:
+        stage = name.split(".")[1]
+        return f"{stage}, {type(module).__name__}" if ".block." in name else None
+
+    return convert(_network("convnext_tiny"), "KWConv", lambda name, m: name.startswith("features"), share=share)
+
+
+def _biases_of_trunks(model: nn.Module) -> int:
+    """ConvNeXt's attentions have LayerNorm, of as many parameters, and a bias before it."""
+    return sum(m.trunk.hidden for m in model.modules() if isinstance(m, KWConv))
+
+
 def _ldconv(num_points: int) -> nn.Module:
     content = yaml.safe_load((bundled_folder("models_yaml") / "yolov8-ldconv.yaml").read_text(encoding="utf-8"))
     content |= {"scale": "n", "defaults": {"LDConv": {"num_points": num_points}}}
@@ -203,6 +218,13 @@ FINGERPRINTS = (
             ("MobileNetV2 x1.0", "4x", 11.379382, partial(_kernelwarehouse_mobilenet, 1.0, 4)),
         )
     ),
+    Fingerprint(
+        "ConvNeXt-T, KernelWarehouse 1x",
+        39.370674,
+        _kernelwarehouse_convnext,
+        decimals=6,
+        beyond=_biases_of_trunks,
+    ),
     *(
         Fingerprint(f"YOLOv8n, LDConv N={n}", params, partial(_ldconv, n), decimals=6)
         for n, params in ((5, 2.940140), (6, 3.011928))
@@ -257,14 +279,14 @@ FINGERPRINTS = (
 def fingerprints() -> Text:
     """Set the parameters of the papers' networks beside those of what is built here."""
     lines = [_line(fingerprint) for fingerprint in TQDM(FINGERPRINTS, desc="networks")]
-    return Text("\n".join([f"{'network':<36}{'paper, M':>12}{'built, M':>12}", *lines]))
+    return Text("\n".join([f"{'network':<38}{'paper, M':>12}{'built, M':>12}", *lines]))
 
 
 def _line(fingerprint: Fingerprint) -> str:
     model = fingerprint.build()
     params = fingerprint.count(model)
     digits = max(3, fingerprint.decimals)
-    line = f"{fingerprint.name:<36}{fingerprint.params:>12.{fingerprint.decimals}f}{params:>12.{digits}f}  "
+    line = f"{fingerprint.name:<38}{fingerprint.params:>12.{fingerprint.decimals}f}{params:>12.{digits}f}  "
     line += "=" if round(params, fingerprint.decimals) == fingerprint.params else f"{params - fingerprint.params:+.3f}"
     line += f" ({fingerprint.note})" if fingerprint.note else ""
     if fingerprint.multiply_adds:
