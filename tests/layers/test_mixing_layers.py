@@ -1,5 +1,7 @@
 """What the papers ablate in their layers, each option against the loop oracle; and the forms of the mixture."""
 
+import math
+
 import pytest
 import torch
 from helpers import CONVOLUTIONS, build, randomise
@@ -249,6 +251,8 @@ def test_sgdm_takes_any_mixing_layer(name):
         ("KWConv", {"groups": 4}, "groups must divide the 6 input and 6 output channels, got 4"),
         ("KWConv", {"form": "response"}, "form must be one of kernel, unfold, got 'response'"),
         ("KWConv", {"budget": 1.5}, "budget must be a whole number, or one over one, got 1.5"),
+        ("KWConv", {"budget": math.nan}, "budget must be a whole number, or one over one, got nan"),
+        ("KWConv", {"budget": math.inf}, "budget must be a whole number, or one over one, got inf"),
         ("KWConv", {"budget": 0.5}, "budget 1/2 must divide the mixtures of each layer, got 9"),
         ("KWConv", {"cell_ratio": 1.5}, r"cell_ratio must be one or two numbers in \(0, 1\], got 1.5"),
         ("KWConv", {"cell_ratio": 0.7}, r"cell_ratio gives cells of 4 x 4, which do not tile \(6, 6\)"),

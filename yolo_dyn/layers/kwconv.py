@@ -124,7 +124,7 @@ class KWConv(nn.Module):
             )
         if form not in PER_SAMPLE_FORMS:  # mixtures are of cells: there are no whole kernels to respond
             raise ValueError(f"form must be one of {', '.join(PER_SAMPLE_FORMS)}, got {form!r}")
-        if budget <= 0 or not math.isclose(max(budget, 1 / budget), round(max(budget, 1 / budget))):
+        if not 0 < budget < math.inf or not math.isclose(times := max(budget, 1 / budget), round(times)):
             raise ValueError(f"budget must be a whole number, or one over one, got {budget}")
         cell_ratios = (cell_ratio, cell_ratio) if isinstance(cell_ratio, int | float) else tuple(cell_ratio)
         if len(cell_ratios) != 2 or not all(0 < part <= 1 for part in cell_ratios):
