@@ -85,42 +85,42 @@ def _waves(length: int, count: int, like: Tensor) -> tuple[Tensor, Tensor]:
 def low_pass(x: Tensor, part: int, constant: bool = True) -> Tensor:
     """Keep the frequencies of a map that are lower than ``1 / part`` in both directions, in cycles a pixel.
 
-    The pass band is a square, so that it is one matrix for the rows and one for the columns.
+    The pass band is a square: what is kept is a projection of the columns and one of the rows, each on few waves.
 
     Args:
         x: ``[B, C, H, W]``.
-        part: 2 is the highest frequency there is.
-        constant: write the matrices into a traced graph as constants; else they follow its height and width.
+        part: at least 3; 2 is the highest frequency there is.
+        constant: write the waves into a traced graph as constants; else they follow its height and width.
 
     Returns:
         ``[B, C, H, W]``.
     """
-    rows, columns = (_pass_matrix(x, dim, part, constant) for dim in (2, 3))
-    return rows @ x @ columns  # the matrices are symmetric
+    rows, columns = (_low_waves(x, dim, part, constant) for dim in (2, 3))  # [H, r], [W, r']
+    return rows @ (rows.T @ (x @ columns)) @ columns.T
 
 
-def _pass_matrix(x: Tensor, dim: int, part: int, constant: bool) -> Tensor:
+def _low_waves(x: Tensor, dim: int, part: int, constant: bool) -> Tensor:
     exact = torch.float64 if x.dtype is torch.float64 else torch.float32
     length = x.shape[dim]
     if not (becomes_a_graph() or compiling()):
-        return _kept_pass_matrix(length, part, x.dtype, x.device)
+        return _kept_waves(length, part, x.dtype, x.device)
     if constant and torch.jit.is_tracing():
-        values = _pass_values(int(length), part, torch.float64, torch.device("cpu")).tolist()
+        values = _orthonormal_waves(int(length), part, torch.float64, torch.device("cpu")).tolist()
         return torch.tensor(values, dtype=x.dtype, device=x.device)
-    return _pass_values(length, part, exact, x.device).to(x.dtype)
+    return _orthonormal_waves(length, part, exact, x.device).to(x.dtype)
 
 
 @functools.lru_cache(maxsize=256)
-def _kept_pass_matrix(length: int, part: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Kept here, since a module would put it into checkpoints; of a tensor made for inference none is trained with."""
+def _kept_waves(length: int, part: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Kept here, since a module would put them into checkpoints; a tensor made for inference cannot be trained with."""
     with torch.inference_mode(False), torch.no_grad():
-        return _pass_values(length, part, torch.float64, torch.device("cpu")).to(device, dtype)
+        return _orthonormal_waves(length, part, torch.float64, torch.device("cpu")).to(device, dtype)
 
 
-def _pass_values(length: int, part: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """``L[a, b] = 1/n sum_q cos(2 pi (a - b) q / n)`` over the frequencies q that pass, ``[n, n]``."""
+def _orthonormal_waves(length: int, part: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """One, and cosine and sine of each frequency below ``1 / part``, as orthonormal columns, ``[length, r]``."""
     i = torch.arange(length, device=device)
-    phase = ((i[:, None] * i) % length).to(dtype) * (2 * math.pi / length)  # [n, q]
-    passes = (torch.minimum(i, length - i) * part < length).to(dtype)
-    cos, sin = torch.cos(phase), torch.sin(phase)
-    return ((cos * passes) @ cos.T + (sin * passes) @ sin.T) / length
+    frequencies = torch.arange(1, (length - 1) // part + 1, device=device)
+    phase = ((i[:, None] * frequencies) % length).to(dtype) * (2 * math.pi / length)
+    waves = torch.cat([torch.ones_like(i[:, None]).to(dtype), torch.cos(phase), torch.sin(phase)], 1)
+    return waves / waves.norm(dim=0)
