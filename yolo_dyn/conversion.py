@@ -31,7 +31,8 @@ def convert(
         where: is given the name and the module of each ``nn.Conv2d`` and ``nn.Linear``; those it accepts are replaced.
         from_static: start every expert from the static weights, so that the network computes at first what it did.
             That is exact but for the rounding if the layer has ``start_from``: all convolutions of this package but
-            RDConv and RFAConv. Attentions that scale the kernel then start at zero logits.
+            RDConv, RFAConv and LDConv, and KWConv with a budget below 1. Attentions that scale the kernel then start at
+            zero logits.
         share: of a layer that shares parameters (KWConv), is given the name and the module of each replaced one and
             returns the name of its warehouse; `stages` by default.
         **options: the layer's own; `bias` is that of the replaced module if it is not given.
@@ -67,9 +68,8 @@ def convert(
     return model
 
 
-Replaced = tuple[
-    str, nn.Module, Tensor, Tensor | None
-]  # name, new layer, static weight ``[C_out, C_in, k, k]`` and bias
+# name, new layer, static weight ``[C_out, C_in/groups, k, k]`` and bias
+Replaced = tuple[str, nn.Module, Tensor, Tensor | None]
 
 
 def replace_chosen(

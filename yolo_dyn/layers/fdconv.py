@@ -206,5 +206,5 @@ def _factor(logits: Tensor) -> Tensor:
 
 
 def _local_size(channels: int) -> int:
-    """Size of the convolution along the channels, which grows with their logarithm: 3, 5 from 64 on, 7 from 1024 on."""
+    """Of the convolution along the channels, which grows with their logarithm: 3 from 4 on, 5 from 64, 7 from 1024."""
     return round(math.log2(channels) / 2 + 0.5) // 2 * 2 + 1
