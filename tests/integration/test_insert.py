@@ -22,9 +22,8 @@ WITH_HEAD = [name for name, d in CONTENT.items() if d["head"][-1][2] in detectio
 
 
 TIMM = ("efficientvit-m0", "efficientvit-m0-stride8", "fasternet-t0", "convnextv2-atto")
-BY_HAND = {"yolov8-wide.yaml", "yolov8-ldconv.yaml"} | {
-    f"yolov8-{name}.yaml" for name in (*TIMM, "dmf-s", "dmf-xs", "dmf-xxs")
-}
+OTHERS = ("wide", "fdconv", "kwconv", "ldconv", "dmf-s", "dmf-xs", "dmf-xxs")
+BY_HAND = {f"yolov8-{name}.yaml" for name in (*TIMM, *OTHERS)}
 BUNDLED = sorted(set(DETECTORS) - BY_HAND)
 
 
