@@ -165,6 +165,24 @@ def test_a_guide_multiplies_the_kernel_and_folds_with_a_norm(count):
     assert torch.allclose(pickle.loads(pickle.dumps(layer))(x), expected, atol=1e-12)
 
 
+def test_a_large_batch_goes_by_way_of_the_bank(monkeypatch):
+    """As many transforms as groups, not as samples."""
+    layer, x = published(6, 5, 3, padding=1, num_experts=3), torch.randn(4, 6, 7, 8, dtype=torch.float64)
+    apart = torch.cat([layer(sample[None]) for sample in x])
+    counts = []
+
+    def counted(weight, factors, groups):
+        counts.append(len(factors))
+        return modulated(weight, factors, groups)
+
+    monkeypatch.setattr("yolo_dyn.layers.fdconv.modulated", counted)
+    assert torch.allclose(layer(x), apart, atol=1e-12)
+    layer(x[:3])
+    assert counts == [3, 3]
+    bank = layer.bank(layer.group_of)
+    assert torch.allclose(bank.unflatten(0, (3, -1)).sum(0), layer.weight, atol=1e-12)
+
+
 def test_a_fresh_layer_is_its_static_convolution():
     layer, x = layers.FDConv(16, 8, 3), torch.randn(2, 16, 9, 9)
     assert torch.allclose(layer(x), nn.functional.conv2d(x, layer.weight, layer.bias), atol=1e-4)

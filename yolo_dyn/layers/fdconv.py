@@ -39,7 +39,7 @@ from yolo_dyn.layers.functional import (
     init_kernels,
     mix_kernels,
 )
-from yolo_dyn.layers.graph import scaled
+from yolo_dyn.layers.graph import becomes_a_graph, scaled
 from yolo_dyn.layers.spectrum import frequency_groups, low_pass, modulated
 
 MOST_GROUPS = 256
@@ -148,7 +148,14 @@ class FDConv(nn.Module):
         """The kernel of each sample by its factors of the groups, ``[B, K]``; once folded, a mixture of a bank."""
         if self.group_of is None:
             return mix_kernels(self.weight, factors)
+        if len(factors) > self.frequency.out_features and not becomes_a_graph():  # fewer transforms, the same kernels
+            return mix_kernels(self.bank(self.group_of), factors)
         return modulated(self.weight, factors, self.group_of)
+
+    def bank(self, group_of: Tensor) -> Tensor:
+        """The part of the kernel in each group of frequencies, ``[K*C_out, C_in, kH, kW]``; they sum to the kernel."""
+        each = torch.eye(self.frequency.out_features, dtype=self.weight.dtype, device=self.weight.device)
+        return modulated(self.weight, each, group_of).flatten(0, 1)
 
     def local_factor(self, pooled: Tensor) -> Tensor | None:
         """Of each single weight, ``[B, C_out, C_in, kH, kW]``, by a convolution along the pooled channels."""
@@ -192,9 +199,8 @@ class FDConv(nn.Module):
             self.bias = nn.Parameter(shift, requires_grad=False)
         count = self.frequency.out_features
         if self.group_of is not None and count <= MOST_IN_A_BANK:
-            each = torch.eye(count, dtype=self.weight.dtype, device=self.weight.device)
-            bank = modulated(self.weight, each, self.group_of).flatten(0, 1)  # [K*C_out, C_in, kH, kW]
-            self.weight, self.group_of = nn.Parameter(bank.contiguous(), requires_grad=False), None
+            bank = self.bank(self.group_of).contiguous()
+            self.weight, self.group_of = nn.Parameter(bank, requires_grad=False), None
         if gain is not None and self.group_of is None:
             self.weight = nn.Parameter(self.weight * gain.repeat(count, 1, 1, 1), requires_grad=False)
             gain = None
