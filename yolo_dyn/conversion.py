@@ -230,8 +230,8 @@ MOBILE_STAGES = (1, 1, 2, 2, 3, 3, 3, 4, 4, 4, 4, 5, 5, 5, 6, 6, 6, 6)
 
 WHERE: dict[str, Callable[[nn.Module], Where]] = {  # by name for a YAML; each is given the network
     "last_blocks": last_blocks,
-    "all_convolutions": lambda network: all_convolutions,
     "all_but_stem": lambda network: all_but_stem,
+    "all_convolutions": lambda network: all_convolutions,
     "block_convolutions": lambda network: block_convolutions,
     "block_3x3": lambda network: block_3x3,
     "initial": lambda network: initial,
