@@ -1,7 +1,8 @@
 """What several test files use and is no fixture: paths, names, and layers whose statistics are as after a training."""
 
 import contextlib
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -107,6 +108,33 @@ def build(name: str, channels: int = 16, **options) -> nn.Module:
             channels, options.pop("out_channels", channels), options.pop("kernel_size", 3), padding=1, **options
         )
     return layer(channels, channels, **options)
+
+
+def wave(shape: Sequence[int], a: float, w: float, p: float, c: float = 0.0) -> torch.Tensor:
+    """The tensor that figures of a published implementation were made with: ``a sin(w i + p) + c``, i in C order."""
+    i = torch.arange(math.prod(shape), dtype=torch.float64)
+    return (a * torch.sin(w * i + p) + c).view(*shape)
+
+
+def fill(tensor: torch.Tensor, *wave_of: float) -> None:
+    """Let a parameter or a buffer be a `wave`."""
+    tensor.data = wave(tensor.shape, *wave_of)
+
+
+def agrees(found: torch.Tensor, first: tuple[float, ...], total: float, absolute: float) -> bool:
+    """Whether a tensor has these first values, this sum and this sum of absolute values."""
+    expected = torch.tensor([*first, total, absolute], dtype=torch.float64)
+    return torch.allclose(
+        torch.stack([*found.flatten()[: len(first)], found.sum(), found.abs().sum()]), expected, rtol=0, atol=1e-6
+    )
+
+
+def fill_norm(norm: nn.Module) -> None:
+    """The BatchNorm of those figures."""
+    fill(norm.weight, 0.3, 0.5, 0.2, 1.0)
+    fill(norm.bias, 0.2, 0.6, 0.4)
+    fill(norm.running_mean, 0.1, 0.8, 0.5)
+    fill(norm.running_var, 0.4, 0.7, 0.6, 1.0)
 
 
 def randomise(model: nn.Module) -> nn.Module:

@@ -158,6 +158,147 @@ def dcd(x: Tensor, layer: layers.DCD) -> Tensor:
     return y if layer.bias is None else y + layer.bias[:, None, None]
 
 
+def fourier(length: int) -> Tensor:
+    """The matrix of the discrete Fourier transform."""
+    i = torch.arange(length, dtype=torch.float64)
+    return torch.exp(-2j * torch.pi * i[:, None] * i / length)
+
+
+def frequency_group(rows: int, columns: int, count: int) -> Tensor:
+    """The group of each coefficient of the whole spectrum; of those that mirror each other, one is sorted."""
+    half = [(u, v) for u in range(rows) for v in range(columns // 2 + 1)]
+    ranked = sorted(half, key=lambda at: (min(at[0], rows - at[0]) * columns) ** 2 + (at[1] * rows) ** 2)
+    groups = torch.zeros(rows, columns, dtype=torch.int64)
+    for rank, (u, v) in enumerate(ranked):
+        groups[u, v] = rank * count // len(ranked)
+    for u, v in half:
+        if 0 < v < columns - v:
+            groups[-u % rows, columns - v] = groups[u, v]
+    return groups
+
+
+def frequency_kernel(weight: Tensor, factors: Tensor) -> Tensor:
+    """Scale the spectrum of the kernels, laid out as one matrix, in the groups of frequencies."""
+    (c_out, c_in, k_h, k_w), count = weight.shape, len(factors)
+    plane = torch.zeros(c_out * k_h, c_in * k_w, dtype=torch.complex128)
+    for o in range(c_out):
+        for i in range(c_in):
+            plane[o * k_h : (o + 1) * k_h, i * k_w : (i + 1) * k_w] = weight[o, i]
+    rows, columns = (fourier(length) for length in plane.shape)
+    spectrum = rows @ plane @ columns * factors[frequency_group(*plane.shape, count)]
+    # a group may hold a coefficient of column 0 or N / 2 and not its mirror image: what is left imaginary is dropped
+    plane = (rows.conj() @ spectrum @ columns.conj() / plane.numel()).real
+    kernel = torch.zeros_like(weight)
+    for o in range(c_out):
+        for i in range(c_in):
+            kernel[o, i] = plane[o * k_h : (o + 1) * k_h, i * k_w : (i + 1) * k_w]
+    return kernel
+
+
+def lower_band(x: Tensor, edge: float) -> Tensor:
+    """The frequencies below an edge, in cycles a pixel, in both directions."""
+    rows, columns = (fourier(length) for length in x.shape[1:])
+    low = [torch.tensor([min(q, n - q) / n < edge for q in range(n)]) for n in x.shape[1:]]
+    spectrum = (rows @ x.to(rows) @ columns) * low[0][:, None] * low[1]
+    return (rows.conj() @ spectrum @ columns.conj() / x[0].numel()).real
+
+
+def fdconv(x: Tensor, layer: layers.FDConv) -> Tensor:
+    def factor(z: Tensor) -> Tensor:
+        return 2 * sigmoid(z)
+
+    t = layer.star[0] * trunk(pool(x), layer.trunk) ** 2 + layer.star[1]
+    kernel = frequency_kernel(layer.weight, factor(linear(t, layer.frequency)))
+    kernel = kernel * factor(linear(t, layer.filter))[:, None, None, None]
+    if layer.spatial is not None:
+        kernel = kernel * factor(linear(t, layer.spatial)).view(kernel.shape[2:])
+    if layer.local is not None:
+        v = pool(x)
+        v = (v - v.mean()) / torch.sqrt(((v - v.mean()) ** 2).mean() + 1e-5)
+        v = v * layer.local_norm.weight + layer.local_norm.bias
+        size = layer.local.weight.shape[2]
+        v = torch.cat([v.new_zeros(size // 2), v, v.new_zeros(size // 2)])
+        for o in range(kernel.shape[0]):
+            for tap in range(kernel[0, 0].numel()):
+                row, column = divmod(tap, kernel.shape[3])
+                w = layer.local.weight[o * kernel[0, 0].numel() + tap, 0]
+                for i in range(kernel.shape[1]):
+                    kernel[o, i, row, column] *= factor(w @ v[i : i + size])
+    if layer.bands is not None:
+        scales = factor(conv2d(x, layer.bands.weight, padding=(1, 1)) + layer.bands.bias[:, None, None])
+        low = [lower_band(x, 1 / part) for part in (4, 8, 16)]
+        bands = [x - low[0], low[0] - low[1], low[1] - low[2]]
+        x = sum((scales[b] * bands[b] for b in range(3)), low[2])
+    x = x * factor(linear(t, layer.channel))[:, None, None]
+    plain = Experts(1, 1, layer.kernel_size, layer.stride, layer.padding, layer.dilation, bias=False).double()
+    y = conv(x, kernel, plain, None)
+    return y if layer.bias is None else y + layer.bias[:, None, None]
+
+
+def cell_logits(t: Tensor, layer: layers.KWConv) -> Tensor:
+    """Of all cells and the null slot, ``[m, n + 1]``; foreign cells are sums over the basis."""
+    m, n = layer.mixtures, layer.warehouse.count
+    z = linear(t, layer.head).view(m, -1)
+    if layer.foreign is None:
+        return z
+    basis, local = layer.foreign.in_features, n - layer.foreign.out_features
+    out = torch.zeros(m, n + 1, dtype=t.dtype)
+    for i in range(m):
+        for j in range(n):
+            own = layer.start <= j < layer.start + local
+            k = j if j < layer.start else j - local  # which of the foreign cells
+            out[i, j] = z[i, j - layer.start] if own else z[i, local : local + basis] @ layer.foreign.weight[k]
+        out[i, n] = z[i, -1]
+    return out + layer.offset
+
+
+def kwconv(x: Tensor, layer: layers.KWConv) -> Tensor:
+    (c_out, c_in), (rows, columns), n = layer.channels, layer.warehouse.cell, layer.warehouse.count
+    z = cell_logits(trunk(pool(x), layer.trunk), layer)
+    cells = layer.warehouse.weight.view(n, rows, columns)
+    kernel = torch.zeros(c_out, c_in, *layer.kernel_size, dtype=x.dtype)
+    i = 0
+    for row in range(layer.kernel_size[0]):
+        for column in range(layer.kernel_size[1]):
+            for out in range(0, c_out, rows):
+                for within in range(0, c_in, columns):
+                    alpha = z[i] / (z[i].abs().sum() + 1e-3)
+                    own = torch.tensor([float(j == layer.beta[i]) for j in range(n + 1)], dtype=x.dtype)
+                    alpha = (1 - layer.temperature) * alpha + layer.temperature * own
+                    mixture = sum((alpha[j] * cells[j] for j in range(n)), torch.zeros_like(cells[0]))
+                    kernel[out : out + rows, within : within + columns, row, column] = mixture
+                    i += 1
+    geometry = (layer.kernel_size, layer.stride, layer.padding, layer.dilation)
+    plain = Experts(layer.groups, layer.groups, *geometry, layer.groups, bias=False).double()
+    y = conv(x, kernel, plain, None)
+    return y if layer.bias is None else y + layer.bias[:, None, None]
+
+
+def between(x: Tensor, row: float, column: float) -> Tensor:
+    """The values of all channels at a place, which is moved onto the map if it lies beside it."""
+    height, width = x.shape[1:]
+    row, column = min(max(row, 0.0), height - 1.0), min(max(column, 0.0), width - 1.0)
+    value = torch.zeros_like(x[:, 0, 0])
+    for i in range(height):
+        for j in range(width):
+            near = max(0.0, 1 - abs(row - i)) * max(0.0, 1 - abs(column - j))
+            value = value + near * x[:, i, j]
+    return value
+
+
+def ldconv(x: Tensor, layer: layers.LDConv) -> Tensor:
+    n, side = layer.num_points, round(layer.num_points**0.5)
+    offset = conv2d(x, layer.offset.weight, layer.stride[0], (1, 1)) + layer.offset.bias[:, None, None]
+    y = torch.zeros(len(layer.weight), *offset.shape[1:], dtype=x.dtype)
+    for i in range(y.shape[1]):
+        for j in range(y.shape[2]):
+            for tap in range(n):
+                row = layer.stride[0] * i + tap // side + offset[tap, i, j].item()
+                column = layer.stride[0] * j + tap % side + offset[n + tap, i, j].item()
+                y[:, i, j] += layer.weight[:, :, tap, 0] @ between(x, row, column)
+    return y if layer.bias is None else y + layer.bias[:, None, None]
+
+
 def rfaconv(x: Tensor, layer: layers.RFAConv) -> Tensor:
     """As published: the weighted features laid out k times as large, then convolved with stride k."""
     c, k, s, p = len(x), layer.kernel_size[0], layer.stride[0], layer.padding[0]
@@ -216,7 +357,10 @@ ORACLES = {
     "DCD": dcd,
     "DynamicConv": dynamicconv,
     "DynamicResidualConv": residual,
+    "FDConv": fdconv,
     "FMDConv": fmdconv,
+    "KWConv": kwconv,
+    "LDConv": ldconv,
     "ODConv": odconv,
     "RFAConv": rfaconv,
 }

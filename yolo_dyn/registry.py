@@ -34,7 +34,10 @@ def _own() -> Iterator[tuple[str, Entry]]:
         layers.DCD,
         layers.DynamicConv,
         layers.DynamicResidualConv,
+        layers.FDConv,
         layers.FMDConv,
+        layers.KWConv,
+        layers.LDConv,
         layers.ODConv,
         layers.RFAConv,
     )

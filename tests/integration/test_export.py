@@ -150,9 +150,10 @@ def test_the_newer_exporter_of_torch_agrees_too(name, free, here):
         agree(found, expected)
 
 
-@pytest.mark.parametrize(
-    ("name", "free"), cases(itertools.product([SGDM, ODCONV], [False, True]), (SGDM, False), (SGDM, True))
-)
+TRACED = (SGDM, ODCONV, "yolov8n-sgdm-fdconv.yaml", "yolov8n-sgdm-kwconv.yaml", "yolov8n-ldconv.yaml")
+
+
+@pytest.mark.parametrize(("name", "free"), cases(itertools.product(TRACED, [False, True]), (SGDM, False), (SGDM, True)))
 def test_torchscript_agrees_with_torch(name, free, here):
     model = lively(name)
     session = open_session(model.export(format="torchscript", imgsz=320, **({"dynamic": True} if free else {})), 2)
@@ -164,7 +165,8 @@ RUNTIMES = {
     "openvino": ("8.3.80", "way to export to an OpenVINO of today"),
     "ncnn": ("8.3.226", "way to export to NCNN without a download"),
 }
-OTHER = (SGDM, ODCONV, *(f"yolov8n-{name}.yaml" for name in ("cbam", "sgdm-dcd", "sgdm-a2d2c", "sgdm-a2d2cplus")))
+KINDS = ("cbam", "sgdm-dcd", "sgdm-a2d2c", "sgdm-a2d2cplus", "sgdm-fdconv", "sgdm-kwconv", "ldconv")
+OTHER = (SGDM, ODCONV, *(f"yolov8n-{name}.yaml" for name in KINDS))
 
 
 @pytest.mark.parametrize(

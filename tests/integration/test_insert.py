@@ -22,7 +22,8 @@ WITH_HEAD = [name for name, d in CONTENT.items() if d["head"][-1][2] in detectio
 
 
 TIMM = ("efficientvit-m0", "efficientvit-m0-stride8", "fasternet-t0", "convnextv2-atto")
-BY_HAND = {"yolov8-wide.yaml"} | {f"yolov8-{name}.yaml" for name in (*TIMM, "dmf-s", "dmf-xs", "dmf-xxs")}
+OTHERS = ("wide", "fdconv", "kwconv", "ldconv", "dmf-s", "dmf-xs", "dmf-xxs")
+BY_HAND = {f"yolov8-{name}.yaml" for name in (*TIMM, *OTHERS)}
 BUNDLED = sorted(set(DETECTORS) - BY_HAND)
 
 
@@ -41,7 +42,7 @@ def test_the_papers_arms_are_bundled():
     sgdm = {f"{stock}-sgdm.yaml" for stock in ("yolov5", "yolov6", "yolov8", "yolo11", "yolo12", "yolo26")}
     table_2 = {f"yolo{v}-{layer}.yaml" for v in ("v5", "v6", "v8") for layer in ("cbam", "coordatt", "rfaconv")}
     table_3 = {f"yolo{v}-sgdm-{d}.yaml" for v in ("v5", "v8") for d in ("condconv", "dynamicconv", "dcd", "odconv")}
-    mixing = {name.lower() for name in registry.names("convolution")} - {"rfaconv"}
+    mixing = {name.lower() for name in registry.names("convolution")} - {"rfaconv", "ldconv"}
     studied = {f"yolov8-sgdm-{layer}.yaml" for layer in (*mixing, "unguided", "average")} | {"yolov5-sgdm-average.yaml"}
     table_4 = {f"yolov8-{backbone}-sgdm.yaml" for backbone in TIMM}
     assert set(BUNDLED) == sgdm | table_2 | table_3 | table_4 | studied

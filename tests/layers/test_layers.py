@@ -162,6 +162,8 @@ def test_conv_per_sample_equals_one_convolution_a_sample(batch, stride, padding,
 @pytest.mark.parametrize("name", NAMES)
 def test_gradcheck(name):
     layer = build(name, 8).double()
+    if name == "LDConv":  # positions start at pixels, where interpolation has a kink
+        nn.init.normal_(layer.offset.weight, std=0.1)
     x = torch.randn(2, 8, 5, 4, dtype=torch.float64, requires_grad=True)
     parameters = dict(layer.named_parameters())
 
@@ -298,8 +300,9 @@ def test_trace_and_export_at_batch_1(name, fused):
     layer, x = randomise(build(name)).eval(), torch.randn(1, 16, 8, 8)
     if fused:
         layer.fuse()
-    assert torch.allclose(torch.jit.trace(layer, x)(x), layer(x), atol=1e-6)
-    assert torch.allclose(torch.export.export(layer, (x,)).module()(x), layer(x), atol=1e-6)
+    tolerance = 1e-5 if name == "FDConv" else 1e-6  # whose graph has matrices in place of a Fourier transform
+    assert torch.allclose(torch.jit.trace(layer, x)(x), layer(x), atol=tolerance)
+    assert torch.allclose(torch.export.export(layer, (x,)).module()(x), layer(x), atol=tolerance)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """What the papers ablate in their layers, each option against the loop oracle; and the forms of the mixture."""
 
+import math
+
 import pytest
 import torch
 from helpers import CONVOLUTIONS, build, randomise
@@ -47,9 +49,10 @@ def make(name: str, in_channels: int = 6, out_channels: int = 6, kernel_size: in
 @pytest.mark.parametrize("geometry", GEOMETRIES, ids=str)
 def test_geometry_equals_the_oracle_and_the_static_convolution(name, geometry):
     x = torch.randn(2, geometry.get("in_channels", 6), 9, 8, dtype=torch.float64)
-    refused = {"DCD": {"groups"}, "RFAConv": {"groups", "dilation"}}.get(name, set())
-    if refused & set(geometry):
-        with pytest.raises(ValueError, match="groups"):
+    both = {"groups", "dilation"}
+    refused = {"DCD": {"groups"}, "FDConv": {"groups"}, "LDConv": both, "RFAConv": both}.get(name, set())
+    if refused & set(geometry) or (name == "LDConv" and geometry == {"padding": 0}):
+        with pytest.raises(ValueError, match=r"groups|padding"):
             make(name, **geometry)
         return
     layer = make(name, **geometry)
@@ -147,12 +150,12 @@ def test_odconv_unfolds_too():
     assert torch.allclose(make("ODConv", form="unfold")(x), make("ODConv")(x), atol=1e-12)
 
 
-@pytest.mark.parametrize("name", CONVOLUTIONS)
+@pytest.mark.parametrize("name", sorted({*CONVOLUTIONS} - {"FDConv", "KWConv"}))  # whose parameters are mixed otherwise
 def test_a_guide_multiplies_the_kernel(name):
     x, guide = torch.randn(2, 6, 7, 8, dtype=torch.float64), torch.randn(6, 6, 3, 3, dtype=torch.float64)
     layer, guided = make(name), make(name)
     weight = guided.experts.weight if hasattr(guided, "experts") else guided.weight
-    weight.data *= guide.repeat(len(weight) // 6, 1, 1, 1)
+    weight.data *= guide.repeat(len(weight) // 6, 1, 1, 1).reshape(weight.shape)
     assert torch.allclose(layer(x, guide), guided(x), atol=1e-12)
 
 
@@ -241,6 +244,28 @@ def test_sgdm_takes_any_mixing_layer(name):
         ("DynamicResidualConv", {"num_experts": 0}, "num_experts must be at least 1 and at most 1024, got"),
         ("DCD", {"groups": 2}, "groups must be 1: DCD fuses all channels, got 2"),
         ("DCD", {"kernel_size": 2}, "kernel_size must be odd, so that the kernel has a centre, got 2"),
+        ("FDConv", {"groups": 2}, "groups must be 1: FDConv has one spectrum of all channels, got 2"),
+        ("FDConv", {"num_experts": 0}, "num_experts must be at least 1 and here at most 180, got 0"),
+        ("FDConv", {"num_experts": 257, "out_channels": 60}, "num_experts must be at least 1 and here at most 256"),
+        ("FDConv", {"form": "response"}, "form must be one of kernel, unfold, got 'response'"),
+        ("KWConv", {"groups": 4}, "groups must divide the 6 input and 6 output channels, got 4"),
+        ("KWConv", {"form": "response"}, "form must be one of kernel, unfold, got 'response'"),
+        ("KWConv", {"budget": 1.5}, "budget must be a whole number, or one over one, got 1.5"),
+        ("KWConv", {"budget": math.nan}, "budget must be a whole number, or one over one, got nan"),
+        ("KWConv", {"budget": math.inf}, "budget must be a whole number, or one over one, got inf"),
+        ("KWConv", {"budget": 0.5}, "budget 1/2 must divide the mixtures of each layer, got 9"),
+        ("KWConv", {"cell_ratio": 1.5}, r"cell_ratio must be one or two numbers in \(0, 1\], got 1.5"),
+        ("KWConv", {"cell_ratio": 0.7}, r"cell_ratio gives cells of 4 x 4, which do not tile \(6, 6\)"),
+        ("KWConv", {"basis_ratio": 0}, r"basis_ratio must lie in \(0, 1\], got 0"),
+        (
+            "KWConv",
+            {"anneal": {"start": 30, "step": 1}},
+            "anneal must have the key epochs, got {'start': 30, 'step': 1}",
+        ),
+        ("KWConv", {"anneal": {"epochs": 0}}, "anneal must have epochs above 0, got {'epochs': 0}"),
+        ("LDConv", {"groups": 2}, "LDConv takes groups 1 and dilation 1 only, got 2 and 1"),
+        ("LDConv", {"padding": 0}, "padding must be half of an odd kernel_size, got 0 and 3"),
+        ("LDConv", {"num_points": 0}, "num_points must be at least 1, got 0"),
         ("RFAConv", {"dilation": 2}, "RFAConv takes groups 1 and dilation 1 only, got 1 and 2"),
         ("RFAConv", {"kernel_size": (3, 1)}, r"kernel_size must be square, got \(3, 1\)"),
     ],

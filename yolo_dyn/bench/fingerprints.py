@@ -7,13 +7,17 @@ from functools import partial
 from typing import Any
 
 import torch
+import yaml
 from torch import nn
+from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils import TQDM
 
 from yolo_dyn import conversion as c
 from yolo_dyn.bench.flops import MultiplyAdds
 from yolo_dyn.conversion import convert
 from yolo_dyn.integration.api import load_model
+from yolo_dyn.layers import FDConv, KWConv
+from yolo_dyn.output.files import bundled_folder
 from yolo_dyn.output.outcome import Text
 
 
@@ -21,7 +25,8 @@ from yolo_dyn.output.outcome import Text
 class Fingerprint:
     """A network with a layer, its parameters in millions, and its multiply-adds in millions.
 
-    `decimals` are those of the paper's parameters; `note` says why a count does not follow, and is empty if it does.
+    `decimals` are those of the paper's parameters, six of a count to the unit; `note` says why a count does not follow,
+    and is empty if it does. `beyond` counts what a published implementation holds beyond what is built here.
     """
 
     name: str
@@ -30,6 +35,11 @@ class Fingerprint:
     multiply_adds: float | None = None
     decimals: int = 3
     note: str = ""
+    beyond: Callable[[nn.Module], int] = lambda model: 0
+
+    def count(self, model: nn.Module) -> float:
+        """The parameters of the built network, in millions, with what the published one holds beyond it."""
+        return (sum(p.numel() for p in model.parameters()) + self.beyond(model)) / 1e6
 
 
 def multiply_adds(model: nn.Module, imgsz: int) -> int:
@@ -80,6 +90,63 @@ def _a2d2c(name: str, where: c.Where, width: float | None = None, **options: Any
         return convert(network, "A2D2C", where, **options)
 
 
+def _fdconv(name: str, num_experts: int) -> nn.Module:
+    return convert(_network(name), "FDConv", c.block_convolutions, num_experts=num_experts)
+
+
+def _spectra(model: nn.Module) -> int:
+    """A half spectrum ``kH C_out x (kW C_in / 2 + 1)``, complex, has ``2 kH C_out`` values more than its kernel."""
+    return sum(2 * m.kernel_size[0] * m.out_channels for m in model.modules() if isinstance(m, FDConv))
+
+
+def _kernelwarehouse(name: str, **options: Any) -> nn.Module:
+    network = _network(name)
+    return convert(network, "KWConv", c.sharing_blocks(network), **options)
+
+
+def _kernelwarehouse_mobilenet(width: float, budget: int) -> nn.Module:
+    network = _network("mobilenet_v2", width_mult=width)
+    return convert(network, "KWConv", c.all_convolutions, share=c.stages(network, apart=budget > 1), budget=budget)
+
+
+def _kernelwarehouse_mobilenet_half(width: float) -> nn.Module:
+    """Depthwise convolutions and the stem are at 1x; of the pointwise ones those of the last stage, and the fc."""
+    network = _network("mobilenet_v2", width_mult=width)
+    share = c.stages(network, apart=True)
+
+    def full(name: str, module: nn.Module) -> bool:
+        return isinstance(module, nn.Conv2d) and (module.groups > 1 or name == "features.0.0")
+
+    def half(name: str, module: nn.Module) -> bool:
+        return isinstance(module, nn.Conv2d) and (share(name, module) or "").startswith("stage6")
+
+    convert(network, "KWConv", full, share=share, reduction=32)
+    convert(network, "KWConv", half, share=share, reduction=32, budget=0.5, cell_ratio=0.5)
+    fc: dict[str, Any] = {"budget": 0.5, "cell_ratio": (1 / 40, 1.0)}
+    return convert(network, "KWConv", lambda name, m: name == "classifier.1", reduction=32, **fc)
+
+
+def _kernelwarehouse_convnext() -> nn.Module:
+    """Stem and downsampling each have a warehouse, a stage's depthwise convolutions one, and its linear layers one."""
+
+    def share(name: str, module: nn.Module) -> str | None:
+        stage = name.split(".")[1]
+        return f"{stage}, {type(module).__name__}" if ".block." in name else None
+
+    return convert(_network("convnext_tiny"), "KWConv", lambda name, m: name.startswith("features"), share=share)
+
+
+def _biases_of_trunks(model: nn.Module) -> int:
+    """ConvNeXt's attentions have LayerNorm, of as many parameters, and a bias before it."""
+    return sum(m.trunk.hidden for m in model.modules() if isinstance(m, KWConv))
+
+
+def _ldconv(num_points: int) -> nn.Module:
+    content = yaml.safe_load((bundled_folder("models_yaml") / "yolov8-ldconv.yaml").read_text(encoding="utf-8"))
+    content |= {"scale": "n", "defaults": {"LDConv": {"num_points": num_points}}}
+    return DetectionModel(content, verbose=False)
+
+
 def _dmf(size: str) -> nn.Module:
     with torch.device("meta"):
         return load_model(f"dmf-{size.lower()}-cls.yaml")
@@ -115,6 +182,52 @@ FINGERPRINTS = (
             partial(_fmdconv, k),
         )
         for k, params in ((1, 12.233), (2, 23.223), (4, 45.203), (6, 67.184), (8, 89.164), (16, 177.086))
+    ),
+    *(
+        Fingerprint(
+            f"{name}, FDConv K={k}, as spectra", params, partial(_fdconv, network, k), decimals=6, beyond=_spectra
+        )
+        for name, network, k, params in (
+            ("ResNet-18", "resnet18", 64, 12.258712),
+            ("ResNet-18", "resnet18", 4, 12.239512),
+            ("ResNet-50", "resnet50", 64, 29.204152),
+            ("ResNet-50", "resnet50", 4, 29.114872),
+        )
+    ),
+    *(
+        Fingerprint(f"{name}, KernelWarehouse {times}", params, build, decimals=6)
+        for name, times, params, build in (
+            ("ResNet-18", "1/4x", 4.031768, partial(_kernelwarehouse, "resnet18", budget=0.25, cell_ratio=0.5)),
+            ("ResNet-18", "1/2x", 7.431044, partial(_kernelwarehouse, "resnet18", budget=0.5, cell_ratio=0.5)),
+            ("ResNet-18", "1x", 11.932148, partial(_kernelwarehouse, "resnet18")),
+            ("ResNet-18", "2x", 23.242127, partial(_kernelwarehouse, "resnet18", budget=2)),
+            ("ResNet-18", "4x", 45.862085, partial(_kernelwarehouse, "resnet18", budget=4)),
+            (
+                "ResNet-50",
+                "1/2x",
+                17.638264,
+                partial(_kernelwarehouse, "resnet50", budget=0.5, cell_ratio=0.5, basis_ratio=1 / 16),
+            ),
+            ("ResNet-50", "1x", 28.052310, partial(_kernelwarehouse, "resnet50")),
+            ("ResNet-50", "4x", 102.015144, partial(_kernelwarehouse, "resnet50", budget=4)),
+            ("MobileNetV2 x0.5", "1/2x", 1.466888, partial(_kernelwarehouse_mobilenet_half, 0.5)),
+            ("MobileNetV2 x0.5", "1x", 2.854522, partial(_kernelwarehouse_mobilenet, 0.5, 1)),
+            ("MobileNetV2 x0.5", "4x", 4.648587, partial(_kernelwarehouse_mobilenet, 0.5, 4)),
+            ("MobileNetV2 x1.0", "1/2x", 2.654396, partial(_kernelwarehouse_mobilenet_half, 1.0)),
+            ("MobileNetV2 x1.0", "1x", 5.168146, partial(_kernelwarehouse_mobilenet, 1.0, 1)),
+            ("MobileNetV2 x1.0", "4x", 11.379382, partial(_kernelwarehouse_mobilenet, 1.0, 4)),
+        )
+    ),
+    Fingerprint(
+        "ConvNeXt-T, KernelWarehouse 1x",
+        39.370674,
+        _kernelwarehouse_convnext,
+        decimals=6,
+        beyond=_biases_of_trunks,
+    ),
+    *(
+        Fingerprint(f"YOLOv8n, LDConv N={n}", params, partial(_ldconv, n), decimals=6)
+        for n, params in ((5, 2.940140), (6, 3.011928))
     ),
     *(
         Fingerprint(f"DMF-{size}", params, partial(_dmf, size), adds)
@@ -166,13 +279,14 @@ FINGERPRINTS = (
 def fingerprints() -> Text:
     """Set the parameters of the papers' networks beside those of what is built here."""
     lines = [_line(fingerprint) for fingerprint in TQDM(FINGERPRINTS, desc="networks")]
-    return Text("\n".join([f"{'network':<36}{'paper, M':>12}{'built, M':>12}", *lines]))
+    return Text("\n".join([f"{'network':<38}{'paper, M':>12}{'built, M':>12}", *lines]))
 
 
 def _line(fingerprint: Fingerprint) -> str:
     model = fingerprint.build()
-    params = sum(p.numel() for p in model.parameters()) / 1e6
-    line = f"{fingerprint.name:<36}{fingerprint.params:>12.{fingerprint.decimals}f}{params:>12.3f}  "
+    params = fingerprint.count(model)
+    digits = max(3, fingerprint.decimals)
+    line = f"{fingerprint.name:<38}{fingerprint.params:>12.{fingerprint.decimals}f}{params:>12.{digits}f}  "
     line += "=" if round(params, fingerprint.decimals) == fingerprint.params else f"{params - fingerprint.params:+.3f}"
     line += f" ({fingerprint.note})" if fingerprint.note else ""
     if fingerprint.multiply_adds:

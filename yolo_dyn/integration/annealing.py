@@ -10,11 +10,13 @@ from torch import nn
 from yolo_dyn.integration import compat
 from yolo_dyn.layers.protocol import Annealed
 
-Schedule = dict[str, float]  # {start, step}, see `layers.attention.check_anneal`
+Schedule = dict[str, float]  # {start, step} or {epochs}, see `layers.protocol.Annealed`
 
 
 def temperature_at(schedule: Schedule, epoch: int) -> float:
-    """Temperature in an epoch, counted from 0: from `start` down by `step` an epoch, until 1."""
+    """Temperature in an epoch, counted from 0: from `start` by `step` an epoch to 1, or in `epochs` from 1 to 0."""
+    if "epochs" in schedule:
+        return max(0.0, 1 - (epoch + 1) / schedule["epochs"])
     return max(1.0, schedule["start"] - schedule["step"] * epoch)
 
 
@@ -48,5 +50,5 @@ def on_train_epoch_start(trainer: Any) -> None:
     shown = set_temperatures(compat.unwrap_model(trainer.model), trainer.epoch)
     if trainer.ema:
         set_temperatures(trainer.ema.ema, trainer.epoch)
-    if shown and (trainer.epoch == trainer.start_epoch or any(t > 1 for t in shown.values())):
+    if shown and (trainer.epoch == trainer.start_epoch or any(t not in (0, 1) for t in shown.values())):
         LOGGER.info("temperature: " + ", ".join(f"{kind} {t:g}" for kind, t in sorted(shown.items())))

@@ -22,7 +22,7 @@ from yolo_dyn.errors import YoloDynError, first_line, nearest
 from yolo_dyn.integration import compat, probes
 from yolo_dyn.integration.model_yaml import asks_for_ours, check_parts, checked_defaults
 from yolo_dyn.integration.rows import Channels, Row, StockRow
-from yolo_dyn.layers.protocol import HasNote
+from yolo_dyn.layers.protocol import HasNote, seal
 
 
 def parse_model(stock: Callable) -> Callable:
@@ -110,13 +110,17 @@ def _build(
         model, save = stock(hosted, ch, verbose)
     first = len(lines) - len(model)  # the table ends with one line a row
     for stock_row in converted:
-        host = model[stock_row.index]
-        stock_row.convert(host)
-        host.np = sum(p.numel() for p in host.parameters())
+        stock_row.convert(model[stock_row.index])
+    for row in rows:
+        model[row.index] = _layer_for(model[row.index], row, inputs)
+    _seal(model, str(hosted.get("yaml_file") or "model dict"))
+    for stock_row in converted:
+        model[stock_row.index].np = sum(p.numel() for p in model[stock_row.index].parameters())
         if verbose:
             lines[first + stock_row.index] += f" {stock_row.options_text}"
     for row in rows:
-        layer = model[row.index] = _layer_for(model[row.index], row, inputs)
+        layer = model[row.index]
+        layer.np = sum(p.numel() for p in layer.parameters())
         sources = row.source if isinstance(row.source, list) else [row.source]
         save = sorted({*save, *(f % row.index for f in sources if f != -1)})
         if verbose:
@@ -144,8 +148,15 @@ def _layer_for(host: nn.Module, row: Row, inputs: dict[int, Channels]) -> nn.Mod
         layer = row.build(convs[0].conv.in_channels, convs[0].conv.out_channels, len(convs))
     layer.i, layer.f = row.index, row.source  # type: ignore[assignment]
     layer.type = f"{row.layer.__module__}.{row.layer.__qualname__}"  # type: ignore[assignment]
-    layer.np = sum(p.numel() for p in layer.parameters())  # type: ignore[assignment]
     return layer
+
+
+def _seal(model: nn.Module, file: str) -> None:
+    """Let the rows that share parameters find one another. Raises for those that do not fit together."""
+    try:
+        seal(model)
+    except ValueError as error:
+        raise YoloDynError(f"{file}: {error}") from error
 
 
 def _put_hosts(stock: Callable, hosted: dict[str, Any], ch: int, rows: list[Row]) -> dict[int, Channels]:

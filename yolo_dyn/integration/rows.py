@@ -13,7 +13,7 @@ from typing import Any
 from torch import nn
 
 from yolo_dyn import registry
-from yolo_dyn.conversion import convert
+from yolo_dyn.conversion import replace_chosen
 from yolo_dyn.errors import YoloDynError, nearest
 from yolo_dyn.layers.blocks import ConvNormAct
 from yolo_dyn.layers.protocol import declares_channels, options_of
@@ -171,6 +171,8 @@ class StockRow:
     def convert(self, host: nn.Module) -> None:
         """Replace the convolutions of the built row that are larger than 1x1 and see all channels.
 
+        Layers that share parameters with those of other rows are left to be sealed with the whole model.
+
         Raises:
             YoloDynError: if there are none, or the layer refuses an argument.
         """
@@ -179,7 +181,7 @@ class StockRow:
             return isinstance(module, nn.Conv2d) and module.groups == 1 and max(module.kernel_size) > 1
 
         try:
-            convert(host, self.layer, where, **self.options)
+            replace_chosen(host, self.layer, where, **self.options)
         except YoloDynError as error:
             raise YoloDynError(f"{self.file}, row {self.index} ({self.name}): {error}") from error
 

@@ -12,9 +12,12 @@ from yolo_dyn.layers.dmf import DMFBlock as DMFBlock
 from yolo_dyn.layers.dmf import DMFHead as DMFHead
 from yolo_dyn.layers.dmf import DMFStem as DMFStem
 from yolo_dyn.layers.dynamicconv import DynamicConv as DynamicConv
+from yolo_dyn.layers.fdconv import FDConv as FDConv
 from yolo_dyn.layers.fmdconv import FMDConv as FMDConv
 from yolo_dyn.layers.former import Former as Former
 from yolo_dyn.layers.former import GlobalTokens as GlobalTokens
+from yolo_dyn.layers.kwconv import KWConv as KWConv
+from yolo_dyn.layers.ldconv import LDConv as LDConv
 from yolo_dyn.layers.odconv import ODConv as ODConv
 from yolo_dyn.layers.rdconv import RDConv as RDConv
 from yolo_dyn.layers.residual import DynamicResidualConv as DynamicResidualConv

@@ -115,3 +115,18 @@ def check_anneal(anneal: dict[str, float] | None) -> dict[str, float] | None:
     if not anneal["start"] >= 1 or not anneal["step"] > 0:
         raise ValueError(f"anneal must come down to 1: start at least 1 and step above 0, got {anneal!r}")
     return dict(anneal)
+
+
+def check_decay(anneal: dict[str, float] | None) -> dict[str, float] | None:
+    """A schedule ``{epochs}`` of a share that falls from 1 to 0 in this many epochs; None for 0 throughout.
+
+    Raises:
+        ValueError: for other keys, or no epochs.
+    """
+    if anneal is None:
+        return None
+    if not isinstance(anneal, dict) or set(anneal) != {"epochs"}:
+        raise ValueError(f"anneal must have the key epochs, got {anneal!r}")
+    if not anneal["epochs"] > 0:
+        raise ValueError(f"anneal must have epochs above 0, got {anneal!r}")
+    return dict(anneal)

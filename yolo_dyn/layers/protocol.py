@@ -86,8 +86,25 @@ class HasForm(Protocol):
 
 
 @runtime_checkable
+class Shares(Protocol):
+    """Shares parameters with the other layers of its model that are built with the same ``warehouse=name``.
+
+    What they share is built once all of them are there: `seal` is called on a model when it is complete. A module that
+    is shared must be registered by one of its layers alone, or a moving average moves it as often as it is listed.
+    """
+
+    @classmethod
+    def seal(cls, model: nn.Module) -> None:
+        """Complete the layers of this class in a model that are not yet; ValueError if some do not fit together."""
+        ...
+
+
+@runtime_checkable
 class Annealed(Protocol):
-    """Divides logits by a temperature, which training lowers by a schedule ``{start, step}``; None for none."""
+    """Has a temperature that training lowers by a schedule; None for none.
+
+    ``{start, step}``: logits are divided by it, down to 1 by `step` an epoch. ``{epochs}``: a share, from 1 down to 0.
+    """
 
     anneal: dict[str, float] | None
     temperature: float
@@ -114,6 +131,16 @@ class HasNote(Protocol):
     """Has something to say in the table of a model's rows, beside its arguments."""
 
     def log_note(self) -> str: ...
+
+
+def seal(model: nn.Module) -> None:
+    """Complete the layers of a model that share parameters.
+
+    Raises:
+        ValueError: if some that are to share do not fit together; the message names what they share.
+    """
+    for kind in dict.fromkeys(type(module) for module in model.modules() if isinstance(module, Shares)):
+        kind.seal(model)
 
 
 def options_of(layer: type[nn.Module]) -> Mapping[str, inspect.Parameter]:
