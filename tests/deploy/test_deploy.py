@@ -48,7 +48,9 @@ def test_a_row_for_each_model_and_format(done):
     assert [(row.model, row.format) for row in done.rows] == [(model, form) for model in ("a", "b") for form in FORMS]
     for row in done.rows:
         assert row.file_mib > 1
-        assert (row.peak_mib > 300) == (row.format == "torch")  # torch alone is that large, ONNX Runtime far from it
+        assert (row.peak_mib > 300) == (
+            row.format in ("torch", "torchscript")
+        )  # torch alone is that large, ONNX Runtime far from it
         assert 0 < row.median_ms <= row.p95_ms
         assert row.ratio == 1 or row.model == "b"
 
@@ -65,7 +67,7 @@ def test_opencv_runs_its_own_file(inside):
 def test_exports_agree_with_torch_and_eight_bits_are_smaller(done, inside):
     for torch_row, onnx, other in (done.rows[:3], done.rows[3:]):
         assert (torch_row.box_difference, torch_row.score_difference) == (0, 0)
-        assert 0 < onnx.box_difference < 1e-2
+        assert 0 < onnx.box_difference < 2e-2  # pixels; random networks of each version are others
         assert "export success" in Path(onnx.file).with_name("export.log").read_text()
         assert 0 < onnx.score_difference < 1e-4
         assert (other.box_difference > 10 * onnx.box_difference) == INT8

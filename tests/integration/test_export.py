@@ -15,7 +15,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from helpers import DETECTORS, ROOT, nano, randomise_around, since, skip_before
+from helpers import DETECTORS, ROOT, nano, randomise_around, since, skip_before, unless_the_stock_fails
 from torch import nn
 from torch.nn import functional as F
 from ultralytics import YOLO
@@ -135,12 +135,9 @@ def newer_export(model: YOLO, free: bool) -> torch.onnx.ONNXProgram:
 @pytest.mark.parametrize(("name", "free"), cases(itertools.product(EXPORTED, [False, True]), (SGDM, True)))
 def test_the_newer_exporter_of_torch_agrees_too(name, free, here):
     model = lively(name)
-    try:
-        program = newer_export(model, free)
-    except torch.onnx.OnnxExporterError:
-        with pytest.raises(torch.onnx.OnnxExporterError):
-            newer_export(YOLO("yolov8n.yaml"), free)
-        pytest.skip("this torch fails on the stock model too")
+    program = unless_the_stock_fails(
+        lambda: newer_export(model, free), lambda: newer_export(YOLO("yolov8n.yaml"), free)
+    )
     program.save("newer.onnx")
     session = onnxruntime.InferenceSession("newer.onnx")
     for size in (1, 2, 5) if free else (2,):

@@ -115,8 +115,10 @@ class ClassScore(Score):
     """The logit of the predicted class, or of the selected one."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        self.network.rows[-1].training = True  # its own flag alone: it gives logits, and nothing inside it draws
-        logits = self.net(x)
+        if not compat.classifier_gives_logits():
+            self.network.rows[-1].training = True  # its own flag alone: it gives them, and nothing inside it draws
+        y = self.net(x)
+        logits = y if isinstance(y, torch.Tensor) else y[1]
         class_id = int(logits.argmax()) if self.class_id is None else self.class_id
         score = logits.detach().softmax(1)[0, [class_id]].cpu().numpy()
         self.prediction = np.zeros((0, 4)), score, np.array([class_id])
