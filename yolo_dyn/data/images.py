@@ -210,7 +210,7 @@ def _check(file: Path) -> tuple[str, str]:
         return "" if _opencv_reads(file) else "it is no image", digest
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         return f"it cannot be decoded: {error}", digest
-    return "", digest
+    return "" if _opencv_reads(file) else "it cannot be decoded by OpenCV", digest  # stricter about check sums
 
 
 def read_image(file: str | Path, channels: int = 3) -> np.ndarray:
