@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 import torchvision.models as networks
+from helpers import skip_before
 from torch import nn
 
 from yolo_dyn import YoloDynError, convert, layers, registry
@@ -21,6 +22,8 @@ def is_conv(name: str, module: nn.Module) -> bool:
 
 @pytest.mark.parametrize("mark", FINGERPRINTS, ids=lambda mark: mark.name)
 def test_counts_of_the_papers_networks(mark):
+    if mark.name.startswith("YOLOv8n"):
+        skip_before("8.3.17", "YOLOv8n of its own size")  # 2.72 M parameters, with the head of YOLO11
     model = mark.build()
     count = round(mark.count(model), mark.decimals)
     assert (count == mark.params) == (not mark.note)

@@ -69,7 +69,7 @@ def test_exports_agree_with_torch_and_eight_bits_are_smaller(done, inside):
         assert (torch_row.box_difference, torch_row.score_difference) == (0, 0)
         assert 0 < onnx.box_difference < 2e-2  # pixels; random networks of each version are others
         assert "export success" in Path(onnx.file).with_name("export.log").read_text()
-        assert 0 < onnx.score_difference < 1e-4
+        assert 0 < onnx.score_difference < 2e-4
         assert (other.box_difference > 10 * onnx.box_difference) == INT8
         assert (other.file_mib < onnx.file_mib / 2) == INT8
         assert onnx.ap == pytest.approx(torch_row.ap, abs=1e-3)

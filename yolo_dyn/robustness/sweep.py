@@ -142,19 +142,21 @@ def measure(plan: Plan, images: EvaluationSet, folder: Path, options: RunOptions
 
 def _run(tasks: list[Task], options: RunOptions, folder: Path) -> None:
     images = len(tasks[0].images.files)
-    bar = TQDM(total=len(tasks) * images, desc=f"{len(tasks)} cells", unit="images")
+    # closed by whatever ends the sweep: what is said of its end is the last line
+    with TQDM(total=len(tasks) * images, desc=f"{len(tasks)} cells", unit="images") as bar:
 
-    def progress(count: int) -> None:
-        if count < images and (bar.n + count) % images == 0:
-            bar.desc = f"scoring cell {(bar.n + count) // images} of {len(tasks)}"
-        bar.update(count)
+        def progress(count: int) -> None:
+            if count < images and (bar.n + count) % images == 0:
+                bar.desc = f"scoring cell {(bar.n + count) // images} of {len(tasks)}"
+            bar.update(count)
 
-    for done, result in enumerate(options.executor.run(tasks, options.jobs, progress), 1):
-        store.save(folder / "cells", result)
-        bar.desc = f"{done} of {len(tasks)} cells, last: {result.cell.title}"  # shown, with the new rate, by an update
-        if not result.record.detections:
-            LOGGER.info(f"\n{result.cell.title}: no detections at all, so every score is 0")
-    bar.close()
+        for done, result in enumerate(options.executor.run(tasks, options.jobs, progress), 1):
+            store.save(folder / "cells", result)
+            bar.desc = (
+                f"{done} of {len(tasks)} cells, last: {result.cell.title}"  # shown, with the new rate, by an update
+            )
+            if not result.record.detections:
+                LOGGER.info(f"\n{result.cell.title}: no detections at all, so every score is 0")
 
 
 def _missing(folder: Path, cell: Cell, hashes: bool) -> bool:
