@@ -72,8 +72,9 @@ def test_exports_agree_with_torch_and_eight_bits_are_smaller(done, inside):
         assert 0 < onnx.score_difference < 2e-4
         assert (other.box_difference > 10 * onnx.box_difference) == INT8
         assert (other.file_mib < onnx.file_mib / 2) == INT8
-        assert onnx.ap == pytest.approx(torch_row.ap, abs=1e-3)
-        assert onnx.mpc == pytest.approx(torch_row.mpc, abs=1e-3)
+        # on ten images two detections of nearly one score that change places are worth 0.002
+        assert onnx.ap == pytest.approx(torch_row.ap, abs=3e-3)
+        assert onnx.mpc == pytest.approx(torch_row.mpc, abs=3e-3)
     assert done.rows[0].ap > done.rows[3].ap  # b.pt is a.pt with other weights mixed in
 
 
