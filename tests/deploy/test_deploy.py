@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from helpers import older
 from ultralytics.utils import LOGGER
 
 from yolo_dyn import YoloDynError, cli
@@ -19,6 +20,7 @@ from yolo_dyn.robustness.sweep import robustness
 
 INT8 = compat.can_quantize()
 FORMS = ["torch", "onnx", "onnx-int8" if INT8 else "torchscript"]
+SLACK = 2 if older("8.3.17") else 1  # YOLOv8n has another head there, and at random weights numbers of another size
 SMALL = {"sigma": [30.0], "imgsz": 192, "threads": 1, "rounds": 3, "name": "small"}
 
 
@@ -67,14 +69,13 @@ def test_opencv_runs_its_own_file(inside):
 def test_exports_agree_with_torch_and_eight_bits_are_smaller(done, inside):
     for torch_row, onnx, other in (done.rows[:3], done.rows[3:]):
         assert (torch_row.box_difference, torch_row.score_difference) == (0, 0)
-        assert 0 < onnx.box_difference < 2e-2  # pixels; random networks of each version are others
+        assert 0 < onnx.box_difference < 1e-2 * SLACK  # pixels
         assert "export success" in Path(onnx.file).with_name("export.log").read_text()
-        assert 0 < onnx.score_difference < 2e-4
+        assert 0 < onnx.score_difference < 1e-4 * SLACK
         assert (other.box_difference > 10 * onnx.box_difference) == INT8
         assert (other.file_mib < onnx.file_mib / 2) == INT8
-        # on ten images two detections of nearly one score that change places are worth 0.002
-        assert onnx.ap == pytest.approx(torch_row.ap, abs=3e-3)
-        assert onnx.mpc == pytest.approx(torch_row.mpc, abs=3e-3)
+        assert onnx.ap == pytest.approx(torch_row.ap, abs=1e-3 * SLACK)
+        assert onnx.mpc == pytest.approx(torch_row.mpc, abs=1e-3 * SLACK)
     assert done.rows[0].ap > done.rows[3].ap  # b.pt is a.pt with other weights mixed in
 
 

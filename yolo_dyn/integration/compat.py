@@ -17,6 +17,14 @@ import torch
 from torch import nn
 
 
+def _is_since(version: str) -> bool:
+    """Whether Ultralytics is of that version or newer: for differences that nothing else shows."""
+    from ultralytics import __version__
+    from ultralytics.utils.checks import parse_version
+
+    return parse_version(__version__) >= parse_version(version)
+
+
 def unwrap_model(model: nn.Module) -> nn.Module:
     """The model inside what trains on several GPUs; `de_parallel` before 8.3.196."""
     from ultralytics.utils import torch_utils
@@ -76,10 +84,7 @@ def half_precision() -> dict[str, Any]:
 
 def keeps_seconds() -> bool:
     """Whether results.csv has the seconds since the training began, as since 8.3.9."""
-    from ultralytics import __version__
-    from ultralytics.utils.checks import parse_version
-
-    return parse_version(__version__) >= parse_version("8.3.9")
+    return _is_since("8.3.9")
 
 
 def classifier_gives_logits() -> bool:
@@ -137,10 +142,7 @@ def accept_augmentations(arguments: dict[str, Any] | None = None) -> None:
     Args:
         arguments: of the trainer; objects among them become texts, which checkpoints and other processes can hold.
     """
-    from ultralytics import __version__
-    from ultralytics.utils.checks import parse_version
-
-    if parse_version(__version__) >= parse_version("8.4.127"):
+    if _is_since("8.4.127"):
         return
     from ultralytics.data import augment, dataset
 

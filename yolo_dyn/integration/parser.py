@@ -8,7 +8,6 @@ is installed.
 
 import contextlib
 import copy
-import functools
 import inspect
 import logging
 from collections.abc import Callable, Iterator
@@ -29,8 +28,10 @@ def parse_model(stock: Callable) -> Callable:
     """Wrap the stock parser: it builds what it knows, we build the rest."""
     from ultralytics.nn.modules.conv import Conv
 
-    def parse_model(d: dict[str, Any], ch: int, verbose: bool = True, **more: Any) -> Any:
-        build = functools.partial(stock, **more)  # what a later version may hand over too
+    def parse_model(d: dict[str, Any], ch: int, verbose: bool = True, *args: Any, **kwargs: Any) -> Any:
+        def build(d: dict[str, Any], ch: int, verbose: bool) -> Any:
+            return stock(d, ch, verbose, *args, **kwargs)  # with what a later version may hand over too
+
         if not asks_for_ours(d) and probes.is_untested():
             return build(d, ch, verbose)  # it may have forms of rows that are unknown here
         file = str(d.get("yaml_file") or "model dict")

@@ -152,9 +152,8 @@ def _run(tasks: list[Task], options: RunOptions, folder: Path) -> None:
 
         for done, result in enumerate(options.executor.run(tasks, options.jobs, progress), 1):
             store.save(folder / "cells", result)
-            bar.desc = (
-                f"{done} of {len(tasks)} cells, last: {result.cell.title}"  # shown, with the new rate, by an update
-            )
+            # shown, with the new rate, by an update
+            bar.desc = f"{done} of {len(tasks)} cells, last: {result.cell.title}"
             if not result.record.detections:
                 LOGGER.info(f"\n{result.cell.title}: no detections at all, so every score is 0")
 
