@@ -254,7 +254,7 @@ def test_corruptions_travel_to_other_processes():
     assert pickle.loads(pickle.dumps(SIGMA)) == SIGMA
 
 
-def test_groups_are_those_of_the_benchmark():
+def test_groups_are_those_of_the_benchmark_and_two_of_our_own():
     assert {group: len(names) for group, names in GROUPS.items()} == {
         "cococ": 15,
         "cococ-extra": 19,
@@ -262,6 +262,8 @@ def test_groups_are_those_of_the_benchmark():
         "blur": 4,
         "weather": 4,
         "digital": 4,
+        "sensor": 4,
+        "codec": 2,
     }
     four = {"speckle_noise", "gaussian_blur", "spatter", "saturate"}
     assert set(GROUPS["cococ-extra"]) - set(GROUPS["cococ"]) == four

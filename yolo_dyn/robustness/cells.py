@@ -8,6 +8,7 @@ that do not belong together cannot be mixed.
 import contextlib
 import hashlib
 import json
+import re
 import time
 import zipfile
 import zlib
@@ -41,7 +42,8 @@ class Cell:
         """Name of its files, without suffix."""
         digest = hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()
         strength = "" if self.condition.strength is None else f"_{self.condition.strength:.6g}"
-        return f"{self.label}_{self.condition.corruption}{strength}_{digest[:12]}"
+        corruption = re.sub(r":(.*[/\\])?", "-", self.condition.corruption)  # of a file that it names, no folders
+        return f"{self.label}_{corruption}{strength}_{digest[:12]}"
 
     @property
     def title(self) -> str:

@@ -62,7 +62,8 @@ def _probe(condition: Condition, seed: int) -> str:
     corruption = find_for(condition.corruption, condition.severity)
     corrupted = corruption.apply(image, condition.strength, seed, "probe")
     digest = hashlib.sha256(corrupted.tobytes()).hexdigest()[:16]
-    return f"{condition.corruption} {condition.strength:.6g} {digest} {corruption.material}".rstrip()
+    kind = corruption.kind  # without the path of a file, whose content counts
+    return f"{kind} {condition.strength:.6g} {digest} {corruption.material}".rstrip()
 
 
 def chosen_conditions(

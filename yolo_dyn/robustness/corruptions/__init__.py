@@ -6,6 +6,8 @@ from yolo_dyn.robustness.corruptions import blurs as blurs  # isort: skip
 from yolo_dyn.robustness.corruptions import weather as weather  # isort: skip
 from yolo_dyn.robustness.corruptions import frost as frost  # isort: skip
 from yolo_dyn.robustness.corruptions import digital as digital  # isort: skip
+from yolo_dyn.robustness.corruptions import cameras as cameras  # isort: skip
+from yolo_dyn.robustness.corruptions import codecs as codecs  # isort: skip
 from yolo_dyn.robustness.corruptions.draws import bit_generator as bit_generator
 from yolo_dyn.robustness.corruptions.draws import normal_quantiles as normal_quantiles
 from yolo_dyn.robustness.corruptions.draws import uniform16 as uniform16

@@ -15,6 +15,7 @@ Function = Callable[[Image, float, np.random.Philox], Image]
 SEVERITIES = (1, 2, 3, 4, 5)
 GAUSSIAN = "gaussian_noise"  # the one whose strength may be given in grey levels too: sigma
 ENTRY_POINT_GROUP = "yolo_dyn.corruptions"  # by which packages declare theirs: name = "module:function"
+FILE = ":"  # between the name of a corruption and a file with its parameters
 PACKAGE = __name__.rpartition(".")[0]
 
 
@@ -34,9 +35,27 @@ class Corruption:
         fields = (self.name, self.function, self.strengths, self.unit, self.material)
         return (find, (self.name,)) if ours else (Corruption, fields)
 
+    @property
+    def kind(self) -> str:
+        """Its name without the file of parameters that may follow it: other parameters have the same random numbers."""
+        return self.name.partition(FILE)[0]
+
+    @property
+    def offered(self) -> bool:
+        """Whether this installation can run it."""
+        return True
+
     def resolved(self) -> "Corruption":
         """The one that takes its place in this installation: itself, unless it says otherwise."""
         return self
+
+    def with_file(self, file: str) -> "Corruption":
+        """The same with the parameters of a file, which its name ends in.
+
+        Raises:
+            YoloDynError: if it takes none, or the file does not fit.
+        """
+        raise YoloDynError(f"{self.name} takes no file of parameters, got {self.name}{FILE}{file}")
 
     def at(self, severity: int) -> float:
         """The strength of a severity.
@@ -53,7 +72,7 @@ class Corruption:
         if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or not image.size:
             found = f"{image.dtype} {list(image.shape)}" if isinstance(image, np.ndarray) else type(image).__name__
             raise YoloDynError(f"image {name!r} must be uint8 [H, W, C], got {found}")
-        corrupted = self.function(image, strength, bit_generator(seed, name, self.name, strength))
+        corrupted = self.function(image, strength, bit_generator(seed, name, self.kind, strength))
         if corrupted.shape != image.shape or corrupted.dtype != np.uint8:
             raise YoloDynError(
                 f"corruption {self.name!r} must keep shape and type, got {corrupted.dtype} {list(corrupted.shape)}"
@@ -74,7 +93,7 @@ def register_corruption(name: str, strengths: tuple[float, ...], unit: str = "")
         unit: of the strength, for tables and pictures.
 
     Raises:
-        YoloDynError: if the name is taken, or there are not five strengths.
+        YoloDynError: if the name is taken or holds a colon, or there are not five strengths.
 
     Examples:
         >>> import numpy as np
@@ -88,6 +107,8 @@ def register_corruption(name: str, strengths: tuple[float, ...], unit: str = "")
         raise YoloDynError(f"the corruption {name!r} is registered already")
     if name in GROUPS:
         raise YoloDynError(f"the name {name!r} stands for several corruptions: {', '.join(GROUPS[name])}")
+    if FILE in name:
+        raise YoloDynError(f"corruption {name!r}: a name may not hold {FILE!r}, which a file of parameters follows")
     if len(strengths) != len(SEVERITIES):
         raise YoloDynError(f"corruption {name!r}: strengths must be five, one a severity, got {strengths!r}")
 
@@ -99,16 +120,21 @@ def register_corruption(name: str, strengths: tuple[float, ...], unit: str = "")
 
 
 def known_corruptions() -> list[str]:
-    """Names of all corruptions, registered or declared by installed packages."""
-    return list(dict.fromkeys((*CORRUPTIONS, *(point.name for point in entry_points(group=ENTRY_POINT_GROUP)))))
+    """Names of all corruptions that can be run here, registered or declared by installed packages."""
+    offered = (name for name, corruption in CORRUPTIONS.items() if corruption.offered)
+    return list(dict.fromkeys((*offered, *(point.name for point in entry_points(group=ENTRY_POINT_GROUP)))))
 
 
 def find(corruption: str) -> Corruption:
     """The corruption of that name; a declared one is imported at first use, and registers itself.
 
+    Args:
+        corruption: its name, which the path of a file with its parameters may follow: sensor_noise:camera.yaml.
+
     Raises:
-        YoloDynError: if there is none.
+        YoloDynError: if there is none, or it takes no such file.
     """
+    corruption, colon, file = corruption.partition(FILE)
     if corruption not in CORRUPTIONS:
         for point in entry_points(group=ENTRY_POINT_GROUP, name=corruption):
             point.load()
@@ -117,7 +143,8 @@ def find(corruption: str) -> Corruption:
             raise YoloDynError(f"{corruption!r} stands for several corruptions: {', '.join(GROUPS[corruption])}")
         known = [*known_corruptions(), *GROUPS]
         raise YoloDynError(f"unknown corruption {corruption!r}{nearest(corruption, known)} (known: {', '.join(known)})")
-    return CORRUPTIONS[corruption].resolved()
+    found = CORRUPTIONS[corruption].resolved()
+    return found.with_file(file) if colon else found
 
 
 def find_for(corruption: str, severity: int | None) -> Corruption:
