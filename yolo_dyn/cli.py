@@ -54,6 +54,12 @@ COMMANDS = {
         "deploy",
         "yolo-dyn deploy model=a.pt,b.pt data=VOC.yaml formats=onnx,openvino",
     ),
+    "noise-calibrate": Command(
+        "yolo_dyn.robustness.calibration.calibrate",
+        "noise_calibrate",
+        "yolo-dyn noise-calibrate frames/ out=camera.yaml",
+        "frames",
+    ),
     "noise-recipe": Command("yolo_dyn.robustness.training", "noise_recipe", "yolo-dyn noise-recipe sigma=50 p=0.5"),
     "repeat": Command(
         "yolo_dyn.runs.repeat",

@@ -1,0 +1,1 @@
+"""The noise of a camera, measured from a burst of its own frames."""
