@@ -11,7 +11,7 @@ from yolo_dyn.errors import YoloDynError
 from yolo_dyn.output.arguments import FileName, checked
 from yolo_dyn.output.files import check_new, write_text
 from yolo_dyn.output.outcome import Outcome
-from yolo_dyn.output.style import BLUE, COLOURS, VERMILLION, save, verbatim
+from yolo_dyn.output.style import BLUE, COLOURS, VERMILLION, save
 from yolo_dyn.robustness.calibration.burst import read_burst
 from yolo_dyn.robustness.calibration.measurement import Measurement
 from yolo_dyn.robustness.corruptions.cameras import GAINS, MEASURED
@@ -159,14 +159,13 @@ def _check(measurement: Measurement, frames: str, depth: np.dtype[Any], filtered
         )
 
 
-@verbatim
 def draw(measurement: Measurement, found: Calibration, file: Path) -> None:
     """Variance against mean, of each bin, with the line that was fitted: as it is, and with logarithms for the dark."""
     import matplotlib.pyplot as plt
 
     bins = measurement.bins
     figure, axes = plt.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
-    light = np.geomspace(max(bins.mean[bins.used].min() / 3, 1e-5), bins.mean.max(), 200)
+    light = np.geomspace(max(bins.mean.min(), 1e-5), bins.mean.max(), 200)
     dark = found.b * (1 + found.row**2)
     for axis, scale in zip(axes, ("linear", "log"), strict=True):
         for number, name in enumerate(NAMES[int(bins.channel.max()) + 1]):
@@ -178,7 +177,8 @@ def draw(measurement: Measurement, found: Calibration, file: Path) -> None:
         axis.set(xlabel="linear light", ylabel="variance", xscale=scale, yscale=scale)
         axis.grid(alpha=0.3)
     axes[0].set_ylim(bottom=0)
-    axes[0].legend(title="pale: not in the fit", fontsize=9, title_fontsize=9)
+    axes[0].legend(fontsize=9)
+    axes[1].set_title("pale: not in the fit", fontsize=9)
     bound = ", a and b are lower bounds" if found.lower_bound else ""
     figure.suptitle(f"row {found.row:.3f}, R² {found.r2:.4f}, correlation {found.correlation:.3f}{bound}", fontsize=11)
     save(figure, file, "out")
