@@ -7,7 +7,7 @@ from yolo_dyn import YoloDynError
 from yolo_dyn.data.images import EvaluationSet
 from yolo_dyn.output.files import write_json
 from yolo_dyn.robustness.cells import Cell, changed
-from yolo_dyn.robustness.corruptions import CORRUPTIONS, GROUPS, SIGMA, Corruption, corrupt, frost
+from yolo_dyn.robustness.corruptions import CORRUPTIONS, GROUPS, SIGMA, Corruption, cameras, corrupt, frost
 from yolo_dyn.robustness.corruptions.benchmark import Benchmark
 from yolo_dyn.robustness.evaluate import Corrupter, Settings
 from yolo_dyn.robustness.plan import Plan, chosen_conditions
@@ -110,6 +110,41 @@ def test_other_textures_change_the_key_of_frost(tmp_path, monkeypatch):
         found.append(keys(conditions)[1])
     assert len({drawn, *found}) == 3
     assert all(key.startswith("frost 2 ") and " textures " in key for key in found)
+
+
+def test_what_a_camera_file_says_is_part_of_the_key(tmp_path):
+    """Not where it lies, nor how it is written."""
+    texts = ("a: 0.005\nb: 0.0001", "b: 1.0e-4\na: 0.005  # the same", "a: 0.005\nb: 0.00010000001")
+    found, cells = [], []
+    for number, text in enumerate(texts):
+        file = tmp_path / f"camera{number}.yaml"
+        file.write_text(text)
+        conditions = chosen_conditions(None, [2], [f"sensor_noise:{file}"])
+        assert conditions[1] == Condition(f"sensor_noise:{file}", 2.0, 2)
+        found.append(keys(conditions)[1])
+        cells.append(Cell("a.pt", "a", conditions[1], {"corruption": found[-1]}).name)
+    assert found[0] == found[1]
+    assert found[0] != found[2]
+    assert found[0].startswith("sensor_noise 2 ")
+    assert " camera " in found[0]
+    assert cells[0].startswith("a_sensor_noise-camera0.yaml_2_")
+    assert found[0] != keys(chosen_conditions(None, [2], ["sensor_noise"]))[1]
+
+
+def test_sensors_and_codecs_have_groups_of_their_own():
+    conditions = chosen_conditions(None, [1, 5], ["sensor", "codec"])
+    names = ["sensor_noise", "low_light", "sensor_noise_phone", "sensor_noise_full_frame", "jpeg_chain", "h264_like"]
+    assert [c.corruption for c in conditions[1::2]] == names
+    assert not set(names) & set(GROUPS["cococ-extra"])
+    found = keys(conditions)
+    assert len(set(found)) == len(found)
+
+
+def test_another_strength_of_a_severity_changes_the_key_of_sensor_noise(monkeypatch):
+    conditions = chosen_conditions(None, [2], ["sensor_noise"])
+    before = keys(conditions)
+    monkeypatch.setattr(cameras, "SHOT", (6e-4, 1.9e-3, 5e-3, 1.2e-2, 2.2e-2))
+    assert keys(conditions)[1] != before[1]
 
 
 @pytest.mark.parametrize(

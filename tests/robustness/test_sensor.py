@@ -1,4 +1,4 @@
-"""Sensor noise: the pipeline beside a slow one in float64, its statistics, and cameras by severity, ISO, gain and file."""
+"""Sensor noise: the pipeline beside a slow one in float64, its statistics; cameras by severity, ISO, gain and file."""
 
 import hashlib
 import math
@@ -95,7 +95,8 @@ def test_without_noise_an_image_is_itself():
 def test_light_and_back(transfer, tone):
     levels = np.arange(256)
     light = to_light(levels / 255, transfer, tone)
-    assert (light[[0, -1]] == pytest.approx([0, 1], abs=1e-12)) and (np.diff(light) > 0).all()
+    assert light[[0, -1]] == pytest.approx([0, 1], abs=1e-12)
+    assert (np.diff(light) > 0).all()
     assert from_light(light, transfer, tone) * 255 == pytest.approx(levels, abs=1e-3)
     assert np.array_equal(nearest_levels(light.astype(np.float32), transfer, tone), levels)
 

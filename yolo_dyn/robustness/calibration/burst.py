@@ -9,6 +9,7 @@ from yolo_dyn.errors import MissingFileError, YoloDynError
 
 LOSSLESS = (".png", ".tif", ".tiff")
 COMPRESSED = (".jpg", ".jpeg", ".webp", ".avif", ".heic", ".jp2", ".mp4", ".mov", ".avi", ".mkv")
+LOSSY = ("jpeg", "tiff_jpeg", "webp")  # as Pillow calls them inside of TIFF
 RAW = (".dng", ".arw", ".cr2", ".cr3", ".nef", ".raf", ".rw2", ".orf")
 LEAST = 16  # frames
 MOST = 2**27  # values of a burst in memory
@@ -64,22 +65,27 @@ def _accepted() -> str:
 
 
 def _read(file: Path) -> np.ndarray:
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(file) as header:
-            compression = str(header.info.get("compression", ""))
-    except UnidentifiedImageError:  # OpenCV may know it all the same
-        compression = ""
-    if compression in ("jpeg", "tiff_jpeg", "webp"):
-        raise YoloDynError(f"{file} is a TIFF compressed as {compression}, which takes noise away")
     image = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
     if image is None:
         raise YoloDynError(f"{file} is no picture that OpenCV reads; accepted are {_accepted()}")
+    compression = _compression(file)
+    if compression in LOSSY:
+        raise YoloDynError(f"{file} is a TIFF compressed as {compression}, which takes noise away")
     image = image[..., None] if image.ndim == 2 else image
     if image.dtype not in (np.uint8, np.uint16) or image.shape[2] not in (1, 3):
         raise YoloDynError(f"{file} is {_described(image)}; accepted are 8 or 16 bits, 1 or 3 channels")
     return image[..., ::-1]
+
+
+def _compression(file: Path) -> str:
+    """What a TIFF says of its compression, if Pillow reads it."""
+    from PIL import Image
+
+    try:
+        with Image.open(file) as header:
+            return str(header.info.get("compression", ""))
+    except Exception:  # Ultralytics has it try other libraries, which may be missing
+        return ""
 
 
 def _described(image: np.ndarray) -> str:

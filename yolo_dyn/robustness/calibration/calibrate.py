@@ -145,17 +145,17 @@ def _check(measurement: Measurement, frames: str, depth: np.dtype[Any], filtered
             f" {bins.count.sum()} in flat areas {clipped} are at an end of the range, and {still} have less noise than"
             f" {depth} shows; take a scene out of focus, a higher ISO or files of 16 bits, without denoising"
         )
-    found = [*measurement.movement(), *([] if filtered else measurement.filtering())]
-    if found:
-        raise YoloDynError(
-            f"{frames} is no burst of one scene at rest with the sensor's own noise: {'; '.join(found)}"
-            + ("" if filtered else "; filtered=True takes frames that were denoised, for lower bounds")
-        )
     low, high = bins.mean[bins.used].min(), bins.mean[bins.used].max()
     if high < RANGE * low:
         raise YoloDynError(
             f"{frames}: the light goes from {low:.3g} to {high:.3g}, and must go over a factor of {RANGE} at least:"
             " take a scene with dark and bright areas"
+        )
+    found = [*measurement.movement(), *([] if filtered else measurement.filtering())]
+    if found:
+        raise YoloDynError(
+            f"{frames} is no burst of one scene at rest with the sensor's own noise: {'; '.join(found)}"
+            + ("" if filtered else "; filtered=True takes frames that were denoised, for lower bounds")
         )
 
 
