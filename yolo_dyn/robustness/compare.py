@@ -66,8 +66,8 @@ def compare(
         count: how many to choose.
         sigma: standard deviations of Gaussian noise in grey levels; 0, 25, 50 by default.
         severity: 1 to 5, in place of sigma.
-        corruption: names, with severity, or groups (cococ, cococ-extra, noise, blur, weather, digital); gaussian_noise
-            by default.
+        corruption: names, with severity, or groups (cococ, cococ-extra, noise, blur, weather, digital, sensor, codec);
+            sensor_noise:camera.yaml takes a camera's parameters; gaussian_noise by default.
         conf: least score of a detection that is drawn.
         seed: of the corruptions.
         imgsz: images are letterboxed to a square of so many pixels.

@@ -68,8 +68,8 @@ def robustness(
         data: an Ultralytics data YAML.
         sigma: standard deviations of Gaussian noise in grey levels; 0, 10, 20, 30, 40, 50 by default.
         severity: 1 to 5, in place of sigma.
-        corruption: names, with severity, or groups (cococ, cococ-extra, noise, blur, weather, digital); gaussian_noise
-            by default.
+        corruption: names, with severity, or groups (cococ, cococ-extra, noise, blur, weather, digital, sensor, codec);
+            sensor_noise:camera.yaml takes a camera's parameters; gaussian_noise by default.
         seed: of the corruptions and of the bootstrap.
         split: "train", "val" or "test".
         imgsz: images are letterboxed to a square of so many pixels.
