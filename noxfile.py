@@ -195,7 +195,8 @@ def cells(row: dict, notes: dict[str, int]) -> list[str]:
 
 
 def cell(area: dict, notes: dict[str, int]) -> str:
-    """What passed, failed and was skipped."""
-    skipped = [f"{count} skipped ({notes.setdefault(why, len(notes) + 1)})" for why, count in area["skipped"].items()]
+    """What passed, failed and was skipped, with the numbers of the reasons."""
+    numbers = sorted(notes.setdefault(why, len(notes) + 1) for why in area["skipped"])
+    skipped = [f"{sum(area['skipped'].values())} skipped ({', '.join(map(str, numbers))})"] if numbers else []
     failed = [f"**{len(area['failed'])} FAILED**: {', '.join(area['failed'])}"] if area["failed"] else []
     return ", ".join([f"{area['passed']} passed", *failed, *skipped])
