@@ -12,7 +12,7 @@ import time
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -95,7 +95,7 @@ class Task:
             intervals=scores.interval(resampled, result.scores, result.images),
             ultralytics=found.ultralytics,
             milliseconds=found.milliseconds,
-            pixels={key: _digest(found.hashes, key) for key in ("decoded", "noise", "used")} if self.hashes else {},
+            pixels=_pixels(found.hashes) if self.hashes else {},
             seconds=time.perf_counter() - start,
             identity=self.cell.identity,
         )
@@ -112,10 +112,15 @@ class FinishedCell:
     hashes: dict[str, dict[str, str]]  # of each image's pixels
 
 
-def _digest(hashes: dict[str, dict[str, str]], key: str) -> str:
-    """One hash over all images, in the order of their names."""
-    listed = sorted((Path(file).name, found[key]) for file, found in hashes.items())
-    return hashlib.sha256(json.dumps(listed).encode()).hexdigest()
+def _pixels(hashes: dict[str, dict[str, str]]) -> dict[str, str]:
+    """One hash over all images for each that is taken of one."""
+    kinds = ("decoded", "noise", "used")
+    return {key: digest((Path(file).name, found[key]) for file, found in hashes.items()) for key in kinds}
+
+
+def digest(hashes: Iterable[tuple[str, str]]) -> str:
+    """One hash over all images, from (file name, hash of its pixels) in any order."""
+    return hashlib.sha256(json.dumps(sorted(map(list, hashes))).encode()).hexdigest()
 
 
 def save(folder: Path, done: FinishedCell) -> None:

@@ -35,6 +35,13 @@ class Condition:
         return f"{self.corruption} {self.severity}" if self.severity else f"sigma {self.strength:g}"
 
     @property
+    def slug(self) -> str:
+        """As a name of files and folders: clean, gaussian_noise_sigma25, fog_severity3."""
+        if self.strength is None:
+            return self.corruption
+        return f"{self.corruption}_{f'severity{self.severity}' if self.severity else f'sigma{self.strength:.12g}'}"
+
+    @property
     def title(self) -> str:
         """In words."""
         if self.strength is None:
