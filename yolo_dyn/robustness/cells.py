@@ -23,7 +23,7 @@ from ultralytics.utils import LOGGER
 from yolo_dyn.data.images import EvaluationSet
 from yolo_dyn.output.files import write_json, write_text, written_whole
 from yolo_dyn.robustness import scores
-from yolo_dyn.robustness.evaluate import Corrupter, Settings, detect
+from yolo_dyn.robustness.evaluate import Corrupter, Detections, Settings, detect
 from yolo_dyn.robustness.records import CellRecord, Condition
 
 
@@ -79,27 +79,9 @@ class Task:
             progress,
             self.folder,
         )
-        result = scores.evaluate(self.images.coco, found.found)
-        resampled = scores.resample(result, self.resamples)
-        record = CellRecord(
-            model=self.cell.label,
-            path=self.cell.model,
-            weights=self.cell.identity["weights"],
-            condition=self.cell.condition,
-            seed=self.corrupter.seed,
-            images=len(self.images.files),
-            skipped=len(self.images.skipped),
-            detections=len(found.found),
-            scores=result.scores,
-            per_class=result.per_class,
-            intervals=scores.interval(resampled, result.scores, result.images),
-            ultralytics=found.ultralytics,
-            milliseconds=found.milliseconds,
-            pixels=_pixels(found.hashes) if self.hashes else {},
-            seconds=time.perf_counter() - start,
-            identity=self.cell.identity,
-        )
-        return FinishedCell(self.cell, record, {"detections": found.found, "resampled": resampled}, found.hashes)
+        done = finished(self.cell, self.images, found, self.resamples)
+        seconds = time.perf_counter() - start
+        return replace(done, record=replace(done.record, seed=self.corrupter.seed, seconds=seconds))
 
 
 @dataclass(frozen=True)
@@ -110,6 +92,32 @@ class FinishedCell:
     record: CellRecord
     arrays: dict[str, np.ndarray]  # detections [n, 7], resampled [R, 2]
     hashes: dict[str, dict[str, str]]  # of each image's pixels
+
+
+def finished(cell: Cell, images: EvaluationSet, found: Detections, resamples: int) -> FinishedCell:
+    """Score and resample what was detected."""
+    start = time.perf_counter()
+    result = scores.evaluate(images.coco, found.found)
+    resampled = scores.resample(result, resamples)
+    record = CellRecord(
+        model=cell.label,
+        path=cell.model,
+        weights=cell.identity["weights"],
+        condition=cell.condition,
+        seed=0,
+        images=len(images.files),
+        skipped=len(images.skipped),
+        detections=len(found.found),
+        scores=result.scores,
+        per_class=result.per_class,
+        intervals=scores.interval(resampled, result.scores, result.images),
+        ultralytics=found.ultralytics,
+        milliseconds=found.milliseconds,
+        pixels=_pixels(found.hashes) if found.hashes else {},
+        seconds=time.perf_counter() - start,
+        identity=cell.identity,
+    )
+    return FinishedCell(cell, record, {"detections": found.found, "resampled": resampled}, found.hashes)
 
 
 def _pixels(hashes: dict[str, dict[str, str]]) -> dict[str, str]:
