@@ -81,7 +81,7 @@ def test_one_file_is_of_clean_images_and_scores_as_pycocotools(given):
 
 
 def test_ids_of_any_kind_crowds_and_boxes_of_no_size(tmp_path):
-    """COCO's own ids are neither consecutive nor in the order of the list; equal scores are told apart by that order."""
+    """COCO's own ids are neither consecutive nor in the order of the list, which decides between equal scores."""
     images = [{"id": i, "file_name": f"a/{i}.jpg", "width": 100, "height": 100} for i in (397133, 37777, 252219)]
     rng = np.random.default_rng(0)
     annotations = [

@@ -19,8 +19,8 @@ from yolo_dyn.output.files import hash_file, results_folder, writable
 from yolo_dyn.output.labels import model_labels
 from yolo_dyn.robustness import cells as store
 from yolo_dyn.robustness.cells import Cell, finished
-from yolo_dyn.robustness.corruptions import GAUSSIAN, find
 from yolo_dyn.robustness.corrupted_set import TRUTH
+from yolo_dyn.robustness.corruptions import GAUSSIAN, find
 from yolo_dyn.robustness.evaluate import Detections
 from yolo_dyn.robustness.records import CLEAN, Condition
 from yolo_dyn.robustness.report import write
