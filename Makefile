@@ -64,6 +64,7 @@ dist: .venv-dist/installed
 # The wheel alone in an empty environment, away from the sources: its command, its YAMLs, its start-up hook, one epoch, an
 # export and the report of a sweep.
 TRAINED := runs/smoke/weights/best.pt
+smoke: export PYTHONPATH :=
 smoke: dist
 	rm -rf .venv-smoke
 	$(PYTHON) -m venv .venv-smoke

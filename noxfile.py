@@ -1,8 +1,9 @@
-"""Which versions work: `make matrix` runs the tests that touch Ultralytics, one factor varied at a time.
+"""Which versions work: `make matrix` runs the tests, one factor varied at a time.
 
 Rows go to docs/versions.json, one by one, and the page of them is versions.md. An Ultralytics is unpacked into a
-folder of its own, before what is installed; a torch, a Python or an OpenCV gets an environment of its own. One row
-alone: `nox -s "ultralytics(number='8.3.0')"`; the page alone: `nox -s page`.
+folder of its own, before what is installed, and runs the tests that touch it; a torch, a Python or an OpenCV gets an
+environment of its own and runs all. One row alone: `nox -s "ultralytics(number='8.3.0')"`; the page alone:
+`nox -s page`.
 """
 
 import json
@@ -11,7 +12,8 @@ import shutil
 import sys
 import time
 import xml.etree.ElementTree as ET
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from importlib.metadata import requires, version
 from pathlib import Path
 
@@ -47,6 +49,8 @@ AREAS = {  # columns of the table: the tests that touch Ultralytics
     ],
     "heat maps": ["tests/explain"],
 }
+REST = "all else"
+TOUCHING = tuple(path for paths in AREAS.values() for path in paths)
 NAMES = (  # rows of the table
     *(f"ultralytics {number}" for number in ULTRALYTICS),
     *(f"torch {number}" for number in TORCH),
@@ -78,7 +82,7 @@ def ultralytics(session: nox.Session, number: str) -> None:
 def torch(session: nox.Session, number: str) -> None:
     """Versions of torch, with the newest Ultralytics."""
     session.install("-e", ".[dev]", f"torch=={number}", *TORCH[number])
-    measure(session, "torch", number)
+    measure(session, "torch", number, tests=["tests"])
     shutil.rmtree(session.virtualenv.location)  # six gigabytes
 
 
@@ -86,7 +90,7 @@ def torch(session: nox.Session, number: str) -> None:
 def python(session: nox.Session) -> None:
     """Versions of Python."""
     session.install("-e", ".[dev]")
-    measure(session, "python", str(session.python))
+    measure(session, "python", str(session.python), tests=["tests"])
     shutil.rmtree(session.virtualenv.location)
 
 
@@ -100,7 +104,7 @@ def opencv(session: nox.Session) -> None:
     session.install("--no-deps", "-e", ".", "grad-cam", "ttach")
     session.install("scikit-learn", "tqdm")
     session.run("python", "-c", "from importlib.metadata import version; version('opencv-python')", success_codes=[1])
-    measure(session, "opencv", "headless alone")
+    measure(session, "opencv", "headless alone", tests=["tests"])
     shutil.rmtree(session.virtualenv.location)
 
 
@@ -124,14 +128,13 @@ def unpack(session: nox.Session, wanted: str, folder: Path) -> None:
     session.run(*pip, "--no-deps", "--target", str(folder), *pins)
 
 
-def measure(session: nox.Session, factor: str, number: str, *before: Path) -> None:
-    """Run the tests of each area and keep the row."""
+def measure(session: nox.Session, factor: str, number: str, *before: Path, tests: Sequence[str] = TOUCHING) -> None:
+    """Run the tests and keep the row, sorted by area."""
     interpreter = sys.executable if session.virtualenv.is_sandboxed is False else "python"
     environment = {"PYTHONPATH": os.pathsep.join(map(str, before)), "OMP_NUM_THREADS": "1"}
     script = "import json; from yolo_dyn.output import environment as e; print(json.dumps(e.versions(e.PACKAGES)))"
     versions = json.loads(session.run(interpreter, "-c", script, env=environment, silent=True).splitlines()[-1])
     report, begun = HERE / ".nox" / "report.xml", time.monotonic()
-    tests = [path for paths in AREAS.values() for path in paths]
     words = ["--numprocesses", "logical", "--dist", "loadscope", "-m", "not accept", "-q", f"--junitxml={report}"]
     session.run(interpreter, "-m", "pytest", *words, *session.posargs, *tests, env=environment, success_codes=[0, 1])
     asked = [interpreter, "-c", "import platform; print(platform.python_version())"]
@@ -142,10 +145,11 @@ def measure(session: nox.Session, factor: str, number: str, *before: Path) -> No
 
 def counted(report: Path) -> dict[str, dict]:
     """What came out of each area: passed, the names of the failed, and the skipped by their reason."""
-    areas: dict[str, dict] = {name: {"passed": 0, "failed": [], "skipped": Counter()} for name in AREAS}
+    areas: dict[str, dict] = defaultdict(lambda: {"passed": 0, "failed": [], "skipped": Counter()})
     for case in ET.parse(report).iter("testcase"):
         file = case.get("classname", "").replace(".", "/")
-        area = areas[next(name for name, paths in AREAS.items() if any(f"{file}.py".startswith(p) for p in paths))]
+        named = (name for name, paths in AREAS.items() if any(f"{file}.py".startswith(path) for path in paths))
+        area = areas[next(named, REST)]
         skipped = case.find("skipped")
         if skipped is not None:
             area["skipped"][skipped.get("message", "").strip()] += 1
@@ -171,14 +175,14 @@ def table(rows: dict[str, dict]) -> str:
     lines = [
         "# Versions",
         "",
-        "What `make matrix` found: the tests that touch Ultralytics, one factor varied at a time, all else the newest",
-        "that pip resolves.",
+        "What `make matrix` found, one factor varied at a time, all else the newest that pip resolves: for each",
+        "Ultralytics the tests that touch it, for the other rows all that `make test` runs.",
         "",
-        f"| row | {' | '.join([*SHOWN, *AREAS])} | run |",
-        "|" + "---|" * (len(SHOWN) + len(AREAS) + 2),
+        f"| row | {' | '.join([*SHOWN, *AREAS, REST])} | run |",
+        "|" + "---|" * (len(SHOWN) + len(AREAS) + 3),
     ]
     for name in NAMES:
-        row = cells(rows[name], notes) if name in rows else [unrun(name), *[""] * (len(SHOWN) + len(AREAS))]
+        row = cells(rows[name], notes) if name in rows else [unrun(name), *[""] * (len(SHOWN) + len(AREAS) + 1)]
         lines.append(f"| {name} | {' | '.join(row)} |")
     listed = [f"{number}. {reason}" for reason, number in notes.items()]
     return "\n".join([*lines, "", "What is skipped, by reason:", "", *listed, ""])
@@ -191,11 +195,13 @@ def unrun(name: str) -> str:
 def cells(row: dict, notes: dict[str, int]) -> list[str]:
     """Versions, areas and date of a row."""
     versions = [str(row["versions"].get(package)) for package in SHOWN]
-    return [*versions, *(cell(area, notes) for area in row["areas"].values()), f"{row['date']}, {row['machine']}"]
+    areas = [cell(row["areas"][name], notes) if name in row["areas"] else "" for name in [*AREAS, REST]]
+    return [*versions, *areas, f"{row['date']}, {row['machine']}"]
 
 
 def cell(area: dict, notes: dict[str, int]) -> str:
-    """What passed, failed and was skipped."""
-    skipped = [f"{count} skipped ({notes.setdefault(why, len(notes) + 1)})" for why, count in area["skipped"].items()]
+    """What passed, failed and was skipped, with the numbers of the reasons."""
+    numbers = sorted(notes.setdefault(why, len(notes) + 1) for why in area["skipped"])
+    skipped = [f"{sum(area['skipped'].values())} skipped ({', '.join(map(str, numbers))})"] if numbers else []
     failed = [f"**{len(area['failed'])} FAILED**: {', '.join(area['failed'])}"] if area["failed"] else []
     return ", ".join([f"{area['passed']} passed", *failed, *skipped])

@@ -169,6 +169,7 @@ def test_a_row_of_the_matrix_counts_what_came_out(tmp_path):
         '<testcase classname="tests.deploy.test_deploy" name="b"><failure message="no"/></testcase>'
         '<testcase classname="tests.deploy.test_deploy" name="c"><error message="no"/></testcase>'
         '<testcase classname="tests.explain.test_cam" name="d"><skipped message="Ultralytics has none"/></testcase>'
+        '<testcase classname="tests.layers.test_sgdm" name="e"/>'
     )
     (tmp_path / "report.xml").write_text(f"<testsuites><testsuite>{cases}</testsuite></testsuites>")
     areas = noxfile.counted(tmp_path / "report.xml")
@@ -178,6 +179,7 @@ def test_a_row_of_the_matrix_counts_what_came_out(tmp_path):
         "skipped": {},
     }
     assert areas["heat maps"] == {"passed": 0, "failed": [], "skipped": {"Ultralytics has none": 1}}
+    assert areas[noxfile.REST] == {"passed": 1, "failed": [], "skipped": {}}
     page = noxfile.table({"python 3.14": {"versions": {}, "areas": areas, "date": "today", "machine": "this"}})
     (row,) = (line for line in page.splitlines() if line.startswith("| python 3.14"))
     assert "**2 FAILED**: tests/deploy/test_deploy.py::b" in row

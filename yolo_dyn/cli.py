@@ -47,6 +47,12 @@ COMMANDS = {
     "compare": Command(
         "yolo_dyn.robustness.compare", "compare", "yolo-dyn compare model=a.pt,b.pt source=images/ sigma=0,25,50"
     ),
+    "corrupt": Command(
+        "yolo_dyn.robustness.corrupted_set", "corrupt_set", "yolo-dyn corrupt data=VOC.yaml out=noisy sigma=0,25,50"
+    ),
+    "score": Command(
+        "yolo_dyn.robustness.score", "score", "yolo-dyn score truth=noisy/annotations.json detections=a.json,b.json"
+    ),
     "cam": Command("yolo_dyn.explain.cam", "cam", "yolo-dyn cam model=a.pt,b.pt source=images/ sigma=25"),
     "points": Command("yolo_dyn.explain.points", "points", "yolo-dyn points model=best.pt source=image.jpg"),
     "deploy": Command(

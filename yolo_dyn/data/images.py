@@ -41,7 +41,8 @@ class EvaluationSet:
 
     def log(self) -> Iterator[str]:
         """Lines for the terminal; what is wrong with many images is said once."""
-        yield f"{len(self.files)} images of {self.data}, split {self.split}; ground truth: {self.source}"
+        split = f", split {self.split}" if self.split else ""
+        yield f"{len(self.files)} images of {self.data}{split}; ground truth: {self.source}"
         yield from self.notes
         for reason, many in itertools.groupby(sorted(self.skipped, key=self._reason), self._reason):
             files = list(many)

@@ -67,6 +67,7 @@ Share = Annotated[float, Range(0, 1)]
 Finite = Annotated[float, Range(-math.inf)]
 GreyLevels = Annotated[float, Range(0, what="grey levels of ")]
 Severity = Annotated[int, Range(1, 5)]
+Quality = Annotated[int, Range(1, 100)]  # of JPEG
 Threads = Annotated[int, Range(0, 1024)]
 Names = Annotated[list[str], Some()]
 Seeds = Annotated[list[OrDefault], Some()]

@@ -8,12 +8,11 @@ that do not belong together cannot be mixed.
 import contextlib
 import hashlib
 import json
-import re
 import time
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from ultralytics.utils import LOGGER
 from yolo_dyn.data.images import EvaluationSet
 from yolo_dyn.output.files import write_json, write_text, written_whole
 from yolo_dyn.robustness import scores
-from yolo_dyn.robustness.evaluate import Corrupter, Settings, detect
+from yolo_dyn.robustness.evaluate import Corrupter, Detections, Settings, detect
 from yolo_dyn.robustness.records import CellRecord, Condition
 
 
@@ -42,8 +41,7 @@ class Cell:
         """Name of its files, without suffix."""
         digest = hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()
         strength = "" if self.condition.strength is None else f"_{self.condition.strength:.6g}"
-        corruption = re.sub(r":(.*[/\\])?", "-", self.condition.corruption)  # of a file that it names, no folders
-        return f"{self.label}_{corruption}{strength}_{digest[:12]}"
+        return f"{self.label}_{self.condition.kind}{strength}_{digest[:12]}"
 
     @property
     def title(self) -> str:
@@ -81,27 +79,9 @@ class Task:
             progress,
             self.folder,
         )
-        result = scores.evaluate(self.images.coco, found.found)
-        resampled = scores.resample(result, self.resamples)
-        record = CellRecord(
-            model=self.cell.label,
-            path=self.cell.model,
-            weights=self.cell.identity["weights"],
-            condition=self.cell.condition,
-            seed=self.corrupter.seed,
-            images=len(self.images.files),
-            skipped=len(self.images.skipped),
-            detections=len(found.found),
-            scores=result.scores,
-            per_class=result.per_class,
-            intervals=scores.interval(resampled, result.scores, result.images),
-            ultralytics=found.ultralytics,
-            milliseconds=found.milliseconds,
-            pixels={key: _digest(found.hashes, key) for key in ("decoded", "noise", "used")} if self.hashes else {},
-            seconds=time.perf_counter() - start,
-            identity=self.cell.identity,
-        )
-        return FinishedCell(self.cell, record, {"detections": found.found, "resampled": resampled}, found.hashes)
+        done = finished(self.cell, self.images, found, self.resamples)
+        seconds = time.perf_counter() - start
+        return replace(done, record=replace(done.record, seed=self.corrupter.seed, seconds=seconds))
 
 
 @dataclass(frozen=True)
@@ -114,10 +94,41 @@ class FinishedCell:
     hashes: dict[str, dict[str, str]]  # of each image's pixels
 
 
-def _digest(hashes: dict[str, dict[str, str]], key: str) -> str:
-    """One hash over all images, in the order of their names."""
-    listed = sorted((Path(file).name, found[key]) for file, found in hashes.items())
-    return hashlib.sha256(json.dumps(listed).encode()).hexdigest()
+def finished(cell: Cell, images: EvaluationSet, found: Detections, resamples: int) -> FinishedCell:
+    """Score and resample what was detected."""
+    start = time.perf_counter()
+    result = scores.evaluate(images.coco, found.found)
+    resampled = scores.resample(result, resamples)
+    record = CellRecord(
+        model=cell.label,
+        path=cell.model,
+        weights=cell.identity["weights"],
+        condition=cell.condition,
+        seed=0,
+        images=len(images.files),
+        skipped=len(images.skipped),
+        detections=len(found.found),
+        scores=result.scores,
+        per_class=result.per_class,
+        intervals=scores.interval(resampled, result.scores, result.images),
+        ultralytics=found.ultralytics,
+        milliseconds=found.milliseconds,
+        pixels=_pixels(found.hashes) if found.hashes else {},
+        seconds=time.perf_counter() - start,
+        identity=cell.identity,
+    )
+    return FinishedCell(cell, record, {"detections": found.found, "resampled": resampled}, found.hashes)
+
+
+def _pixels(hashes: dict[str, dict[str, str]]) -> dict[str, str]:
+    """One hash over all images for each that is taken of one."""
+    kinds = ("decoded", "noise", "used")
+    return {key: digest((Path(file).name, found[key]) for file, found in hashes.items()) for key in kinds}
+
+
+def digest(hashes: Iterable[tuple[str, str]]) -> str:
+    """One hash over all images, from (file name, hash of its pixels) in any order."""
+    return hashlib.sha256(json.dumps(sorted(map(list, hashes))).encode()).hexdigest()
 
 
 def save(folder: Path, done: FinishedCell) -> None:

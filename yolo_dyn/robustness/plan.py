@@ -42,7 +42,7 @@ class Plan:
         weights = {label: hash_file(file) for label, file in self.models.items()}
         cells = []
         for condition in self.conditions:
-            pixels = {"corruption": _probe(condition, self.seed)}
+            pixels = {"corruption": made_by(condition, self.seed)}
             for label, file in self.models.items():
                 runtime = {"runtime": "opencv"} if file.endswith(OPENCV) else {}
                 identity = {**common, "weights": weights[label], **runtime, **pixels}
@@ -54,7 +54,7 @@ class Plan:
         return {**asdict(self.settings), "seed": self.seed, "resamples": self.resamples}
 
 
-def _probe(condition: Condition, seed: int) -> str:
+def made_by(condition: Condition, seed: int) -> str:
     """Hash of a small corrupted image, and what else decides: another one if the code of a corruption has changed."""
     if condition.strength is None:
         return CLEAN

@@ -1,5 +1,6 @@
 """Typed records of a sweep. Each knows its form in JSON: `as_dict` writes it, and `from_dict` reads what is kept."""
 
+import re
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -33,6 +34,18 @@ class Condition:
         if self.strength is None:
             return self.corruption
         return f"{self.corruption} {self.severity}" if self.severity else f"sigma {self.strength:g}"
+
+    @property
+    def kind(self) -> str:
+        """The corruption as a part of a file's name; of a file with its parameters no folders."""
+        return re.sub(r":(.*[/\\])?", "-", self.corruption)
+
+    @property
+    def slug(self) -> str:
+        """As a name of files and folders: clean, gaussian_noise_sigma25, fog_severity3."""
+        if self.strength is None:
+            return self.corruption
+        return f"{self.kind}_{f'severity{self.severity}' if self.severity else f'sigma{self.strength:.12g}'}"
 
     @property
     def title(self) -> str:

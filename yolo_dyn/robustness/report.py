@@ -13,11 +13,15 @@ from yolo_dyn.robustness.results import Sweep
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 
 
-def write(sweep: Sweep) -> Path:
+def write(sweep: Sweep, pictures: bool = True) -> Path:
     """Write everything that a sweep leaves behind; the page is the last.
 
     Files: results.json, results.csv, annotations.json (the ground truth in COCO's format), curves.png, grid.png,
     report.html.
+
+    Args:
+        sweep: finished cells.
+        pictures: False if the images themselves are not at hand: without the grid.
 
     Returns:
         The page.
@@ -26,14 +30,15 @@ def write(sweep: Sweep) -> Path:
     sweep.write_csv()
     sweep.write_truth()
     curves(sweep, sweep.folder / "curves.png")
-    drawn = grid(sweep, sweep.folder / "grid.png")
+    drawn = grid(sweep, sweep.folder / "grid.png") if pictures else None
     page = sweep.folder / "report.html"
     write_text(page, html(sweep, drawn))
     return page
 
 
-def html(sweep: Sweep, drawn: list[str]) -> str:
-    """The page as text, its pictures embedded."""
+def html(sweep: Sweep, drawn: list[str] | None) -> str:
+    """The page as text, its pictures embedded; `drawn` are the images in the grid, if there is one."""
+    shown = ("curves",) if drawn is None else ("curves", "grid")
     filters = {"score": _score, "signed": lambda value: f"{value:+.3f}", "percent": _percent}
     return render(
         TEMPLATE,
@@ -44,8 +49,9 @@ def html(sweep: Sweep, drawn: list[str]) -> str:
         names=list(scores.SCORES),
         published=published,
         drawn=drawn,
+        ran=any(record.ultralytics for record in sweep.records),  # the models here, not elsewhere
         environment=environment(),
-        pictures={name: embedded(sweep.folder / f"{name}.png") for name in ("curves", "grid")},
+        pictures={name: embedded(sweep.folder / f"{name}.png") for name in shown},
     )
 
 

@@ -69,8 +69,9 @@ class Sweep(Outcome):
 
     @property
     def title(self) -> str:
-        """Data set, split and number of images."""
-        return f"{data_name(self.images.data)}, {self.images.split}, {len(self.images.files)} images"
+        """Data set, split if there is one, and number of images."""
+        split = f"{self.images.split}, " if self.images.split else ""
+        return f"{data_name(self.images.data)}, {split}{len(self.images.files)} images"
 
     @property
     def models(self) -> list[str]:
@@ -221,14 +222,17 @@ def terminal(sweep: Sweep) -> str:
     """The summary as text: AP over all conditions, then P, mPC, rPC and the differences."""
     conditions = list(dict.fromkeys(str(record.condition) for record in sweep.records))
     found = {(record.model, str(record.condition)): record for record in sweep.records}
-    lines = ["", "AP (COCO, over IoU 0.50 to 0.95), and Ultralytics' own, which the report explains", ""]
+    stock = any(record.ultralytics for record in sweep.records)
+    also = ", and Ultralytics' own, which the report explains" if stock else ""
+    lines = ["", f"AP (COCO, over IoU 0.50 to 0.95){also}", ""]
     for start in range(0, len(conditions), 6):
         some = conditions[start : start + 6]
         rows: dict[str, list[float | None]] = {}
         for model in sweep.models:
             records = [found.get((model, name)) for name in some]
             rows[model] = [record.scores.get("AP") if record else None for record in records]
-            rows[f"{model} (Ultralytics)"] = [record.ultralytics.get("AP") if record else None for record in records]
+            if stock:
+                rows[f"{model} (Ultralytics)"] = [r.ultralytics.get("AP") if r else None for r in records]
         lines += [*_table(some, rows), ""]
     lines += _table(["P", "mPC", "rPC"], {row.model: [row.ap.p, row.ap.mpc, row.ap.rpc] for row in sweep.summary})
     if sweep.benchmark:

@@ -134,7 +134,7 @@ def measure(plan: Plan, images: EvaluationSet, folder: Path, options: RunOptions
     if missing:
         _run([Task(cell, *common, Corrupter.of(cell.condition, plan.seed)) for cell in missing], options, folder)
     found = store.of_other_models(folder / "cells", cells) if others else []
-    sweep = Sweep.read(folder, cells, images, plan.as_dict(), _command(), found)
+    sweep = Sweep.read(folder, cells, images, plan.as_dict(), typed(), found)
     if sweep.others:
         LOGGER.info(f"measured in {folder} before, in the report too: {', '.join(sweep.others)}")
     return sweep
@@ -163,6 +163,6 @@ def _missing(folder: Path, cell: Cell, hashes: bool) -> bool:
     return record is None or (hashes and not record.pixels)
 
 
-def _command() -> str:
+def typed() -> str:
     """The command that was typed, if it was."""
     return f"yolo-dyn {' '.join(sys.argv[1:])}" if Path(sys.argv[0]).name == "yolo-dyn" else ""

@@ -1,0 +1,208 @@
+"""`yolo-dyn score`: what other frameworks have found, scored as `robustness` scores its models."""
+
+import contextlib
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from yolo_dyn import YoloDynError, cli
+from yolo_dyn.robustness.corrupted_set import corrupt_set
+from yolo_dyn.robustness.score import json_files, score
+from yolo_dyn.robustness.sweep import robustness
+
+FAST = {"imgsz": 192, "batch": 5, "device": "cpu", "threads": 1, "resamples": 50}
+
+
+def as_json(found: np.ndarray) -> list[dict]:
+    """Detections ``[n, 7]`` as COCO's format has them."""
+    keys = ("image_id", "category_id", "bbox", "score")
+    return [dict(zip(keys, (int(i), int(c), box, s), strict=True)) for i, *box, s, c in found.tolist()]
+
+
+def pycocotools(truth: Path, detections: Path) -> np.ndarray:
+    """Its twelve numbers."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        ground = COCO(str(truth))
+        coco = COCOeval(ground, ground.loadRes(str(detections)), "bbox")
+        coco.evaluate()
+        coco.accumulate()
+        coco.summarize()
+    return coco.stats
+
+
+@pytest.fixture(scope="module")
+def given(detectors, tmp_path_factory) -> Path:
+    """A sweep of both models (runs/sweep), and the folders a/ and b/ with what they found, as others would give it."""
+    folder, data = tmp_path_factory.mktemp("score"), str(detectors / "data.yaml")
+    models = [str(detectors / name) for name in ("a.pt", "b.pt")]
+    sweep = robustness(models, data, sigma=[25], project=str(folder / "runs"), name="sweep", **FAST)
+    corrupt_set(data, str(folder / "noisy"), sigma=[25])
+    for cell in sweep.cells:
+        (folder / cell.label).mkdir(exist_ok=True)
+        found = np.load(sweep.folder / "cells" / f"{cell.name}.npz")["detections"]
+        (folder / cell.label / f"{cell.condition.slug}.json").write_text(json.dumps(as_json(found)))
+    return folder
+
+
+def test_detections_of_others_score_as_those_of_a_model(given):
+    sweep = json.loads((given / "runs/sweep/results.json").read_text())
+    scored = score(
+        str(given / "noisy/annotations.json"),
+        [str(given / "a"), str(given / "b")],
+        resamples=50,
+        project=str(given / "runs"),
+    )
+    again = json.loads((scored.folder / "results.json").read_text())
+    same = ("model", "corruption", "sigma", "AP", "AP50", "AP75", "AR100", "per_class", "intervals", "detections")
+    assert [{key: cell[key] for key in same} for cell in again["cells"]] == [
+        {key: cell[key] for key in same} for cell in sweep["cells"]
+    ]
+    assert again["summary"] == sweep["summary"]
+    assert again["differences"] == sweep["differences"]
+    page = (scored.folder / "report.html").read_text()
+    assert 'id="grid"' not in page
+    assert 'id="curves"' in page
+    assert "Ultralytics" not in str(scored)
+
+
+def test_one_file_is_of_clean_images_and_scores_as_pycocotools(given):
+    file, truth = given / "a/clean.json", given / "noisy/annotations.json"
+    (record,) = score(str(truth), [str(file)], resamples=50, project=str(given / "one")).records
+    stats = pycocotools(truth, file)
+    assert record.condition.clean
+    assert record.scores["AP"] == pytest.approx(stats[0], abs=1e-12)
+    assert record.scores["AP50"] == pytest.approx(stats[1], abs=1e-12)
+    assert record.scores["AR100"] == pytest.approx(stats[8], abs=1e-12)
+
+
+def test_ids_of_any_kind_crowds_and_boxes_of_no_size(tmp_path):
+    """COCO's own ids are neither consecutive nor in the order of the list, which decides between equal scores."""
+    images = [{"id": i, "file_name": f"a/{i}.jpg", "width": 100, "height": 100} for i in (397133, 37777, 252219)]
+    rng = np.random.default_rng(0)
+    annotations = [
+        {
+            "id": n,
+            "image_id": images[n % 3]["id"],
+            "category_id": (1, 90)[n % 2],
+            "bbox": [*rng.uniform(0, 60, 2), *rng.uniform(5, 40, 2)],
+            "iscrowd": int(n % 7 == 0),
+            "area": float(rng.uniform(100, 12000)),
+        }
+        for n in range(1, 40)
+    ]
+    annotations.append({**annotations[0], "id": 99, "iscrowd": 0, "bbox": [5, 5, 0, 0]})
+    categories = [{"id": 90, "name": "toothbrush"}, {"id": 1, "name": "person"}]
+    found = [
+        {
+            "image_id": a["image_id"],
+            "category_id": a["category_id"],
+            "bbox": (np.array(a["bbox"]) * rng.uniform(0.8, 1.2, 4)).tolist(),
+            "score": round(float(rng.uniform()), 1),
+        }
+        for a in annotations * 3
+    ]
+    truth, detections = tmp_path / "truth.json", tmp_path / "found.json"
+    truth.write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
+    detections.write_text(json.dumps(found))
+    (record,) = score(str(truth), [str(detections)], resamples=10, project=str(tmp_path)).records
+    stats = pycocotools(truth, detections)
+    names = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
+    assert 0.05 < stats[0] < 0.9
+    assert [record.scores[name] for name in names] == pytest.approx(stats[:6].tolist(), abs=1e-12)
+
+
+def test_nothing_found_is_a_score_of_zero(given, tmp_path):
+    (tmp_path / "empty.json").write_text("[]")
+    truth = str(given / "noisy/annotations.json")
+    (record,) = score(truth, [str(tmp_path / "empty.json")], resamples=10, project=str(tmp_path)).records
+    assert record.scores["AP"] == 0
+
+
+def test_the_same_command_again_scores_nothing(given, tmp_path, monkeypatch):
+    arguments = (str(given / "noisy/annotations.json"), [str(given / "a"), str(given / "b")], 10)
+    first = score(*arguments, project=str(tmp_path))
+    monkeypatch.setattr("yolo_dyn.robustness.score.finished", lambda *_: pytest.fail("scored again"))
+    assert score(*arguments, project=str(tmp_path)).records == first.records
+
+
+def test_names_of_conditions(tmp_path):
+    for name in ("clean", "gaussian_noise_sigma12.5", "gaussian_noise_severity2", "fog_severity3"):
+        (tmp_path / f"{name}.json").touch()
+    assert {str(condition): path.stem for condition, path in json_files(tmp_path).items()} == {
+        "clean": "clean",
+        "sigma 12.5": "gaussian_noise_sigma12.5",
+        "gaussian_noise 2": "gaussian_noise_severity2",
+        "fog 3": "fog_severity3",
+    }
+    assert {condition.slug for condition in json_files(tmp_path)} == {path.stem for path in tmp_path.iterdir()}
+
+
+@pytest.mark.parametrize("name", ["noise", "fog_severity6", "fog_sigma3", "mist_severity3", "gaussian_noise_sigma.."])
+def test_a_name_that_says_no_condition(tmp_path, name):
+    (tmp_path / f"{name}.json").touch()
+    with pytest.raises(YoloDynError, match="mist" if name.startswith("mist") else "the name must say the condition"):
+        json_files(tmp_path)
+
+
+GOOD = {"image_id": 0, "category_id": 0, "bbox": [1, 2, 3, 4], "score": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("{", "found.json is no JSON"),
+        ("{}", "must hold a list of detections, got dict"),
+        ([GOOD, 3], "detection 1 must have image_id, category_id, bbox"),
+        ([{**GOOD, "image_id": 77}], "detection 0: image_id 77 is not in the truth"),
+        ([{**GOOD, "category_id": "cat"}], "detection 0: category_id 'cat' is not in the truth"),
+        ([{**GOOD, "image_id": [0]}], "detection 0 must have"),
+        ([GOOD, {**GOOD, "bbox": [1, 2, 3]}], "detection 1: bbox must be four numbers"),
+        ([{**GOOD, "bbox": None}], "detection 0 must have"),
+        ([{**GOOD, "bbox": [1, 2, -3, 4]}], "detection 0 must have finite numbers and no negative size"),
+        ([{**GOOD, "score": float("nan")}], "detection 0 must have finite numbers"),
+        ([{"segmentation": []}], "detection 0 must have image_id, category_id, bbox .four numbers. and score: KeyErr"),
+    ],
+)
+def test_detections_that_are_none(given, tmp_path, content, told):
+    (tmp_path / "found.json").write_text(content if isinstance(content, str) else json.dumps(content))
+    with pytest.raises(YoloDynError, match=told):
+        score(str(given / "noisy/annotations.json"), [str(tmp_path / "found.json")], project=str(tmp_path / "runs"))
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"images": None}, "is no COCO annotation file"),
+        ({"images": [{"id": 0}]}, "is no COCO annotation file: KeyError..file_name"),
+        ({"images": [{"id": 0, "file_name": "a"}, {"id": 1, "file_name": "a"}]}, "two images or categories are called"),
+        ({"categories": [{"id": 0, "name": "a"}, {"id": 1, "name": "a"}]}, "two images or categories are called a"),
+        ({"annotations": [{"image_id": 5, "category_id": 0, "bbox": [1, 2, 3, 4]}]}, "annotation 0 is of image 5"),
+        ({"annotations": [{"image_id": 0, "category_id": 0, "bbox": [1, 2, 3]}]}, "bbox must be four numbers"),
+    ],
+)
+def test_a_truth_that_is_none(tmp_path, change, told):
+    content = {"images": [{"id": 0, "file_name": "a"}], "categories": [{"id": 0, "name": "a"}], "annotations": []}
+    (tmp_path / "truth.json").write_text(json.dumps({**content, **change}))
+    (tmp_path / "found.json").write_text("[]")
+    with pytest.raises(YoloDynError, match=told):
+        score(str(tmp_path / "truth.json"), [str(tmp_path / "found.json")], project=str(tmp_path / "runs"))
+
+
+def test_from_the_command_line(given, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    truth = given / "noisy/annotations.json"
+    assert cli.main(["score", f"truth={truth}", f"detections={given / 'a'},{given / 'b'}", "resamples=10"]) == 0
+    assert "4 cells" in capsys.readouterr().out
+    for words, told in (
+        (["truth=no.json", f"detections={given / 'a'}"], "truth=no.json does not exist"),
+        ([f"truth={truth}", "detections=no.json"], "detections=no.json does not exist"),
+        ([f"truth={truth}", f"detections={tmp_path}"], "has no .json"),
+        ([f"truth={truth}", f"detections={given / 'a'},{given / 'a'}"], "given twice"),
+    ):
+        assert cli.main(["score", *words]) == 2
+        assert told in capsys.readouterr().err
