@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,11 @@ def save(model: YOLO, file: Path | str) -> None:
     """Save a model that was built from a YAML; the first versions take its task from what it was loaded from."""
     model.ckpt = model.ckpt or {"train_args": {"task": model.task}}
     model.save(file)
+
+
+def heeding_ctrl_c() -> None:
+    """In a new process: what a shell starts in the background would ignore Ctrl-C, and so would all that it starts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 ROOT = Path(__file__).resolve().parent.parent

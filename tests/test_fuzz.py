@@ -153,6 +153,7 @@ RULES: dict[str, Callable[[str], bool]] = {
     "args": several(anything, 0),
     "experts": whole(1, 64),
     "imgsz": whole(32, 16384, 32),
+    "quality": whole(1, 100),
     "p": real(finite=False),  # noise-recipe checks both by itself
     "rounds": whole(1),
     "seeds": several(whole(0)),
@@ -164,7 +165,7 @@ SEVERAL_MODELS = ("bench", "robustness", "compare", "cam", "deploy", "repeat")
 EXCEPTIONS: dict[tuple[str, str], Callable[[str], bool]] = {
     **{(command, "model"): several(anything) for command in SEVERAL_MODELS},
     **{(command, "images"): several(anything) for command in ("compare", "cam")},
-    **{(command, "corruption"): several(anything) for command in ("robustness", "compare")},
+    **{(command, "corruption"): several(anything) for command in ("robustness", "compare", "corrupt")},
     **{(command, "imgsz"): whole(0) for command in ("cam", "points")},
     ("bench", "rounds"): whole(0),
     ("bench noise", "severity"): whole(1, 5),
@@ -172,7 +173,8 @@ EXCEPTIONS: dict[tuple[str, str], Callable[[str], bool]] = {
     ("noise-recipe", "sigma"): real(finite=False),
     ("points", "layer"): several(anything),
     ("tradeoff", "images"): whole(0),
-    **{(command, "out"): lambda text: Path(text).name != "" for command in ("curves", "tradeoff")},
+    ("score", "detections"): several(anything),
+    **dict.fromkeys((("curves", "out"), ("tradeoff", "out"), ("score", "truth")), lambda text: Path(text).name != ""),
 }
 NOWHERE = {"model": "nowhere.yaml", "data": "nowhere.yaml", "layer": "SGDM", "base": "a", "study": "nowhere.yaml"}
 NEED_FILES = (
@@ -188,7 +190,7 @@ NEED_FILES = (
     "repeat",
     "seeds",
 )
-NEED_FILES += ("curves", "tradeoff", "results")
+NEED_FILES += ("curves", "tradeoff", "results", "corrupt", "score")
 
 
 @functools.cache

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import pytest
 import yaml
+from helpers import heeding_ctrl_c
 
 from yolo_dyn import YoloDynError, cli
 from yolo_dyn.robustness import corrupted_set
@@ -231,7 +232,8 @@ def test_who_ends_it_loses_the_images_in_work_at_most(data, tmp_path, number):
     words = [sys.executable, "-m", "yolo_dyn", "corrupt", f"data={data}", "corruption=noise,digital", "seed=3"]
     subprocess.run([*words, f"out={tmp_path / 'whole'}"], check=True, capture_output=True)
     for _ in range(3):
-        with subprocess.Popen([*words, f"out={tmp_path / 'ended'}"], stderr=subprocess.PIPE, text=True) as running:
+        ended = [*words, f"out={tmp_path / 'ended'}"]
+        with subprocess.Popen(ended, stderr=subprocess.PIPE, text=True, preexec_fn=heeding_ctrl_c) as running:
             begun = len(list((tmp_path / "ended").glob("*/images/*.png")))
             while running.poll() is None and len(list((tmp_path / "ended").glob("*/images/*.png"))) < begun + 40:
                 time.sleep(0.02)

@@ -21,7 +21,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from helpers import save
+from helpers import heeding_ctrl_c, save
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from ultralytics import YOLO
@@ -414,7 +414,12 @@ def test_who_ends_a_sweep_loses_at_most_the_cells_in_work(ending, times, jobs, f
     kept: set[Path] = set()
     for _ in range(times):
         process = subprocess.Popen(
-            program, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+            program,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            preexec_fn=heeding_ctrl_c,
         )
         time.sleep(rng.uniform(4, 9))
         # Ctrl-C reaches every process of a terminal
