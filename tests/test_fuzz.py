@@ -140,6 +140,10 @@ def anything(text: str) -> bool:
     return True
 
 
+def is_file_name(text: str) -> bool:
+    return Path(text).name != ""
+
+
 def switch(text: str) -> bool:
     return text.lower() in ("true", "false")
 
@@ -148,7 +152,7 @@ RULES: dict[str, Callable[[str], bool]] = {
     **dict.fromkeys(("batch", "count", "epochs", "jobs", "max_det", "resamples"), whole(1)),
     **dict.fromkeys(("nc", "seed", "workers"), whole(0)),
     **dict.fromkeys(("conf", "iou"), real(0, 1)),
-    **dict.fromkeys(("counts", "exist_ok", "half", "hashes", "seconds", "train"), switch),
+    **dict.fromkeys(("counts", "exist_ok", "filtered", "half", "hashes", "seconds", "train"), switch),
     **dict.fromkeys(("arms", "formats", "inputs", "layers", "runs"), several(anything)),
     "args": several(anything, 0),
     "experts": whole(1, 64),
@@ -174,7 +178,8 @@ EXCEPTIONS: dict[tuple[str, str], Callable[[str], bool]] = {
     ("points", "layer"): several(anything),
     ("tradeoff", "images"): whole(0),
     ("score", "detections"): several(anything),
-    **dict.fromkeys((("curves", "out"), ("tradeoff", "out"), ("score", "truth")), lambda text: Path(text).name != ""),
+    **{(command, "out"): is_file_name for command in ("curves", "tradeoff", "noise-calibrate")},
+    ("score", "truth"): is_file_name,
 }
 NOWHERE = {"model": "nowhere.yaml", "data": "nowhere.yaml", "layer": "SGDM", "base": "a", "study": "nowhere.yaml"}
 NEED_FILES = (
@@ -190,7 +195,7 @@ NEED_FILES = (
     "repeat",
     "seeds",
 )
-NEED_FILES += ("curves", "tradeoff", "results", "corrupt", "score")
+NEED_FILES += ("curves", "tradeoff", "results", "corrupt", "score", "noise-calibrate")
 
 
 @functools.cache
