@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from yolo_dyn.errors import YoloDynError, nearest, needed
 from yolo_dyn.integration.api import chosen_device, machine_name
 from yolo_dyn.robustness.cells import FinishedCell, Task
-from yolo_dyn.robustness.processes import deaf_to_interrupts, end_with_parent, ended_by_errors
+from yolo_dyn.robustness.processes import deaf_to_interrupts, end_with_parent, ended_by_errors, without_leak_warnings
 
 Progress = Callable[[int], None]  # number of images done
 Job = TypeVar("Job")
@@ -35,6 +35,7 @@ def serial(tasks: list[Task], jobs: int, progress: Progress) -> Iterator[Finishe
 
 def processes(tasks: list[Task], jobs: int, progress: Progress) -> Iterator[FinishedCell]:
     """In so many fresh processes, which end with this one."""
+    without_leak_warnings()
     with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), end_with_parent) as pool, ended_by_errors():
         with deaf_to_interrupts():
             futures = [pool.submit(task.run) for task in tasks]

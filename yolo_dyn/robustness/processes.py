@@ -5,6 +5,7 @@ import functools
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from multiprocessing.connection import wait
@@ -41,6 +42,21 @@ def deaf_to_interrupts() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def without_leak_warnings() -> None:
+    """Start the process that removes what ended processes leave of their semaphores, without its warning of them.
+
+    It is started once and lives as long as this one: to Ctrl-C it would add two lines of no use after the last.
+    """
+    if os.name == "posix":  # elsewhere there is none
+        from multiprocessing import resource_tracker
+
+        sys.warnoptions.append("ignore:resource_tracker")  # which it inherits
+        try:
+            resource_tracker.ensure_running()
+        finally:
+            sys.warnoptions.pop()
 
 
 @contextlib.contextmanager
