@@ -10,11 +10,14 @@ import threading
 from collections.abc import Iterator
 from multiprocessing.connection import wait
 
+import psutil
+
 
 def end_with_parent() -> None:
-    """End this process as soon as the one that started it ends; calling it again changes nothing.
+    """End this process as soon as the one that started it ends, or when asked to, and all that it has started itself.
 
     A killed parent says nothing to its workers, which would wait for it: for ever, or for the rest of their queue.
+    Calling it again changes nothing.
     """
     _watch(os.getpid())
 
@@ -24,7 +27,21 @@ def _watch(process: int) -> None:
     """Once in each process, and in a forked one anew, which inherits the cache but not the thread."""
     parent = multiprocessing.parent_process()
     if parent:
-        threading.Thread(target=lambda: (wait([parent.sentinel]), os._exit(1)), daemon=True).start()
+        signal.signal(signal.SIGTERM, lambda *_: _end())
+        threading.Thread(target=_end_after, args=(parent.sentinel,), daemon=True).start()
+
+
+def _end_after(parent: int) -> None:
+    wait([parent])
+    _end()
+
+
+def _end() -> None:
+    """End this process, its own workers first: one that is just starting knows of no parent to watch yet."""
+    with contextlib.suppress(psutil.Error):
+        for child in psutil.Process().children(recursive=True):
+            child.kill()
+    os._exit(1)
 
 
 @contextlib.contextmanager
