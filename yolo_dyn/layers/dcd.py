@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.utils import _pair
 
-from yolo_dyn.layers.functional import Size, fold_batchnorm, fold_scale, init_kernels
+from yolo_dyn.layers.functional import Size, check_static, fold_batchnorm, fold_scale, init_kernels
 from yolo_dyn.layers.graph import pooled, scaled
 
 
@@ -112,6 +112,7 @@ class DCD(nn.Module):
     @torch.no_grad()
     def start_from(self, weight: Tensor, bias: Tensor | None) -> None:
         """Start as this static convolution: scales of one, and a fusion that adds nothing."""
+        check_static(weight, self.weight.shape)
         self.weight.copy_(weight)
         nn.init.zeros_(self.scale.weight)
         nn.init.zeros_(self.p)

@@ -8,6 +8,7 @@ from yolo_dyn.layers.functional import (
     FORMS,
     Size,
     check_geometry,
+    check_static,
     conv_per_sample,
     expert_responses,
     few_pixels,
@@ -137,6 +138,7 @@ class Experts(nn.Module):
     @torch.no_grad()
     def start_from(self, weight: Tensor, bias: Tensor | None, gain: float = 1.0, bias_gain: float = 1.0) -> None:
         """Start every expert as the same static convolution, times gains that make up for the attentions."""
+        check_static(weight, (self.out_channels, *self.weight.shape[1:]))
         self.weight.copy_(gain * weight.repeat(self.num_experts, 1, 1, 1))
         if self.bias is not None and bias is not None:
             self.bias.copy_(bias_gain * bias.repeat(self.num_experts))

@@ -34,6 +34,7 @@ from yolo_dyn.layers.functional import (
     PER_SAMPLE_FORMS,
     Size,
     check_geometry,
+    check_static,
     conv_per_sample,
     fold_scale,
     init_kernels,
@@ -178,6 +179,7 @@ class FDConv(nn.Module):
     @torch.no_grad()
     def start_from(self, weight: Tensor, bias: Tensor | None) -> None:
         """Start as this static convolution: all factors are 1."""
+        check_static(weight, self.weight.shape)
         self.weight.copy_(weight)
         self._start_at_rest(0.0)
         if self.bias is not None and bias is not None:

@@ -33,6 +33,7 @@ from yolo_dyn.layers.functional import (
     SILU_GAIN,
     Size,
     check_geometry,
+    check_static,
     conv_per_sample,
     fold_scale,
 )
@@ -219,6 +220,7 @@ class KWConv(nn.Module):
             raise ValueError(f"budget must be at least 1 to start from static weights, got {self.budget}")
         if self.head is None:
             raise ValueError(f"warehouse {self.shared!r} must be sealed before a layer starts from static weights")
+        check_static(weight, (*self.channels, *self.kernel_size))
         (c_out, c_in), (rows, columns) = self.channels, self.warehouse.cell
         parts = weight.reshape(c_out // rows, rows, c_in // columns, columns, -1).permute(4, 0, 2, 1, 3)
         weight_of_own = (1 - self.temperature) / (1 + EPS) + self.temperature

@@ -53,7 +53,7 @@ class StartsFromStatic(Protocol):
     """Can start as a given static convolution, exact but for rounding (`yolo_dyn.convert(..., from_static=True)`)."""
 
     def start_from(self, weight: Tensor, bias: Tensor | None) -> None:
-        """Take ``[C_out, C_in/groups, k, k]`` and ``[C_out]``."""
+        """Take ``[C_out, C_in/groups, k, k]`` and ``[C_out]``; ValueError if the layer's own kernels are not so."""
         ...
 
 

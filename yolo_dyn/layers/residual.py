@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from yolo_dyn.layers.attention import Trunk, check_anneal, trunk_width
 from yolo_dyn.layers.experts import ExpertConv, Experts, check_experts
-from yolo_dyn.layers.functional import Size
+from yolo_dyn.layers.functional import Size, check_static
 
 ANNEAL = {"start": 30.0, "step": 2.9}  # to 1 over 10 epochs
 ACTIVATIONS = {"sigmoid": torch.sigmoid, "softmax": lambda z: torch.softmax(z, 1)}
@@ -98,6 +98,7 @@ class DynamicResidualConv(ExpertConv):
     def start_from(self, weight: Tensor, bias: Tensor | None) -> None:
         """Start as this static convolution: it becomes the input-agnostic kernel, or every kernel without that one."""
         if self.residual:
+            check_static(weight, (self.experts.out_channels, *self.experts.weight.shape[1:]))
             self.experts.weight.zero_()
             self.experts.weight[: len(weight)] = weight
         else:
