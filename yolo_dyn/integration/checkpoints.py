@@ -141,15 +141,17 @@ def aligned(source: nn.Module, target: nn.Module) -> nn.Module:
     """
     if not isinstance(getattr(source, "model", None), nn.Sequential):
         return source
-    kinds = [[row.type for row in model.model] for model in (source, target)]  # type: ignore[union-attr]
+    old: Any = source.model
+    new: Any = target.model
+    kinds = [[row.type for row in rows] for rows in (old, new)]
     steps = difflib.SequenceMatcher(None, kinds[0], kinds[1], autojunk=False).get_opcodes()
     number = {
         first + k: of + k
         for step, first, last, of, end in steps
         for k in range(last - first)
-        if step == "equal" or (last - first == end - of and registry.in_model(target.model[of + k]))  # in its place
+        if step == "equal" or (last - first == end - of and registry.in_model(new[of + k]))  # in its place
     }
-    rows = OrderedDict((str(number.get(i, f"unmatched{i}")), row) for i, row in enumerate(source.model))  # type: ignore
+    rows = OrderedDict((str(number.get(i, f"unmatched{i}")), row) for i, row in enumerate(old))
     aligned = copy.copy(source)
     aligned._modules = {**source._modules, "model": nn.Sequential(rows)}
     return aligned

@@ -55,6 +55,7 @@ def insert(
     Raises:
         YoloDynError: for an unknown layer, place or argument, a layer that cannot stand there, or a file that exists.
     """
+    at, replace = _names(at), _names(replace)
     if at is not None and replace is not None:
         raise YoloDynError(f"at is for layers that are inserted, not for replace={','.join(replace)}")
     from_checkpoint = Path(model).suffix == ".pt"
@@ -150,6 +151,11 @@ def insert_rows(
     command = f"yolo-dyn insert model={name} layer={layer}"
     words = " ".join([command, *(f"{key}={value}" for key, value in {**keys, **arguments}.items())])
     return _text(model, plan, f"{Path(name).stem} with {did}", words)
+
+
+def _names(given: list[str] | str | None) -> list[str] | None:
+    """A list, of Python's callers too, who may write one name or several with commas."""
+    return given.split(",") if isinstance(given, str) else given
 
 
 def _listed(places: Sequence[Any]) -> str:

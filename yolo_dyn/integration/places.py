@@ -113,7 +113,10 @@ def row_strides(model: dict[str, Any], size: int = 256) -> list[int | None]:
         for layer in list(layers.eval())[:-1]:
             sources = [layer.f] if isinstance(layer.f, int) else layer.f
             read = [x if f == -1 else outputs[f] for f in sources]
-            x = layer(read[0] if isinstance(layer.f, int) else read)
+            try:
+                x = layer(read[0] if isinstance(layer.f, int) else read)
+            except Exception:  # of rows that read more than maps, such as text
+                x = None
             outputs.append(x)
             is_map = isinstance(x, torch.Tensor) and x.ndim == 4
             strides.append(size // x.shape[-1] if is_map else None)

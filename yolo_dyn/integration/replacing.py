@@ -28,6 +28,8 @@ def planned(model: dict[str, Any], layer: str, chosen: Sequence[str], arguments:
             row = plan.rows[index]
             given = row[3][-1] if row[3] and isinstance(row[3][-1], dict) else {}
             row[3] = [*(row[3][:-1] if given else row[3]), {**given, **options, **where}]
+    parts = {"backbone": plan.rows[: plan.backbone], "head": plan.rows[plan.backbone :]}
+    _built({**model, **parts, "yaml_file": name})  # raises for arguments that do not fit the layer
     return plan
 
 

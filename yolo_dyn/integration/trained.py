@@ -103,16 +103,17 @@ def difference(old: nn.Module, new: nn.Module) -> tuple[float, float]:
     if channels != 3:
         image = image.mean(1, keepdim=True).expand(-1, channels, -1, -1)
     with torch.inference_mode():
-        before, after = (torch.cat([part.flatten() for part in _tensors(net.eval()(image))]) for net in (old, new))
+        before, after = (torch.cat([part.flatten() for part in tensors(net.eval()(image))]) for net in (old, new))
     return (before - after).abs().max().item(), before.abs().max().item()
 
 
-def _tensors(output: Any) -> Iterator[Tensor]:
+def tensors(output: Any) -> Iterator[Tensor]:
+    """All tensors of a model's output, however nested."""
     if isinstance(output, Tensor):
         yield output.float()
     elif isinstance(output, dict | list | tuple):
         for part in output.values() if isinstance(output, dict) else output:
-            yield from _tensors(part)
+            yield from tensors(part)
 
 
 def _shared(old: nn.Module, new: nn.Module) -> int:

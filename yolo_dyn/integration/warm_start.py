@@ -19,18 +19,17 @@ def start_from_static(source: nn.Module, target: nn.Module) -> tuple[list[str], 
     static = {name: module for name, module in source.named_modules() if type(module) is nn.Conv2d}
     started: list[str] = []
     refused: dict[str, str] = {}
-    for name, module in target.named_modules():
-        if name not in static or registry.kind_of(type(module)) != "convolution":
+    for name, layer in target.named_modules():
+        if name not in static or registry.kind_of(type(layer)) != "convolution":
             continue
-        if not isinstance(module, StartsFromStatic):
-            refused[name] = f"{type(module).__name__} cannot start from static weights"
-            continue
-        before = copy.deepcopy(module.state_dict())
+        before = copy.deepcopy(layer.state_dict())
         try:
-            module.start_from(static[name].weight.detach(), static[name].bias)
+            if not isinstance(layer, StartsFromStatic):
+                raise ValueError(f"{type(layer).__name__} cannot start from static weights")
+            layer.start_from(static[name].weight.detach(), static[name].bias)
             started.append(name)
         except (RuntimeError, ValueError) as error:  # the first is torch's, of shapes
-            module.load_state_dict(before)
+            target.get_submodule(name).load_state_dict(before)
             refused[name] = first_line(error)
     return started, refused
 
@@ -41,4 +40,4 @@ def log_start(started: list[str], refused: dict[str, str]) -> None:
         LOGGER.info(f"{len(started)} dynamic convolutions start as the static ones of the checkpoint")
     if refused:
         name, reason = next(iter(refused.items()))
-        LOGGER.warning(f"{len(refused)} dynamic convolutions start at random: {name}: {reason}")
+        LOGGER.info(f"{len(refused)} dynamic convolutions start at random: {name}: {reason}")
