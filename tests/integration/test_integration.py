@@ -172,8 +172,8 @@ def test_several_inputs_with_unequal_channels_are_refused():
     [
         ([-1, 1, "SGMD", [64]], "unknown layer 'SGMD'; did you mean 'SGDM'"),
         ([-1, 1, "Convv", [64]], "unknown layer 'Convv'; did you mean 'Conv'"),
-        ([-1, 1, "SGDM", []], "the first argument must be c2, the output channels, a positive integer; got nothing"),
-        ([-1, 1, "SGDM", ["a"]], "a positive integer; got 'a'"),
+        ([-1, 1, "SGDM", []], "the first argument must be c2, the output channels, a positive integer or 'same'; got nothing"),
+        ([-1, 1, "SGDM", ["a"]], "a positive integer or 'same'; got 'a'"),
         ([-1, 1, "SGDM", 64], r"arguments must be a list \[c2, ...\], got 64"),
         ([-1, 1, "SGDM", [128]], "keeps the channels: got 64 in and 128 out"),
         ([-1, 1, "SGDM", [64, {"ratio": 0.5}]], r"ratio must lie in \(0, 1/3\], got 0.5"),
