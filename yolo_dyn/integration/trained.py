@@ -80,17 +80,29 @@ def transfer(source: "YOLO", content: dict[str, Any], file: Path, static: bool) 
         for name, reason in refused.items():
             raise YoloDynError(f"{file.stem}, {name}: {reason}, so it would not go on from the checkpoint")
     new.names, new.args = old.names, old.args
-    checkpoint = {key: source.ckpt[key] for key in KEPT if key in source.ckpt}
-    checkpoint |= dict.fromkeys(("best_fitness", "ema", "optimizer", "updates"))
-    checkpoint |= {"epoch": -1, "model": copy.deepcopy(new).half(), "date": datetime.now().isoformat()}
-    with written_whole(file.with_suffix(".pt"), "out") as partial:
-        torch.save(checkpoint, partial)
-    new = checkpoint["model"].float()
+    new = write_checkpoint(source, new, file.with_suffix(".pt"))
     apart, largest = difference(old, new)
     LOGGER.info(
         f"{file.with_suffix('.pt')} has {_shared(old, new)} of the {len(old.state_dict())} tensors of the checkpoint; "
         f"on {PHOTO} its outputs, of up to {largest:.4g}, differ by at most {apart:.2g}"
     )
+
+
+def write_checkpoint(source: "YOLO", model: nn.Module, file: Path) -> nn.Module:
+    """Write a model that was made of an opened checkpoint as a new one, in half precision as Ultralytics does.
+
+    Returns:
+        The model as it will be read.
+
+    Raises:
+        YoloDynError: if the file cannot be written.
+    """
+    checkpoint = {key: source.ckpt[key] for key in KEPT if key in source.ckpt}
+    checkpoint |= dict.fromkeys(("best_fitness", "ema", "optimizer", "updates"))
+    checkpoint |= {"epoch": -1, "model": copy.deepcopy(model).half(), "date": datetime.now().isoformat()}
+    with written_whole(file, "out") as partial:
+        torch.save(checkpoint, partial)
+    return checkpoint["model"].float()
 
 
 def difference(old: nn.Module, new: nn.Module) -> tuple[float, float]:

@@ -58,6 +58,30 @@ class StartsFromStatic(Protocol):
 
 
 @runtime_checkable
+class MixesKernels(Protocol):
+    """Convolves each sample with one kernel, and can tell which, once it is fused (`yolo-dyn bake`)."""
+
+    geometry: tuple[Any, Any, Any, int]  # stride, padding, dilation, groups
+
+    def mixed(self, x: Tensor, guide: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """``[B, C_out, C_in/groups, kH, kW]`` and ``[B, C_out]``, or ``[C_out]`` of all, of what `forward` is given."""
+        ...
+
+
+@runtime_checkable
+class Bakes(Protocol):
+    """Mixes kernels, and keeps something else that varies when it is given a constant one."""
+
+    def mixed(self, x: Tensor, guide: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """As in `MixesKernels`."""
+        ...
+
+    def bake(self, kernel: Tensor, bias: Tensor | None) -> None:
+        """Keep this one kernel, ``[C_out, C_in/groups, kH, kW]``, and bias, ``[C_out]``."""
+        ...
+
+
+@runtime_checkable
 class DeclaresChannels(Protocol):
     """Tells its output channels itself, so that it may take several inputs and yield several maps.
 
