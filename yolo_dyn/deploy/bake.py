@@ -25,6 +25,7 @@ from yolo_dyn.layers.protocol import Bakes, MixesKernels
 from yolo_dyn.output.arguments import ImageSize, OrDefault, Positive, Sigmas, checked
 from yolo_dyn.output.files import check_new
 from yolo_dyn.output.outcome import Outcome
+from yolo_dyn.robustness.models import check_model
 from yolo_dyn.robustness.sweep import Sweep, robustness
 
 
@@ -96,12 +97,14 @@ def bake(
     source = opened(model)
     found = evaluation_set(data, split, labelled=False)
     net: Any = source.model.float().eval()
-    if not registry.in_model(net):
-        raise YoloDynError(f"model {model!r} has no dynamic convolution to bake")
+    if not any(isinstance(module, MixesKernels | Bakes) for module in net.modules()):
+        others = ", ".join(sorted({type(layer).__name__ for layer in registry.in_model(net)})) or "none"
+        raise YoloDynError(
+            f"model {model!r} has no convolution that mixes kernels, to be baked; its layers of ours: {others}"
+        )
+    check_model(model, found, imgsz)
     net = net.fuse(verbose=False)
     static, kept = make_static(net, batches(found, image_channels(net), imgsz, images, batch, seed))
-    if not static:
-        raise YoloDynError(f"model {model!r} has no convolution that mixes kernels: {', '.join(kept.values())}")
     write_checkpoint(source, net, file)
     strengths = [0.0, 25.0] if sigma is None else sigma
     options = {"imgsz": imgsz, "batch": batch, "workers": workers, "device": device, "project": project}
