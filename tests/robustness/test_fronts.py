@@ -14,7 +14,8 @@ import pytest
 
 from yolo_dyn import YoloDynError, cli
 from yolo_dyn.robustness import corrupt, denoise, known_fronts, noise_level, register_front
-from yolo_dyn.robustness.cells import Cell
+from yolo_dyn.robustness.arms import arms
+from yolo_dyn.robustness.cells import Cell, of_other_models
 from yolo_dyn.robustness.compare import compare
 from yolo_dyn.robustness.evaluate import Settings
 from yolo_dyn.robustness.fronts import ENTRY_POINT_GROUP, FRONTS, Front, chosen_fronts, find_front, registry
@@ -77,7 +78,7 @@ def test_photos_gain_what_they_are_known_to(sigma, scenes):
     before, after = KNOWN[sigma]
     known = gain(scenes, "bilateral:oracle", sigma)
     assert known == pytest.approx(after - before, abs=1)
-    assert gain(scenes, "bilateral", sigma) == pytest.approx(known, abs=0.3)  # the estimate costs hardly anything
+    assert gain(scenes, "bilateral", sigma) == pytest.approx(known, abs=0.5)  # it does hardly worse by its own estimate
 
 
 def test_non_local_means_do_as_well_as_a_bilateral_filter(scenes):
@@ -337,11 +338,13 @@ def test_a_model_that_is_called_as_another_behind_its_front(images):
 
 @pytest.fixture(scope="module")
 def done(detectors, tmp_path_factory):
-    """A sweep of two models and a front, with all its files."""
+    """A sweep of two models and a front, with all its files but for pictures."""
+    models, data = [str(detectors / name) for name in ("a.pt", "b.pt")], str(detectors / "data.yaml")
     project = str(tmp_path_factory.mktemp("runs"))
-    models = [str(detectors / name) for name in ("a.pt", "b.pt")]
-    data = str(detectors / "data.yaml")
-    return robustness(models, data, sigma=[40], front=["bilateral"], hashes=True, project=project, **FAST)
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("curves", "grid"):
+            patch.setattr(f"yolo_dyn.robustness.report.{name}", lambda _, path: path.touch() or [])
+        return robustness(models, data, sigma=[40], front=["bilateral"], hashes=True, project=project, **FAST)
 
 
 @pytest.fixture
@@ -468,17 +471,13 @@ def test_the_same_again_runs_nothing_and_another_front_its_own_cells(done, detec
     assert [arm.front for arm in other.arms if arm.model == "b"] == ["", "bilateral"]
 
 
-def test_what_a_model_was_before_does_not_stand_behind_its_fronts(folder, detectors, without_pictures):
-    shared = {"data": str(detectors / "data.yaml"), "sigma": [0], **FAST}
-    robustness(["a.pt"], front=["median"], **shared)
-    assert robustness(["b.pt"], **shared).others == ["a", "a+median"]
-    shutil.copy("b.pt", "a.pt")
-    trained_anew = robustness(["a.pt"], **shared)
-    assert trained_anew.models == ["a", "b"]
-    assert trained_anew.arms == []
-    beside = robustness(["b.pt"], **shared)  # the newest a, and the front of the one before
-    (behind,) = [arm for arm in beside.arms if arm.front]
-    assert behind.differences == {}
+def test_what_a_model_was_before_does_not_stand_behind_its_fronts(done):
+    """Trained anew it has other weights, and what was measured with the earlier ones is of another model."""
+    anew = [dataclasses.replace(c, identity={**c.identity, "weights": "0"}) for c in done.cells if c.label == "a"]
+    assert [c.label for c in of_other_models(done.folder / "cells", anew)] == ["b"] * 2 + ["b+bilateral"] * 2
+    resampled = {(record.model, record.condition): np.ones((50, 2)) for record in done.records}
+    records = [dataclasses.replace(r, weights="0") if r.model == "a" else r for r in done.records]
+    assert [bool(arm.differences) for arm in arms(records, resampled)] == [False, False, False, True]
 
 
 @pytest.mark.parametrize("how", [{}, {"workers": 1}, pytest.param({"jobs": 2}, marks=pytest.mark.accept)], ids=str)
