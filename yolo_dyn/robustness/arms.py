@@ -32,7 +32,7 @@ class Arm:
         ]
         names = {"model": self.model, "front": self.front or None}
         cost = {"milliseconds": self.milliseconds, "processor": self.processor}
-        return {**names, **cost, **self.performance.as_dict(), "AP": cells}
+        return {**names, **cost, **self.performance.as_dict(), "conditions": cells}
 
     @property
     def cost(self) -> str:
