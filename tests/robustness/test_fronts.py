@@ -440,7 +440,8 @@ def test_the_table_in_every_result(done):
                 less = arm.differences[condition]
                 assert cell["less_alone"] == dataclasses.asdict(less)
                 assert any(f"{less.value:+.3f} [{less.low:+.3f}, {less.high:+.3f}]" in line for line in lines)
-                assert f"{less.value:+.3f} ({less.low:+.3f} to {less.high:+.3f})" in page
+                value = f"<b>{less.value:+.3f}</b>" if less.sure else f"{less.value:+.3f}"
+                assert f"{value}<br>{less.low:+.3f} to {less.high:+.3f}" in page
         if arm.front:
             assert arm.processor in text
             assert arm.processor in page
