@@ -32,7 +32,7 @@ from ultralytics.utils import SETTINGS
 import yolo_dyn
 from yolo_dyn import YoloDynError, cli, registry
 from yolo_dyn.data import shapes
-from yolo_dyn.robustness import corruptions
+from yolo_dyn.robustness import corruptions, fronts
 from yolo_dyn.study.definition import read_study
 
 READMES = ["README.md", "datasets/README.md", "examples/README.md"]
@@ -311,7 +311,8 @@ def test_the_study_is_one(tmp_path):
 
 def test_entry_points_are_those_that_are_read():
     groups = [re.findall(r'^\[project\.entry-points\."(.+)"\]$', block.text, re.MULTILINE) for block in of("toml")]
-    assert sorted(groups) == [[corruptions.ENTRY_POINT_GROUP], [registry.ENTRY_POINT_GROUP]]
+    read = (corruptions.ENTRY_POINT_GROUP, fronts.ENTRY_POINT_GROUP, registry.ENTRY_POINT_GROUP)
+    assert sorted(groups) == [[group] for group in read]
 
 
 def test_the_yaml_beside_the_stock_one():

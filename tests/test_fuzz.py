@@ -170,6 +170,7 @@ EXCEPTIONS: dict[tuple[str, str], Callable[[str], bool]] = {
     **{(command, "model"): several(anything) for command in SEVERAL_MODELS},
     **{(command, "images"): several(anything) for command in ("compare", "cam")},
     **{(command, "corruption"): several(anything) for command in ("robustness", "compare", "corrupt")},
+    **{(command, "front"): several(anything) for command in ("robustness", "compare")},
     **{(command, "imgsz"): whole(0) for command in ("cam", "points")},
     ("bake", "images"): whole(1),
     ("bench", "rounds"): whole(0),
@@ -691,11 +692,15 @@ FOUND_ONCE = [  # inputs that ended in a traceback, a hang or nonsense before th
     *(("arguments", ("robustness", {"imgsz": text})) for text in ("180", "0", "-64")),
     *(("arguments", ("robustness", {"threads": text})) for text in ("-3", "1000000")),
     *(("arguments", ("robustness", {key: "0"})) for key in ("batch", "max_det", "resamples", "jobs")),
-    *(("arguments", ("robustness", {key: ""})) for key in ("sigma", "severity", "corruption", "model")),
+    *(("arguments", ("robustness", {key: ""})) for key in ("sigma", "severity", "corruption", "front", "model")),
     ("arguments", ("robustness", {"conf": "2"})),
     ("arguments", ("robustness", {"iou": "-1"})),
     ("arguments", ("robustness", {"name": "../../x"})),
     ("arguments", ("robustness", {"device": "cuda:99"})),
+    *(
+        ("arguments", ("robustness", {"front": text}))
+        for text in ("x", ":", "bilateral:", "nlm:nan", "math:pi", "..:x")
+    ),
     *(("arguments", (command, {"count": text})) for command in ("compare", "cam") for text in ("0", "-1")),
     ("arguments", ("bench", {"rounds": "-1"})),
     *(("arguments", (command, {"out": text})) for command in ("curves", "tradeoff") for text in ("", ".", "/")),

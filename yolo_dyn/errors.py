@@ -33,6 +33,11 @@ def first_line(error: BaseException) -> str:
     return re.sub(r"\x1b\[\d*m", "", str(error)).strip().partition("\n")[0]
 
 
+def without_traceback(error: YoloDynError) -> str:
+    """What an error says, without the traceback that a worker of torch's data loader puts before it."""
+    return re.sub(r"(?s)^Caught \w+ in DataLoader worker.*\n[\w.]+Error: ", "", str(error)).strip()
+
+
 def needed(module: str, purpose: str, requirement: str) -> Any:
     """Import a module that not every installation has.
 

@@ -12,9 +12,10 @@ from yolo_dyn.data.images import EvaluationSet
 from yolo_dyn.robustness import published
 from yolo_dyn.robustness.cells import Cell
 from yolo_dyn.robustness.corruptions import GROUPS
+from yolo_dyn.robustness.differences import averaged, differences
 from yolo_dyn.robustness.records import CellRecord, Condition
 from yolo_dyn.robustness.report import html
-from yolo_dyn.robustness.results import Sweep, averaged, differences, summary
+from yolo_dyn.robustness.results import Sweep, summary
 
 CELL = CellRecord(
     condition=Condition("clean"),

@@ -19,7 +19,7 @@ def environment() -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         "system": platform.system(),
-        "processor": _processor(),
+        "processor": processor(),
         "processor_kind": _processor_kind(),
         "cores": os.cpu_count(),
         **versions(PACKAGES),
@@ -40,7 +40,8 @@ def _version(package: str) -> str | None:
     return None
 
 
-def _processor() -> str:
+def processor() -> str:
+    """Name of the processor, as far as the system tells."""
     return _cpuinfo().get("model name") or platform.processor() or platform.machine()
 
 

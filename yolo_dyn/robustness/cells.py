@@ -21,10 +21,15 @@ import numpy as np
 from ultralytics.utils import LOGGER
 
 from yolo_dyn.data.images import EvaluationSet
+from yolo_dyn.output.environment import processor
 from yolo_dyn.output.files import write_json, write_text, written_whole
 from yolo_dyn.robustness import scores
 from yolo_dyn.robustness.evaluate import Corrupter, Detections, Settings, detect
-from yolo_dyn.robustness.records import CellRecord, Condition
+from yolo_dyn.robustness.fronts import Front
+from yolo_dyn.robustness.fronts.registry import COLON
+from yolo_dyn.robustness.records import CellRecord, Condition, FrontRecord
+
+BEHIND = "+"  # between a model and its front, in a label
 
 
 @dataclass(frozen=True)
@@ -35,13 +40,20 @@ class Cell:
     label: str  # of the model, in tables and pictures
     condition: Condition
     identity: dict[str, Any]
+    front: str = ""  # that cleans each image before the model sees it
+
+    @property
+    def alone(self) -> str:
+        """Label of the model without the front."""
+        return self.label.removesuffix(f"{BEHIND}{self.front}")
 
     @property
     def name(self) -> str:
         """Name of its files, without suffix."""
         digest = hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()
         strength = "" if self.condition.strength is None else f"_{self.condition.strength:.6g}"
-        return f"{self.label}_{self.condition.kind}{strength}_{digest[:12]}"
+        label = self.label.replace(COLON, "-") if self.front else self.label
+        return f"{label}_{self.condition.kind}{strength}_{digest[:12]}"
 
     @property
     def title(self) -> str:
@@ -61,6 +73,7 @@ class Task:
     hashes: bool
     folder: str
     corrupter: Corrupter
+    front: Front | None = None
 
     def on(self, device: str) -> "Task":
         """The same on another device, for a worker that knows its device by another name."""
@@ -78,6 +91,7 @@ class Task:
             self.hashes,
             progress,
             self.folder,
+            self.front,
         )
         done = finished(self.cell, self.images, found, self.resamples)
         seconds = time.perf_counter() - start
@@ -116,6 +130,7 @@ def finished(cell: Cell, images: EvaluationSet, found: Detections, resamples: in
         pixels=_pixels(found.hashes) if found.hashes else {},
         seconds=time.perf_counter() - start,
         identity=cell.identity,
+        front=FrontRecord(cell.front, cell.alone, found.front_milliseconds, processor()) if cell.front else None,
     )
     return FinishedCell(cell, record, {"detections": found.found, "resampled": resampled}, found.hashes)
 
@@ -187,14 +202,17 @@ def load_arrays(folder: Path, cell: Cell) -> dict[str, np.ndarray]:
 
 def of_other_models(folder: Path, cells: list[Cell]) -> list[Cell]:
     """Finished cells of other models in the folder, measured as these were and under all of their conditions."""
-    labels = {cell.label for cell in cells}
+    labels = {cell.label: cell.identity["weights"] for cell in cells}
     asked = {cell.condition: _apart_from_model(cell.identity) for cell in cells}
     found: dict[tuple[str, str], dict[Condition, Cell]] = {}
     for path in sorted(folder.glob("*.json"), key=_modified):
         record = _read(path)
         if record is None or record.model in labels:
             continue
-        cell = Cell(record.path, record.model, record.condition, record.identity)
+        if record.front and labels.get(record.front.model, record.weights) != record.weights:
+            continue  # behind a front was what the model was before
+        front = record.front.name if record.front else ""
+        cell = Cell(record.path, record.model, record.condition, record.identity, front)
         if asked.get(cell.condition) == _apart_from_model(cell.identity) and load(folder, cell):
             found.setdefault((record.model, record.weights), {})[cell.condition] = cell
     whole = {label: own for (label, _), own in found.items() if own.keys() == asked.keys()}  # of one label the last
@@ -202,7 +220,7 @@ def of_other_models(folder: Path, cells: list[Cell]) -> list[Cell]:
 
 
 def _apart_from_model(identity: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in identity.items() if key not in ("weights", "runtime")}
+    return {key: value for key, value in identity.items() if key not in ("weights", "runtime", "front")}
 
 
 def _modified(path: Path) -> float:

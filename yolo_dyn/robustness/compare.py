@@ -28,6 +28,7 @@ from yolo_dyn.output.outcome import Written
 from yolo_dyn.robustness.corruptions import GAUSSIAN
 from yolo_dyn.robustness.evaluate import Settings
 from yolo_dyn.robustness.executors import RunOptions
+from yolo_dyn.robustness.fronts import chosen_fronts
 from yolo_dyn.robustness.models import class_names
 from yolo_dyn.robustness.pictures import grid, judged, most_different
 from yolo_dyn.robustness.plan import Plan, chosen_conditions
@@ -47,6 +48,7 @@ def compare(
     sigma: Sigmas | None = None,
     severity: Severities | None = None,
     corruption: Names | None = None,
+    front: Names | None = None,
     conf: Share = 0.25,
     seed: OrDefault = 0,
     imgsz: ImageSize = 640,
@@ -68,6 +70,9 @@ def compare(
         severity: 1 to 5, in place of sigma.
         corruption: names, with severity, or groups (cococ, cococ-extra, noise, blur, weather, digital, sensor, codec);
             sensor_noise:camera.yaml takes a camera's parameters; gaussian_noise by default.
+        front: denoisers before each model, drawn in rows of their own beside each model without one: bilateral, median,
+            median5, nlm, one of your own, or module:function. By default bilateral and nlm estimate the noise of each
+            image; bilateral:20 takes a sigma of 20 grey levels, bilateral:oracle that of gaussian_noise.
         conf: least score of a detection that is drawn.
         seed: of the corruptions.
         imgsz: images are letterboxed to a square of so many pixels.
@@ -86,7 +91,8 @@ def compare(
     settings = Settings(imgsz, device=chosen_device(device), threads=chosen_threads(0))
     by_default = sigma is None and severity is None and corruption in (None, [GAUSSIAN])
     conditions = chosen_conditions(SIGMAS if by_default else sigma, severity, corruption)
-    plan = Plan(model_labels(model), conditions, settings, seed, resamples=1)
+    plan = Plan(model_labels(model), conditions, settings, seed, resamples=1, fronts=chosen_fronts(front))
+    plan.check()
     folder = writable(results_folder(project, name or (data_name(data) if data else source_name(source))))
     read = partial(evaluation_set, data, split) if data else partial(_images, source, class_names(model[0]), folder)
     available = read(images)
@@ -99,8 +105,10 @@ def compare(
 
 
 def _most_telling(plan: Plan, images: EvaluationSet, folder: Path, count: int, conf: float) -> list[str]:
-    """Names of the images to draw. Only the last condition is run on all of them, for a single model the clean too."""
-    conditions = plan.conditions[-1:] if len(plan.models) > 1 else [plan.conditions[0], plan.conditions[-1]]
+    """Names of the images to draw. Only the last condition is run on all of them, for a single one the clean too."""
+    conditions = (
+        plan.conditions[-1:] if len(plan.models) > 1 or plan.fronts else [plan.conditions[0], plan.conditions[-1]]
+    )
     sweep = measure(replace(plan, conditions=conditions), images, writable(folder / "choice"), RunOptions())
     return [images.files[i].name for i in most_different(judged(sweep, sweep.cells, conf), count)]
 

@@ -20,10 +20,12 @@ from ultralytics.models.yolo.detect import DetectionValidator
 from ultralytics.utils import LOGGER, ops
 
 from yolo_dyn.data.images import EvaluationSet, read_image, resized
+from yolo_dyn.errors import YoloDynError, without_traceback
 from yolo_dyn.integration import compat
 from yolo_dyn.integration.precision import compute_in_float32
 from yolo_dyn.output.files import OPENCV
 from yolo_dyn.robustness.corruptions import Corruption, Image, find_for
+from yolo_dyn.robustness.fronts import Front
 from yolo_dyn.robustness.processes import end_with_parent
 from yolo_dyn.robustness.records import Condition
 
@@ -79,14 +81,17 @@ class Detections:
     ultralytics: dict[str, float]  # AP50 and AP by its own interpolation and matching
     milliseconds: dict[str, float]  # an image: preprocess, inference, postprocess
     hashes: dict[str, dict[str, str]]  # of each image file's pixels, if they were asked for
+    front_milliseconds: float = 0.0  # an image, of the front if there is one
 
 
 class CorruptedImages(YOLODataset):
     """The stock data set, its images corrupted before they are resized, its labels those of the evaluation set."""
 
-    def __init__(self, images: EvaluationSet, corrupter: Corrupter, hashes: bool, **stock: Any) -> None:
-        self._images, self._corrupter, self._hashes = images, corrupter, hashes
-        self._hashed: dict[str, str] = {}
+    def __init__(
+        self, images: EvaluationSet, corrupter: Corrupter, front: Front | None, hashes: bool, **stock: Any
+    ) -> None:
+        self._images, self._corrupter, self._front, self._hashes = images, corrupter, front, hashes
+        self._told: dict[str, Any] = {}  # of the image that was just read, beside its label
         super().__init__(img_path=[], data={"names": images.names, "channels": images.channels}, augment=False, **stock)
 
     def get_img_files(self, img_path: Any) -> list[str]:
@@ -120,21 +125,21 @@ class CorruptedImages(YOLODataset):
         }
 
     def load_image(self, i: int, rect_mode: bool = True, resize_short: bool = False) -> Any:
-        """Read, corrupt, then resize the long side to `imgsz`; ``uint8 [h, w, C]``, original and resized (h, w)."""
+        """Read, corrupt, clean, resize the long side to `imgsz`; ``uint8 [h, w, C]``, original and resized (h, w)."""
         name = Path(self.im_files[i]).name
         image = read_image(self.im_files[i], self._images.channels)
-        if self._hashes:
-            self._hashed = self._corrupter.hashes(image, name)
+        self._told = {"hashes": self._corrupter.hashes(image, name)} if self._hashes else {}
         image = self._corrupter(image, name)
+        if self._front:
+            image, self._told["front_seconds"] = self._front.timed(image, name)
         small = resized(image, self.imgsz)
         return small, image.shape[:2], small.shape[:2]
 
     def get_image_and_label(self, index: int) -> dict[str, Any]:
-        """The stock label, with the hashes of the pixels that were just read if they are wanted."""
+        """The stock label, with what else is to be told of the image that was just read."""
         if get_worker_info():  # the stock loader has started its workers when it is returned: no other place is ours
             end_with_parent()
-        label = super().get_image_and_label(index)
-        return label | ({"hashes": self._hashed} if self._hashes else {})
+        return super().get_image_and_label(index) | self._told
 
 
 class CorruptedValidator(DetectionValidator):
@@ -144,6 +149,7 @@ class CorruptedValidator(DetectionValidator):
         self,
         images: EvaluationSet,
         corrupter: Corrupter,
+        front: Front | None,
         workers: int,
         hashes: bool,
         progress: Callable[[int], None] | None,
@@ -151,16 +157,18 @@ class CorruptedValidator(DetectionValidator):
         **arguments: Any,
     ) -> None:
         super().__init__(save_dir=save_dir, args={**arguments, "rect": False, "plots": False, "verbose": False})
-        self._images, self._corrupter, self._workers, self._hashes = images, corrupter, workers, hashes
-        self._progress = progress
+        self._images, self._corrupter, self._front = images, corrupter, front
+        self._workers, self._hashes, self._progress = workers, hashes, progress
         self._ids = {str(file): number for number, file in enumerate(images.files)}
         self.found: list[np.ndarray] = []
         self.hashes: dict[str, dict[str, str]] = {}
+        self.front_seconds: list[float] = []
 
     def build_dataset(self, img_path: str, mode: str = "val", batch: int | None = None) -> CorruptedImages:
         return CorruptedImages(
             self._images,
             self._corrupter,
+            self._front,
             self._hashes,
             imgsz=self.args.imgsz if isinstance(self.args.imgsz, int) else max(self.args.imgsz),
             hyp=self.args,
@@ -198,6 +206,7 @@ class CorruptedValidator(DetectionValidator):
             self.found.append(self._in_pixels(rows, i, batch))
         for file, hashes in zip(batch["im_file"], batch.get("hashes", ()), strict=False):
             self.hashes[file] = hashes
+        self.front_seconds += batch.get("front_seconds", ())
         if self._progress:
             self._progress(len(preds))
 
@@ -220,6 +229,7 @@ def detect(
     hashes: bool = False,
     progress: Callable[[int], None] | None = None,
     folder: str | Path = ".",
+    front: Front | None = None,
 ) -> Detections:
     """Detect in every image of the set.
 
@@ -229,13 +239,18 @@ def detect(
         corrupter: applied to each image at full resolution.
         settings: of the network and its post-processing.
         workers: processes that read and corrupt images; the numbers do not depend on it.
-        hashes: also hash the pixels.
+        hashes: also hash the pixels, as they are before a front.
         progress: called with the number of images done.
         folder: existing folder, which Ultralytics asks for; nothing is written into it.
+        front: applied to each corrupted image at full resolution.
+
+    Raises:
+        YoloDynError: if a corruption or a front does not take an image.
     """
     validator = CorruptedValidator(
         images,
         corrupter,
+        front,
         workers,
         hashes,
         progress,
@@ -252,6 +267,8 @@ def detect(
     LOGGER.setLevel("ERROR")  # one validation's own progress and table are noise among many
     try:
         validator()
+    except YoloDynError as error:
+        raise YoloDynError(without_traceback(error)) from error
     finally:
         LOGGER.setLevel(level)
     box = validator.metrics.box
@@ -260,4 +277,5 @@ def detect(
         {"AP": float(box.map), "AP50": float(box.map50)},
         {key: value for key, value in validator.speed.items() if key != "loss"},
         validator.hashes,
+        1000 * float(np.mean(validator.front_seconds or [0.0])),
     )

@@ -13,6 +13,7 @@ from yolo_dyn.robustness import cells as store
 from yolo_dyn.robustness.cells import Cell
 from yolo_dyn.robustness.corruptions import SIGMA
 from yolo_dyn.robustness.evaluate import Corrupter
+from yolo_dyn.robustness.fronts import find_front
 from yolo_dyn.robustness.records import CLEAN, Condition
 from yolo_dyn.robustness.results import Sweep
 
@@ -71,6 +72,8 @@ def judged(sweep: Sweep, cells: list[Cell], conf: float) -> Found:
 def grid(sweep: Sweep, path: Path, count: int = 3, conf: float = 0.25, columns: int = 4) -> list[str]:
     """Draw images with the detections of every model that was asked for under every condition.
 
+    Where a model has a front, the image is what the front makes of it.
+
     Args:
         sweep: finished cells.
         path: picture to write.
@@ -112,6 +115,7 @@ def _draw_grid(sweep: Sweep, path: Path, chosen: list[int], found: Found) -> Non
     import matplotlib.pyplot as plt
 
     conditions = list(dict.fromkeys(condition for _, condition in found))
+    fronts = {cell.label: find_front(cell.front) for cell in sweep.cells if cell.front}
     rows = [(i, model) for i in chosen for model in dict.fromkeys(model for model, _ in found)]
     height, width = _panel(sweep.images, chosen)
     size = (width * len(conditions), (height + 0.28) * len(rows) + 0.5)
@@ -121,6 +125,8 @@ def _draw_grid(sweep: Sweep, path: Path, chosen: list[int], found: Found) -> Non
             file = sweep.images.files[i]
             corrupter = Corrupter.of(condition, sweep.settings["seed"])
             image = corrupter(read_image(file, sweep.images.channels), file.name)
+            if model in fronts:
+                image = fronts[model].told(condition.noise).apply(image, file.name)
             axis.imshow(image[..., ::-1] if image.shape[2] == 3 else image[..., 0], cmap="gray")
             _boxes(axis, found[model, condition][i], sweep.images)
             axis.set_xticks([])

@@ -1,6 +1,7 @@
 """What a sweep is asked for, checked before anything long begins, and the cells that it takes."""
 
 import hashlib
+import itertools
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -9,9 +10,10 @@ from yolo_dyn.data.images import EvaluationSet
 from yolo_dyn.errors import YoloDynError
 from yolo_dyn.output.environment import versions
 from yolo_dyn.output.files import OPENCV, hash_file
-from yolo_dyn.robustness.cells import Cell
+from yolo_dyn.robustness.cells import BEHIND, Cell
 from yolo_dyn.robustness.corruptions import GAUSSIAN, SEVERITIES, expanded, find_for
 from yolo_dyn.robustness.evaluate import Settings
+from yolo_dyn.robustness.fronts import Front
 from yolo_dyn.robustness.records import CLEAN, Condition
 
 SIGMAS = [0.0, 10.0, 20.0, 30.0, 40.0, 50.0]
@@ -27,6 +29,7 @@ class Plan:
     settings: Settings
     seed: int = 0
     resamples: int = 1000
+    fronts: tuple[Front, ...] = ()  # each model also runs behind each of these
 
     def cells(self, images: EvaluationSet, machine: str) -> list[Cell]:
         """All cells, condition by condition, on a machine of that name."""
@@ -40,6 +43,7 @@ class Plan:
             "versions": versions(VERSIONS),
         }
         weights = {label: hash_file(file) for label, file in self.models.items()}
+        definitions = {front.name: front.definition(images.channels) for front in self.fronts}
         cells = []
         for condition in self.conditions:
             pixels = {"corruption": made_by(condition, self.seed)}
@@ -47,11 +51,31 @@ class Plan:
                 runtime = {"runtime": "opencv"} if file.endswith(OPENCV) else {}
                 identity = {**common, "weights": weights[label], **runtime, **pixels}
                 cells.append(Cell(file, label, condition, identity))
+                for front, made in definitions.items():
+                    behind = f"{label}{BEHIND}{front}"
+                    cells.append(Cell(file, behind, condition, {**identity, "front": made}, front))
         return cells
+
+    def front(self, cell: Cell) -> Front | None:
+        """The front of a cell, told what it may know of its noise."""
+        return next((f.told(cell.condition.noise) for f in self.fronts if f.name == cell.front), None)
+
+    def check(self) -> None:
+        """Find out before a long run that fronts do not fit.
+
+        Raises:
+            YoloDynError: if one must know the noise of a corruption that has none, or two labels are one.
+        """
+        for front, condition in itertools.product(self.fronts, self.conditions):
+            front.told(condition.noise)
+        behind = {f"{label}{BEHIND}{front.name}" for label in self.models for front in self.fronts}
+        if taken := behind & self.models.keys():
+            raise YoloDynError(f"model {self.models[min(taken)]!r} is called as another behind its front: {min(taken)}")
 
     def as_dict(self) -> dict[str, object]:
         """Settings for the report."""
-        return {**asdict(self.settings), "seed": self.seed, "resamples": self.resamples}
+        fronts = {"front": [front.name for front in self.fronts]} if self.fronts else {}
+        return {**asdict(self.settings), "seed": self.seed, "resamples": self.resamples, **fronts}
 
 
 def made_by(condition: Condition, seed: int) -> str:

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from yolo_dyn.output.arguments import Finite, OrDefault, Positive, Share, check_fields
-from yolo_dyn.robustness.corruptions import GAUSSIAN
+from yolo_dyn.robustness.corruptions import GAUSSIAN, SIGMA
 from yolo_dyn.robustness.scores import SCORES
 
 CLEAN = "clean"
@@ -28,6 +28,11 @@ class Condition:
     def sigma(self) -> float | None:
         """Standard deviation of Gaussian noise in grey levels; None for other corruptions and for severities."""
         return (self.strength or 0.0) if self.corruption in (CLEAN, GAUSSIAN) and not self.severity else None
+
+    @property
+    def noise(self) -> float | None:
+        """What an oracle knows: the standard deviation of Gaussian noise in grey levels, also of a severity's."""
+        return SIGMA.at(self.severity) if self.corruption == GAUSSIAN and self.severity else self.sigma
 
     def __str__(self) -> str:
         """Short enough for the head of a column."""
@@ -110,6 +115,16 @@ def _scored(content: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True)
+class FrontRecord:
+    """A front that cleaned each image before the model saw it."""
+
+    name: str
+    model: str  # label of the model without it
+    milliseconds: Finite  # an image, on one thread
+    processor: str  # that it ran on
+
+
 @dataclass(frozen=True, kw_only=True)
 class CellRecord(CellScores):
     """A finished cell: its scores, and what they were measured with."""
@@ -121,14 +136,17 @@ class CellRecord(CellScores):
     pixels: dict[str, str]  # SHA-256 over all images, if they were asked for: decoded, noise, used
     seconds: Finite  # that the cell took
     identity: dict[str, Any]  # everything that decides its numbers
+    front: FrontRecord | None = None
 
     def as_dict(self) -> dict[str, Any]:
         own = {name: getattr(self, name) for name in _OWN}
+        own |= {"front": asdict(self.front)} if self.front else {}  # cells from before there were fronts have none
         return {**own, "severity": self.condition.severity, "strength": self.condition.strength, **super().as_dict()}
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> "CellRecord":
-        return check_fields(CellRecord(**_scored(content), **{name: content[name] for name in _OWN}))
+        front = check_fields(FrontRecord(**content["front"])) if content.get("front") else None
+        return check_fields(CellRecord(**_scored(content), **{name: content[name] for name in _OWN}, front=front))
 
     def scores_alone(self) -> CellScores:
         """Without what belongs to this machine and folder."""

@@ -7,7 +7,9 @@ from yolo_dyn.output.environment import environment
 from yolo_dyn.output.files import write_text
 from yolo_dyn.output.pages import embedded, render
 from yolo_dyn.robustness import published, scores
+from yolo_dyn.robustness.arms import processors
 from yolo_dyn.robustness.pictures import curves, grid
+from yolo_dyn.robustness.records import MEAN, Condition
 from yolo_dyn.robustness.results import Sweep
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
@@ -44,10 +46,12 @@ def html(sweep: Sweep, drawn: list[str] | None) -> str:
         TEMPLATE,
         filters,
         sweep=sweep,
-        conditions=list(dict.fromkeys(record.condition for record in sweep.records)),
+        conditions=sweep.conditions,
         scores={(record.model, record.condition): record.scores for record in sweep.records},
         names=list(scores.SCORES),
         published=published,
+        mean=Condition(MEAN),
+        processors=processors(sweep.arms),
         drawn=drawn,
         ran=any(record.ultralytics for record in sweep.records),  # the models here, not elsewhere
         environment=environment(),

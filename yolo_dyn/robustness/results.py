@@ -1,8 +1,8 @@
 """What the cells of a sweep come to: P, mPC, rPC, differences with intervals; as JSON, CSV and terminal text."""
 
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,15 @@ from yolo_dyn.output.files import write_csv, write_json, write_text
 from yolo_dyn.output.outcome import Outcome
 from yolo_dyn.robustness import cells as store
 from yolo_dyn.robustness import published, scores
+from yolo_dyn.robustness.arms import Arm, arms
+from yolo_dyn.robustness.arms import lines as arm_lines
 from yolo_dyn.robustness.cells import Cell
-from yolo_dyn.robustness.corruptions import SEVERITIES
-from yolo_dyn.robustness.corruptions.benchmark import COCOC
 from yolo_dyn.robustness.corruptions.frost import DRAWN
-from yolo_dyn.robustness.records import MEAN, CellRecord, Condition, Difference, Estimate, Performance, Summary
+from yolo_dyn.robustness.differences import differences, key, performance, whole
+from yolo_dyn.robustness.records import CellRecord, Condition, Difference, Summary
 
 COLUMNS = ("model", "weights", "corruption", "sigma", "severity", "strength", "seed", "images", "skipped", "detections")
+FRONT_COLUMNS = ("front", "front_ms", "AP_less_alone", "AP_less_alone_low", "AP_less_alone_high")
 
 
 @dataclass(frozen=True, repr=False)
@@ -36,6 +38,7 @@ class Sweep(Outcome):
     summary: list[Summary]  # one a model
     differences: list[Difference]  # of each other model to the first, one a condition, and of mPC
     others: list[str]  # models that another command measured in this folder
+    arms: list[Arm] = field(default_factory=list)  # each model alone and behind its fronts, if there are any
 
     @classmethod
     def read(
@@ -52,8 +55,8 @@ class Sweep(Outcome):
         conditions = [cell.condition for cell in cells]
         cells = sorted([*cells, *others], key=lambda cell: conditions.index(cell.condition))
         finished = [(cell, replace(r, skipped=skipped)) for cell in cells if (r := store.load(folder / "cells", cell))]
-        resampled = {_key(record): _resampled(folder, cell) for cell, record in finished}
-        records = [_with_intervals(record, resampled[_key(record)]) for _, record in finished]
+        resampled = {key(record): _resampled(folder, cell) for cell, record in finished}
+        records = [_with_intervals(record, resampled[key(record)]) for _, record in finished]
         compared = differences(records, resampled)
         return cls(
             folder,
@@ -65,6 +68,7 @@ class Sweep(Outcome):
             summary(records),
             compared,
             list(dict.fromkeys(cell.label for cell in others)),
+            arms(records, resampled),
         )
 
     @property
@@ -79,6 +83,11 @@ class Sweep(Outcome):
         return list(dict.fromkeys(record.model for record in self.records))
 
     @property
+    def conditions(self) -> list[Condition]:
+        """What was done to the images, in the order of the cells."""
+        return list(dict.fromkeys(record.condition for record in self.records))
+
+    @property
     def classes(self) -> list[str]:
         """Classes that have an object, in the order of the data set."""
         return [name for name in self.images.names.values() if any(name in r.per_class for r in self.records)]
@@ -87,7 +96,7 @@ class Sweep(Outcome):
     def benchmark(self) -> bool:
         """Whether each model has all of COCO-C, whose mean mPC then is."""
         each = [{r.condition for r in self.records if r.model == model} for model in self.models]
-        return bool(each) and all(_whole(conditions) for conditions in each)
+        return bool(each) and all(whole(conditions) for conditions in each)
 
     @property
     def drawn_frost(self) -> bool:
@@ -114,6 +123,7 @@ class Sweep(Outcome):
             "environment": environment(),
             "summary": [row.as_dict() for row in self.summary],
             "differences": [row.as_dict() for row in self.differences],
+            **({"fronts": [arm.as_dict() for arm in self.arms]} if self.arms else {}),
             "cells": [record.as_dict() for record in self.records],
         }
 
@@ -126,27 +136,34 @@ class Sweep(Outcome):
         """One row a cell; intervals and the classes' AP in columns of their own."""
         path = self.folder / "results.csv"
         intervals = [f"{name}_{end}" for name in scores.RESAMPLED for end in ("low", "high")]
-        rows: list[list[Any]] = [[*COLUMNS, *scores.SCORES, *intervals, *(f"AP of {name}" for name in self.classes)]]
+        fronts = FRONT_COLUMNS if self.arms else ()
+        heads = [*COLUMNS, *scores.SCORES, *intervals, *fronts, *(f"AP of {name}" for name in self.classes)]
+        rows: list[list[Any]] = [heads]
         for record in self.records:
             cells = record.as_dict()
             bounds = [value for name in scores.RESAMPLED for value in record.intervals.get(name, ("", ""))]
             values = [cells.get(key, "") for key in (*COLUMNS, *scores.SCORES)]
-            rows.append([*values, *bounds, *(record.per_class.get(name, "") for name in self.classes)])
+            behind = self._front_values(record) if self.arms else ()
+            rows.append([*values, *bounds, *behind, *(record.per_class.get(name, "") for name in self.classes)])
         write_csv(path, rows)
         return path
+
+    def _front_values(self, record: CellRecord) -> list[Any]:
+        """Those of FRONT_COLUMNS."""
+        if not record.front:
+            return [""] * len(FRONT_COLUMNS)
+        less = next(arm for arm in self.arms if arm.label == record.model).differences.get(record.condition)
+        return [
+            record.front.name,
+            record.front.milliseconds,
+            *((less.value, less.low, less.high) if less else [""] * 3),
+        ]
 
     def write_truth(self) -> Path:
         """The ground truth in COCO's format, so that anybody can score the saved detections again."""
         path = self.folder / "annotations.json"
         write_text(path, json.dumps(self.images.coco) + "\n")
         return path
-
-
-Key = tuple[str, Condition]  # model, condition
-
-
-def _key(record: CellRecord) -> Key:
-    return record.model, record.condition
 
 
 def _resampled(folder: Path, cell: Cell) -> np.ndarray:
@@ -163,59 +180,8 @@ def summary(records: list[CellRecord]) -> list[Summary]:
     rows = []
     for model in dict.fromkeys(record.model for record in records):
         own = [record for record in records if record.model == model]
-        rows.append(Summary(model, _performance(own, "AP"), _performance(own, "AP50")))
+        rows.append(Summary(model, performance(own, "AP"), performance(own, "AP50")))
     return rows
-
-
-def averaged(conditions: Iterable[Condition]) -> set[Condition]:
-    """Those over which mPC is the mean: COCO-C's 15 corruptions at 5 severities if all are there, else all not clean.
-
-    The four extra corruptions are no part of the benchmark's mean.
-    """
-    corrupted = {condition for condition in conditions if not condition.clean}
-    return {c for c in corrupted if c.severity and _as_cococ(c) in COCOC} if _whole(corrupted) else corrupted
-
-
-def _whole(conditions: Iterable[Condition]) -> bool:
-    found = {(_as_cococ(c), c.severity) for c in conditions}
-    return found >= {(name, severity) for name in COCOC for severity in SEVERITIES}
-
-
-def _as_cococ(condition: Condition) -> str:
-    return "frost" if condition.corruption == DRAWN else condition.corruption
-
-
-def _performance(records: list[CellRecord], name: str) -> Performance:
-    scored = [record for record in records if name in record.scores]
-    clean = next((record.scores[name] for record in scored if record.condition.clean), None)
-    among = averaged(record.condition for record in scored)
-    corrupted = [record.scores[name] for record in scored if record.condition in among]
-    mean, relative = scores.mean_performance(corrupted), scores.relative_performance(clean, corrupted)
-    return Performance(clean, mean, relative, len(corrupted))
-
-
-def differences(records: list[CellRecord], resampled: dict[Key, np.ndarray]) -> list[Difference]:
-    """Each other model less the first, cell by cell and for the mean over corrupted cells (mPC; see `averaged`)."""
-    models = list(dict.fromkeys(record.model for record in records))
-    scored = {_key(record): record for record in records if set(scores.RESAMPLED) <= set(record.intervals)}
-    rows = []
-    for other in models[1:]:
-        both = [c for model, c in scored if model == models[0] and (other, c) in scored]
-        pairs = {condition: [(scored[models[0], condition], scored[other, condition])] for condition in both}
-        among = averaged(pairs)
-        corrupted = [pair for condition, (pair,) in pairs.items() if condition in among]
-        if corrupted:
-            pairs[Condition(MEAN)] = corrupted
-        rows += [Difference(other, models[0], c, *_estimates(these, resampled)) for c, these in pairs.items()]
-    return rows
-
-
-def _estimates(pairs: list[tuple[CellRecord, CellRecord]], resampled: dict[Key, np.ndarray]) -> list[Estimate]:
-    """Mean difference over pairs of cells, with its interval, of AP and AP50."""
-    first, second = (np.mean([resampled[_key(pair[i])] for pair in pairs], 0) for i in (0, 1))
-    means = {name: float(np.mean([b.scores[name] - a.scores[name] for a, b in pairs])) for name in scores.RESAMPLED}
-    intervals = scores.paired_interval(first, second, means, pairs[0][0].images)
-    return [Estimate(means[name], *intervals[name]) for name in scores.RESAMPLED]
 
 
 def terminal(sweep: Sweep) -> str:
@@ -247,6 +213,8 @@ def terminal(sweep: Sweep) -> str:
     for row in sweep.differences:
         d = row.ap
         lines.append(f"{row.model}  {row.condition!s:<24}{d.value:+.3f}  [{d.low:+.3f}, {d.high:+.3f}]")
+    if sweep.arms:
+        lines += ["", *arm_lines(sweep.arms, sweep.conditions)]
     for record in sweep.records:
         if record.pixels:
             pixels = "  ".join(f"{key} {value[:16]}" for key, value in record.pixels.items())

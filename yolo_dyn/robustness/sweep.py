@@ -26,6 +26,7 @@ from yolo_dyn.robustness.cells import Cell, Task
 from yolo_dyn.robustness.evaluate import Corrupter, Settings
 from yolo_dyn.robustness.executors import RunOptions
 from yolo_dyn.robustness.executors import executor as find_executor
+from yolo_dyn.robustness.fronts import chosen_fronts
 from yolo_dyn.robustness.models import check_model
 from yolo_dyn.robustness.plan import Plan, chosen_conditions
 from yolo_dyn.robustness.report import write
@@ -39,6 +40,7 @@ def robustness(
     sigma: Sigmas | None = None,
     severity: Severities | None = None,
     corruption: Names | None = None,
+    front: Names | None = None,
     seed: OrDefault = 0,
     split: str = "val",
     imgsz: ImageSize = 640,
@@ -70,6 +72,9 @@ def robustness(
         severity: 1 to 5, in place of sigma.
         corruption: names, with severity, or groups (cococ, cococ-extra, noise, blur, weather, digital, sensor, codec);
             sensor_noise:camera.yaml takes a camera's parameters; gaussian_noise by default.
+        front: denoisers before each model, beside each model without one: bilateral, median, median5, nlm, one of your
+            own, or module:function. By default bilateral and nlm estimate the noise of each image; bilateral:20 takes
+            a sigma of 20 grey levels, bilateral:oracle that of gaussian_noise.
         seed: of the corruptions and of the bootstrap.
         split: "train", "val" or "test".
         imgsz: images are letterboxed to a square of so many pixels.
@@ -97,7 +102,9 @@ def robustness(
     options = RunOptions(workers, jobs, find_executor(executor, jobs), hashes)
     on = options.executor.device(device)
     settings = Settings(imgsz, batch, conf, iou, max_det, half, on, chosen_threads(threads))
-    plan = Plan(model_labels(model), chosen_conditions(sigma, severity, corruption), settings, seed, resamples)
+    conditions = chosen_conditions(sigma, severity, corruption)
+    plan = Plan(model_labels(model), conditions, settings, seed, resamples, chosen_fronts(front))
+    plan.check()
     folder = writable(results_folder(project, name or data_name(data)))
     images = evaluation_set(data, split)
     if not images.labelled:
@@ -132,7 +139,8 @@ def measure(plan: Plan, images: EvaluationSet, folder: Path, options: RunOptions
     if len(missing) < len(cells):
         LOGGER.info(f"{len(cells) - len(missing)} of {len(cells)} cells are finished already in {folder}")
     if missing:
-        _run([Task(cell, *common, Corrupter.of(cell.condition, plan.seed)) for cell in missing], options, folder)
+        tasks = [Task(cell, *common, Corrupter.of(cell.condition, plan.seed), plan.front(cell)) for cell in missing]
+        _run(tasks, options, folder)
     found = store.of_other_models(folder / "cells", cells) if others else []
     sweep = Sweep.read(folder, cells, images, plan.as_dict(), typed(), found)
     if sweep.others:
