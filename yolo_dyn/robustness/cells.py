@@ -94,10 +94,10 @@ class FinishedCell:
     hashes: dict[str, dict[str, str]]  # of each image's pixels
 
 
-def finished(cell: Cell, images: EvaluationSet, found: Detections, resamples: int) -> FinishedCell:
-    """Score and resample what was detected."""
+def finished(cell: Cell, images: EvaluationSet, found: Detections, resamples: int, engine: str = "") -> FinishedCell:
+    """Score and resample what was detected, by an engine of `matching`."""
     start = time.perf_counter()
-    result = scores.evaluate(images.coco, found.found)
+    result = scores.evaluate(images.coco, found.found, engine)
     resampled = scores.resample(result, resamples)
     record = CellRecord(
         model=cell.label,
