@@ -11,6 +11,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from yolo_dyn import YoloDynError, cli
+from yolo_dyn.robustness import scores
 from yolo_dyn.robustness.corrupted_set import corrupt_set
 from yolo_dyn.robustness.score import json_files, score
 from yolo_dyn.robustness.sweep import robustness
@@ -114,6 +115,20 @@ def test_ids_of_any_kind_crowds_and_boxes_of_no_size(tmp_path):
     names = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
     assert 0.05 < stats[0] < 0.9
     assert [record.scores[name] for name in names] == pytest.approx(stats[:6].tolist(), abs=1e-12)
+
+
+def test_an_engine_that_is_asked_for_scores(given, tmp_path, monkeypatch):
+    """Also where the other has scored the same, with the same numbers."""
+    asked = []
+    evaluate = scores.evaluate
+    monkeypatch.setattr(scores, "evaluate", lambda *a: asked.append(a[2]) or evaluate(*a))
+    truth, file = str(given / "noisy/annotations.json"), str(given / "a/clean.json")
+    same = {"resamples": 50, "project": str(tmp_path)}
+    found = [score(truth, [file], engine=name, **same).records[0] for name in ("", "pycocotools", "hotcoco", "")]
+    assert asked == ["", "pycocotools", "hotcoco"]
+    assert all((r.scores, r.intervals) == (found[0].scores, found[0].intervals) for r in found)
+    with pytest.raises(YoloDynError, match="unknown engine 'coco'"):
+        score(truth, [file], engine="coco", **same)
 
 
 def test_nothing_found_is_a_score_of_zero(given, tmp_path):
