@@ -41,13 +41,25 @@ def given(detectors, tmp_path_factory) -> Path:
     """A sweep of both models (runs/sweep), and the folders a/ and b/ with what they found, as others would give it."""
     folder, data = tmp_path_factory.mktemp("score"), str(detectors / "data.yaml")
     models = [str(detectors / name) for name in ("a.pt", "b.pt")]
-    sweep = robustness(models, data, sigma=[25], project=str(folder / "runs"), name="sweep", **FAST)
+    sweep = robustness(models, data, sigma=[25], project=str(folder / "runs"), name="sweep", json=True, **FAST)
     corrupt_set(data, str(folder / "noisy"), sigma=[25])
     for cell in sweep.cells:
         (folder / cell.label).mkdir(exist_ok=True)
-        found = np.load(sweep.folder / "cells" / f"{cell.name}.npz")["detections"]
+        found = np.load(sweep.folder / "cells" / f"{cell.name}.npz")["detections"].astype(float)
         (folder / cell.label / f"{cell.condition.slug}.json").write_text(json.dumps(as_json(found)))
     return folder
+
+
+def test_a_sweep_writes_its_detections_for_others(given):
+    written = sorted(
+        file.relative_to(given / "runs/sweep/detections") for file in given.glob("runs/sweep/detections/**/*.json")
+    )
+    expected = [Path(model, f"{name}.json") for model in "ab" for name in ("clean", "gaussian_noise_sigma25")]
+    assert written == expected
+    for name in expected:
+        content = json.loads((given / "runs/sweep/detections" / name).read_text())
+        assert len(content) > 100
+        assert content == json.loads((given / name).read_text())
 
 
 def test_detections_of_others_score_as_those_of_a_model(given):
