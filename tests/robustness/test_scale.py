@@ -15,6 +15,7 @@ pytestmark = [pytest.mark.accept, pytest.mark.timeout(3600)]
 SIZES = (500, 1500, 5000)
 CELL = """
 import hashlib, json, re, sys, time
+from pathlib import Path
 from reference_scores import simulated
 from yolo_dyn.data.images import EvaluationSet
 from yolo_dyn.robustness import cells, scores
@@ -73,7 +74,9 @@ def measured(tmp_path_factory) -> Any:
 def test_a_cell_of_the_size_of_coco(measured, capsys):
     table = {size: measured(size, "hotcoco") for size in SIZES}
     with capsys.disabled():
-        print(f"\n{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; seconds, in brackets those of all cores together")
+        print(
+            f"\n{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; seconds, in brackets those of all cores together"
+        )
         print("images   detections   scoring          bootstrap        both             peak GiB   cell MB")
         for size, cell in table.items():
             times = "".join(f"{s:>6.1f} ({c:>5.1f})   " for s, c in zip(cell["seconds"], cell["cpu"], strict=True))
