@@ -152,7 +152,7 @@ RULES: dict[str, Callable[[str], bool]] = {
     **dict.fromkeys(("batch", "count", "epochs", "jobs", "max_det", "resamples"), whole(1)),
     **dict.fromkeys(("nc", "seed", "workers"), whole(0)),
     **dict.fromkeys(("conf", "iou"), real(0, 1)),
-    **dict.fromkeys(("counts", "exist_ok", "filtered", "half", "hashes", "rewire", "seconds", "train"), switch),
+    **dict.fromkeys(("counts", "exist_ok", "filtered", "half", "hashes", "json", "rewire", "seconds", "train"), switch),
     **dict.fromkeys(("arms", "formats", "inputs", "layers", "runs"), several(anything)),
     "args": several(anything, 0),
     "experts": whole(1, 64),

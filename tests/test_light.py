@@ -1,11 +1,13 @@
 """Installations that lack something: what needs it says so in one line, and all else works."""
 
 import importlib.metadata
+import json
 import subprocess
 import sys
 
 import pytest
 from helpers import save
+from reference_scores import simulated
 from ultralytics import YOLO
 
 from yolo_dyn.data import shapes
@@ -42,6 +44,28 @@ def test_corruptions_need_no_albumentations(tiny, tmp_path, random_detector):
     assert (tmp_path / "runs/robustness/tiny/report.html").is_file()
     done = without("albumentations", *words, "corruption=fog", "severity=3", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+
+
+def test_scores_need_no_compiled_engine(tmp_path):
+    truth, rows = simulated(6, classes=3, found=20)
+    named = [{**image, "file_name": f"{image['id']}.png"} for image in truth["images"]]
+    (tmp_path / "truth.json").write_text(json.dumps({**truth, "images": named}))
+    keys = ("image_id", "category_id", "bbox", "score")
+    found = [dict(zip(keys, (int(i), int(c), box, s), strict=True)) for i, *box, s, c in rows.tolist()]
+    (tmp_path / "found.json").write_text(json.dumps(found))
+    words = ["score", "truth=truth.json", "detections=found.json", "resamples=10"]
+    results = []
+    for absent in ("hotcoco", "no module at all"):
+        done = without(absent, *words, f"name={absent}", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert ("scoring by pycocotools" in done.stdout + done.stderr) == (absent == "hotcoco")
+        (cell,) = json.loads((tmp_path / "runs/score" / absent / "results.json").read_text())["cells"]
+        results.append({key: cell[key] for key in ("AP", "AP_small", "AR100", "per_class", "intervals")})
+    assert results[0] == results[1]
+    assert 0.1 < results[0]["AP"] < 0.9
+    done = without("hotcoco", *words, "engine=hotcoco", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr == "yolo-dyn: error: engine=hotcoco needs hotcoco: pip install hotcoco\n"
 
 
 def test_a_recipe_of_noise_names_what_it_needs(tmp_path):

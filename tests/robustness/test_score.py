@@ -11,6 +11,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from yolo_dyn import YoloDynError, cli
+from yolo_dyn.robustness import scores
 from yolo_dyn.robustness.corrupted_set import corrupt_set
 from yolo_dyn.robustness.score import json_files, score
 from yolo_dyn.robustness.sweep import robustness
@@ -40,13 +41,25 @@ def given(detectors, tmp_path_factory) -> Path:
     """A sweep of both models (runs/sweep), and the folders a/ and b/ with what they found, as others would give it."""
     folder, data = tmp_path_factory.mktemp("score"), str(detectors / "data.yaml")
     models = [str(detectors / name) for name in ("a.pt", "b.pt")]
-    sweep = robustness(models, data, sigma=[25], project=str(folder / "runs"), name="sweep", **FAST)
+    sweep = robustness(models, data, sigma=[25], project=str(folder / "runs"), name="sweep", json=True, **FAST)
     corrupt_set(data, str(folder / "noisy"), sigma=[25])
     for cell in sweep.cells:
         (folder / cell.label).mkdir(exist_ok=True)
-        found = np.load(sweep.folder / "cells" / f"{cell.name}.npz")["detections"]
+        found = np.load(sweep.folder / "cells" / f"{cell.name}.npz")["detections"].astype(float)
         (folder / cell.label / f"{cell.condition.slug}.json").write_text(json.dumps(as_json(found)))
     return folder
+
+
+def test_a_sweep_writes_its_detections_for_others(given):
+    written = sorted(
+        file.relative_to(given / "runs/sweep/detections") for file in given.glob("runs/sweep/detections/**/*.json")
+    )
+    expected = [Path(model, f"{name}.json") for model in "ab" for name in ("clean", "gaussian_noise_sigma25")]
+    assert written == expected
+    for name in expected:
+        content = json.loads((given / "runs/sweep/detections" / name).read_text())
+        assert len(content) > 100
+        assert content == json.loads((given / name).read_text())
 
 
 def test_detections_of_others_score_as_those_of_a_model(given):
@@ -114,6 +127,20 @@ def test_ids_of_any_kind_crowds_and_boxes_of_no_size(tmp_path):
     names = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
     assert 0.05 < stats[0] < 0.9
     assert [record.scores[name] for name in names] == pytest.approx(stats[:6].tolist(), abs=1e-12)
+
+
+def test_an_engine_that_is_asked_for_scores(given, tmp_path, monkeypatch):
+    """Also where the other has scored the same, with the same numbers."""
+    asked = []
+    evaluate = scores.evaluate
+    monkeypatch.setattr(scores, "evaluate", lambda *a: asked.append(a[2]) or evaluate(*a))
+    truth, file = str(given / "noisy/annotations.json"), str(given / "a/clean.json")
+    same = {"resamples": 50, "project": str(tmp_path)}
+    found = [score(truth, [file], engine=name, **same).records[0] for name in ("", "pycocotools", "hotcoco", "")]
+    assert asked == ["", "pycocotools", "hotcoco"]
+    assert all((r.scores, r.intervals) == (found[0].scores, found[0].intervals) for r in found)
+    with pytest.raises(YoloDynError, match="unknown engine 'coco'"):
+        score(truth, [file], engine="coco", **same)
 
 
 def test_nothing_found_is_a_score_of_zero(given, tmp_path):

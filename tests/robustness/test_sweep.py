@@ -24,6 +24,7 @@ import pytest
 from helpers import heeding_ctrl_c, save
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+from reference_scores import simulated
 from ultralytics import YOLO
 
 from yolo_dyn import YoloDynError, cli
@@ -218,6 +219,47 @@ def test_a_finished_sweep_runs_nothing_and_a_missing_cell_alone(folder, without_
         file.write_text(json.dumps(content))
     assert numbers(run(folder, sigma=[20, 40])) == numbers(first)
     assert ran == [20, 30]
+
+
+def test_detections_of_a_finished_sweep_are_written_when_asked_for(folder, without_pictures, monkeypatch):
+    finished = run(folder)
+    assert not (finished.folder / "detections").exists()
+    monkeypatch.setattr(cells.Task, "run", lambda *_: pytest.fail("measured again"))
+    run(folder, json=True)
+    for cell, record in zip(finished.cells, finished.records, strict=True):
+        found = json.loads((finished.folder / "detections" / "a" / f"{cell.condition.slug}.json").read_text())
+        assert len(found) == record.detections > 0
+
+
+def test_cells_of_earlier_versions_open(folder, without_pictures, monkeypatch):
+    """Their detections are rows of double precision."""
+    before = run(folder)
+    for cell in before.cells:
+        file = before.folder / "cells" / f"{cell.name}.npz"
+        with np.load(file) as arrays:
+            earlier = {name: np.ascontiguousarray(arrays[name], float) for name in arrays.files}
+        assert earlier["detections"].size
+        np.savez_compressed(file, **earlier)
+        for name, array in cells.load_arrays(file.parent, cell).items():
+            np.testing.assert_array_equal(array, earlier[name])
+    monkeypatch.setattr(cells.Task, "run", lambda *_: pytest.fail("measured again"))
+    assert numbers(run(folder)) == numbers(before)
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_a_cell_is_compact_and_keeps_detections_exactly(exact, folder, tmp_path):
+    _, found = simulated(100)
+    if not exact:  # than single precision
+        found[0, 5] = 0.1
+    sweep = run(folder, sigma=[0])
+    (cell,), (record,) = sweep.cells, sweep.records
+    resampled = np.zeros((1000, 2))
+    cells.save(tmp_path, cells.FinishedCell(cell, record, {"detections": found, "resampled": resampled}, {}))
+    kept = cells.load_arrays(tmp_path, cell)["detections"]
+    assert kept.dtype == float
+    assert (kept == found).all()
+    bytes_each = (tmp_path / f"{cell.name}.npz").stat().st_size / len(found)
+    assert bytes_each < 5 * (4 if exact else 8)  # less than its box and its score alone, uncompressed
 
 
 @pytest.mark.parametrize("content", [b"", b'{"model": "a"', b"[]", b'{"model": "a"}', b"\xff\xfe"])

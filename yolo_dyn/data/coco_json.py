@@ -1,9 +1,11 @@
-"""COCO json: images and boxes in one file, matched to the image files by the paths that it gives."""
+"""COCO json: images and boxes in one file, matched to the image files by the paths that it gives; and detections."""
 
 import itertools
 import json
 from pathlib import Path, PurePosixPath
 from typing import Any
+
+import numpy as np
 
 from yolo_dyn.data.annotations import Annotations, Boxes, note
 from yolo_dyn.errors import YoloDynError
@@ -105,3 +107,21 @@ def _best(agreements: dict[Any, Agreement], claim: str) -> Any:
 def _agreement(file: Path, name: PurePosixPath) -> Agreement:
     pairs = zip(reversed(file.parts[:-1]), reversed(name.parts[:-1]), strict=False)
     return len(list(itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))), file.suffix == name.suffix
+
+
+def write_detections(file: Path, found: np.ndarray) -> None:
+    """Write detections in COCO's format, a line each.
+
+    Args:
+        file: to write.
+        found: ``[n, 7]``: image id, left, top, width, height in pixels, score, category id.
+    """
+    with file.open("w", encoding="utf-8") as stream:
+        stream.write("[")
+        for start in range(0, len(found), 10_000):  # as objects of Python, all of them take gigabytes
+            lines = (
+                f'{{"image_id": {int(image)}, "category_id": {int(category)}, "bbox": {box}, "score": {score}}}'
+                for image, *box, score, category in found[start : start + 10_000].tolist()
+            )
+            stream.write(",\n" * (start > 0) + ",\n".join(lines))
+        stream.write("]\n")

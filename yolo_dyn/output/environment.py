@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("yolo-dyn", "ultralytics", "torch", "numpy", "opencv-python", "pycocotools", "albumentations")
+PACKAGES = ("yolo-dyn", "ultralytics", "torch", "numpy", "opencv-python", "pycocotools", "hotcoco", "albumentations")
 ALIKE = {
     "ultralytics": ("ultralytics-opencv-headless",),
     "opencv-python": ("opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless"),

@@ -6,6 +6,7 @@ that do not belong together cannot be mixed.
 """
 
 import contextlib
+import functools
 import hashlib
 import json
 import time
@@ -108,10 +109,10 @@ class FinishedCell:
     hashes: dict[str, dict[str, str]]  # of each image's pixels
 
 
-def finished(cell: Cell, images: EvaluationSet, found: Detections, resamples: int) -> FinishedCell:
-    """Score and resample what was detected."""
+def finished(cell: Cell, images: EvaluationSet, found: Detections, resamples: int, engine: str = "") -> FinishedCell:
+    """Score and resample what was detected, by an engine of `matching`."""
     start = time.perf_counter()
-    result = scores.evaluate(images.coco, found.found)
+    result = scores.evaluate(images.coco, found.found, engine)
     resampled = scores.resample(result, resamples)
     record = CellRecord(
         model=cell.label,
@@ -152,9 +153,17 @@ def save(folder: Path, done: FinishedCell) -> None:
     if done.hashes:
         lines = [f"{Path(f).name},{h['decoded']},{h['noise']},{h['used']}" for f, h in sorted(done.hashes.items())]
         write_text(path.with_name(f"{path.name}_pixels.csv"), "\n".join(["image,decoded,noise,used", *lines, ""]))
+    arrays = {**done.arrays, "detections": _compact(done.arrays["detections"])}
     with written_whole(path.with_name(f"{path.name}.npz")) as file, file.open("wb") as stream:
-        np.savez_compressed(stream, **done.arrays)  # type: ignore[arg-type]
+        np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
     write_json(path.with_name(f"{path.name}.json"), done.record.as_dict())
+
+
+def _compact(found: np.ndarray) -> np.ndarray:
+    """The same numbers in single precision if they are of it, as all that a network gives; column after column."""
+    with np.errstate(over="ignore"):
+        single = np.asfortranarray(found, np.float32)
+    return single if (single == found).all() else np.asfortranarray(found)
 
 
 def load(folder: Path, cell: Cell) -> CellRecord | None:
@@ -170,7 +179,17 @@ def load(folder: Path, cell: Cell) -> CellRecord | None:
 
 
 def _whole(archive: Path) -> bool:
-    """Whether everything in an archive is as it was written, by its checksums."""
+    """Whether everything in an archive is as it was written; one that has not changed since is not read again."""
+    try:
+        state = archive.stat()
+    except OSError:
+        return False
+    return _sound(archive.resolve(), state.st_mtime_ns, state.st_size)
+
+
+@functools.lru_cache(maxsize=10_000)  # of 27 MB each at the size of COCO
+def _sound(archive: Path, changed: int, size: int) -> bool:
+    """Whether the checksums of an archive are those of its content."""
     try:
         with zipfile.ZipFile(archive) as arrays:
             return arrays.testzip() is None
@@ -194,10 +213,13 @@ def _set_aside(path: Path, reason: str) -> None:
         path.replace(aside)
 
 
-def load_arrays(folder: Path, cell: Cell) -> dict[str, np.ndarray]:
-    """Detections and resampled scores of a finished cell."""
+def load_arrays(folder: Path, cell: Cell, *names: str) -> dict[str, np.ndarray]:
+    """Detections, ``[n, 7]``, and resampled scores, ``[R, 2]``, of a finished cell; of these names alone if any."""
     with np.load(folder / f"{cell.name}.npz") as arrays:
-        return {name: arrays[name] for name in arrays.files}
+        found = {name: arrays[name] for name in names or arrays.files}
+    if "detections" in found:
+        found["detections"] = np.ascontiguousarray(found["detections"], float)
+    return found
 
 
 def of_other_models(folder: Path, cells: list[Cell]) -> list[Cell]:

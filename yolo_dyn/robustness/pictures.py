@@ -62,7 +62,7 @@ def judged(sweep: Sweep, cells: list[Cell], conf: float) -> Found:
         objects[annotation["image_id"]].append(annotation)
     judged: Found = {}
     for cell in cells:
-        found = store.load_arrays(sweep.folder / "cells", cell)["detections"]
+        found = store.load_arrays(sweep.folder / "cells", cell, "detections")["detections"]
         found = found[found[:, 5] >= conf]
         judged[cell.label, cell.condition] = [judge(found[found[:, 0] == i], o) for i, o in enumerate(objects)]
     return judged

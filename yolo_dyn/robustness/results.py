@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ultralytics.utils import TQDM
 
+from yolo_dyn.data.coco_json import write_detections
 from yolo_dyn.data.images import EvaluationSet, data_name
 from yolo_dyn.output.environment import environment
-from yolo_dyn.output.files import write_csv, write_json, write_text
+from yolo_dyn.output.files import write_csv, write_json, write_text, written_whole
 from yolo_dyn.output.outcome import Outcome
 from yolo_dyn.robustness import cells as store
 from yolo_dyn.robustness import published, scores
@@ -165,9 +167,19 @@ class Sweep(Outcome):
         write_text(path, json.dumps(self.images.coco) + "\n")
         return path
 
+    def write_detections(self) -> Path:
+        """The detections of each cell in COCO's format, as `yolo-dyn score` takes them, in a folder for each model."""
+        folder = self.folder / "detections"
+        for cell in TQDM(self.cells, desc="detections as json", unit="cells"):
+            (folder / cell.label).mkdir(parents=True, exist_ok=True)
+            arrays = store.load_arrays(self.folder / "cells", cell, "detections")
+            with written_whole(folder / cell.label / f"{cell.condition.slug}.json") as file:
+                write_detections(file, arrays["detections"])
+        return folder
+
 
 def _resampled(folder: Path, cell: Cell) -> np.ndarray:
-    return store.load_arrays(folder / "cells", cell)["resampled"]
+    return store.load_arrays(folder / "cells", cell, "resampled")["resampled"]
 
 
 def _with_intervals(record: CellRecord, resampled: np.ndarray) -> CellRecord:

@@ -22,6 +22,7 @@ from yolo_dyn.robustness.cells import Cell, finished
 from yolo_dyn.robustness.corrupted_set import TRUTH
 from yolo_dyn.robustness.corruptions import GAUSSIAN, find
 from yolo_dyn.robustness.evaluate import Detections
+from yolo_dyn.robustness.matching import engine as find_engine
 from yolo_dyn.robustness.records import CLEAN, Condition
 from yolo_dyn.robustness.report import write
 from yolo_dyn.robustness.results import Sweep
@@ -36,6 +37,7 @@ def score(
     truth: FileName,
     detections: Names,
     resamples: Positive = 1000,
+    engine: str = "",
     name: str = "",
     project: str = "runs/score",
 ) -> Sweep:
@@ -47,6 +49,7 @@ def score(
             each condition, named as `yolo-dyn corrupt` names its folders: clean.json, gaussian_noise_sigma25.json,
             fog_severity3.json.
         resamples: of the images, for the intervals.
+        engine: "hotcoco" or "pycocotools", which give the same numbers, the second slowly; by default hotcoco.
         name: of the folder for the results, inside `project`; that of the truth's file if it is empty, of its folder
             for annotations.json.
         project: folder of all such folders.
@@ -57,23 +60,26 @@ def score(
     Raises:
         YoloDynError: if something does not fit, before anything is scored.
     """
+    if engine:
+        find_engine(engine)
     labels = model_labels(detections)
     files = {label: json_files(Path(given)) for label, given in labels.items()}
     images, image_ids, class_ids = read_truth(Path(truth))
     folder = writable(results_folder(project, name or _name(Path(truth))))
     common = {"images": images.fingerprint, "resamples": resamples, "versions": versions(DECIDING)}
+    by = {"engine": engine} if engine else {}  # scored by that one, though another has given the same numbers
     cells = []
     for condition in sorted({c for found in files.values() for c in found}, key=_order):
         for label, found in files.items():
             if condition in found:
-                identity = {"weights": hash_file(found[condition]), **common}
+                identity = {"weights": hash_file(found[condition]), **common, **by}
                 cells.append(Cell(str(found[condition]), label, condition, identity))
     for line in images.log():
         LOGGER.info(line)
     missing = [cell for cell in cells if store.load(folder / "cells", cell) is None]
     for cell in TQDM(missing, desc=f"{len(missing)} cells", unit="cells"):
         detected = Detections(read_detections(Path(cell.model), image_ids, class_ids), {}, {}, {})
-        store.save(folder / "cells", finished(cell, images, detected, resamples))
+        store.save(folder / "cells", finished(cell, images, detected, resamples, engine))
     sweep = Sweep.read(folder, cells, images, {"resamples": resamples}, typed())
     write(sweep, pictures=False)
     return sweep

@@ -1,38 +1,28 @@
-"""Scores of detections: COCO's, by pycocotools, and their uncertainty by a bootstrap over images.
+"""Scores of detections: COCO's, and their uncertainty by a bootstrap over images.
 
-The bootstrap does not match again: what pycocotools matched once is kept for each class and threshold, and a resample
-only counts each image as often as it was drawn. The draws depend on a seed and the number of images alone, so two
-models scored on the same images are resampled together, and their difference is a paired one.
+The bootstrap does not match again: what was matched once is kept for each class and threshold, and a resample only
+counts each image as often as it was drawn. The draws depend on a seed and the number of images alone, so two models
+scored on the same images are resampled together, and their difference is a paired one.
 """
 
-import contextlib
 import functools
-import io
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
+from scipy.sparse import csr_array
 from scipy.special import ndtr, ndtri
 
 from yolo_dyn.errors import YoloDynError
+from yolo_dyn.robustness import matching
 from yolo_dyn.robustness.corruptions import bit_generator
+from yolo_dyn.robustness.matching import ClassRecords
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)  # of the intersection over union
 RECALLS = np.linspace(0, 1, 101)
 SCORES = {"AP": 0, "AP50": 1, "AP75": 2, "AP_small": 3, "AP_medium": 4, "AP_large": 5, "AR100": 8}  # COCO's twelve
 RESAMPLED = ("AP", "AP50")
-CHUNK = 4_000_000  # values at a time: bounds the memory of a bootstrap
-
-
-@dataclass(frozen=True)
-class ClassRecords:
-    """What was matched for one class, detections sorted by falling score."""
-
-    images: np.ndarray  # [n], position of each detection's image among the evaluated
-    hits: np.ndarray  # bool [T, n], matched to an object at each threshold
-    ignored: np.ndarray  # bool [T, n], matched to a crowd or a difficult object: neither hit nor false alarm
-    objects: np.ndarray  # [images], number of objects that count, for each image
+CHUNK = 500_000  # values at a time: bounds the memory of a bootstrap
 
 
 @dataclass(frozen=True)
@@ -45,12 +35,13 @@ class Result:
     images: int
 
 
-def evaluate(truth: dict[str, Any], detections: np.ndarray) -> Result:
-    """Score detections by pycocotools.
+def evaluate(truth: dict[str, Any], detections: np.ndarray, engine: str = "") -> Result:
+    """Score detections as pycocotools does.
 
     Args:
         truth: COCO's format: `images`, `annotations` (with `area` and `iscrowd`), `categories`.
         detections: ``[n, 7]``: image id, left, top, width, height in pixels, score, category id.
+        engine: what scores, which decides no number: see `matching.engine`.
 
     Returns:
         The scores; without any detection they are 0.
@@ -58,26 +49,16 @@ def evaluate(truth: dict[str, Any], detections: np.ndarray) -> Result:
     Raises:
         YoloDynError: if a detection names an unknown image or category.
     """
-    from pycocotools.coco import COCO
-    from pycocotools.cocoeval import COCOeval
-
     _check(truth, detections)
-    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
-        ground = COCO()
-        ground.dataset = {"info": {}, **truth}
-        ground.createIndex()
-        found = ground.loadRes(detections) if len(detections) else _nothing(ground)
-        coco = COCOeval(ground, found, "bbox")
-        coco.evaluate()
-        coco.accumulate()
-        coco.summarize()
+    scored = matching.score(matching.engine(engine), truth, detections)
+    coco = scored.evaluation
     precision = coco.eval["precision"][:, :, :, 0, -1]  # [T, recall, class], all areas, 100 detections an image
     names = {c["id"]: c["name"] for c in truth["categories"]}
     means = {names[c]: precision[..., k].mean() for k, c in enumerate(coco.params.catIds)}
     return Result(
         {name: float(coco.stats[at]) for name, at in SCORES.items() if coco.stats[at] >= 0},
         {name: float(value) for name, value in means.items() if value >= 0},
-        _records(coco),
+        scored.records,
         len(coco.params.imgIds),
     )
 
@@ -88,35 +69,6 @@ def _check(truth: dict[str, Any], detections: np.ndarray) -> None:
         unknown = np.setdiff1d(detections[:, column], known)
         if len(unknown):
             raise YoloDynError(f"a detection names the {what} {unknown[0]:g}, which the annotations lack")
-
-
-def _nothing(ground: Any) -> Any:
-    """Results without a detection, which `loadRes` does not take."""
-    from pycocotools.coco import COCO
-
-    empty = COCO()
-    empty.dataset = {**{key: ground.dataset[key] for key in ("info", "images", "categories")}, "annotations": []}
-    empty.createIndex()
-    return empty
-
-
-def _records(coco: Any) -> list[ClassRecords]:
-    """Keep what was matched for all areas, class by class."""
-    p = coco.params
-    images, areas = len(p.imgIds), len(p.areaRng)
-    records = []
-    for k in range(len(p.catIds)):
-        found = coco.evalImgs[k * areas * images : k * areas * images + images]  # the first area is all sizes
-        objects = np.array([0 if e is None else int((np.asarray(e["gtIgnore"]) == 0).sum()) for e in found])
-        some = [(i, e) for i, e in enumerate(found) if e is not None and len(e["dtScores"])]
-        limit = p.maxDets[-1]
-        scores = np.concatenate([np.asarray(e["dtScores"])[:limit] for _, e in some] or [np.zeros(0)])
-        order = np.argsort(-scores, kind="mergesort")  # as pycocotools sorts
-        which = np.concatenate([np.full(len(e["dtScores"][:limit]), i) for i, e in some] or [np.zeros(0, int)])
-        matched = np.concatenate([e["dtMatches"][:, :limit] != 0 for _, e in some] or [np.zeros((10, 0), bool)], 1)
-        ignored = np.concatenate([e["dtIgnore"][:, :limit] != 0 for _, e in some] or [np.zeros((10, 0), bool)], 1)
-        records.append(ClassRecords(which[order], (matched & ~ignored)[:, order], ignored[:, order], objects))
-    return records
 
 
 def average_precision(records: list[ClassRecords], times: np.ndarray) -> np.ndarray:
@@ -130,34 +82,50 @@ def average_precision(records: list[ClassRecords], times: np.ndarray) -> np.ndar
         AP of each resample at each threshold, ``[R, T]``: the mean over the classes that have an object there; NaN
         if none has.
     """
-    total = np.zeros((len(times), len(THRESHOLDS)))
-    classes = np.zeros((len(times), 1))
-    for r in records:
-        objects = times @ r.objects  # [R]
-        step = max(1, CHUNK // max(1, len(r.images)))
-        for rows in (slice(i, i + step) for i in range(0, len(times), step)):
-            total[rows] += _class_precision(r, times[rows], objects[rows])
-        classes += (objects > 0)[:, None]
-    return np.divide(total, classes, out=np.full_like(total, np.nan), where=classes > 0)
+    drawn = np.ascontiguousarray(times.T, np.int32)  # [images, R]: what one image adds to all resamples lies together
+    objects = csr_array(np.reshape([r.objects for r in records], (len(records), len(drawn)))) @ drawn  # [classes, R]
+    total = np.zeros((len(THRESHOLDS), len(times)))
+    for r, own in zip(records, objects, strict=True):
+        counted = np.flatnonzero((r.hits | r.ignored).any(0))
+        step = max(1, CHUNK // (len(counted) + 1))
+        for some in (slice(i, i + step) for i in range(0, len(times), step)):
+            total[:, some] += _class_precision(r, counted, drawn[:, some], own[some])
+    classes = np.count_nonzero(objects, 0)
+    return np.divide(total, classes, out=np.full_like(total, np.nan), where=classes > 0).T
 
 
-def _class_precision(r: ClassRecords, times: np.ndarray, objects: np.ndarray) -> np.ndarray:
-    """AP of one class, ``[R, T]``; 0 if it has no object. Precision falls between hits: only hits are looked at."""
-    drawn = times[:, r.images]  # [R, n], how often each detection counts
-    seen = drawn.cumsum(1)
-    recalls = torch.from_numpy(np.broadcast_to(RECALLS, (len(times), len(RECALLS))).copy())
-    found = np.zeros((len(times), len(THRESHOLDS)))
+def _class_precision(r: ClassRecords, counted: np.ndarray, drawn: np.ndarray, objects: np.ndarray) -> np.ndarray:
+    """AP of one class, ``[T, R]``; 0 if it has no object. Precision falls between hits: only hits are looked at.
+
+    Args:
+        r: of the class.
+        counted: positions of the detections that match something at any threshold, ``[n]``.
+        drawn: how often each image counts in each resample, ``[images, R]``.
+        objects: number of objects in each resample, ``[R]``.
+    """
+    starts = np.concatenate([[0], counted + 1])
+    ones = np.ones(starts[-1], np.int32)
+    up_to_each = csr_array((ones, r.images[: starts[-1]], starts), (len(counted), len(drawn)))
+    seen = (up_to_each @ drawn).cumsum(0, np.int32)  # [n, R], detections so far
+    each = drawn[r.images[counted]]  # [n, R]
+    found = np.zeros((len(THRESHOLDS), drawn.shape[1]))
     for t in range(len(THRESHOLDS)):
-        at, aside = np.flatnonzero(r.hits[t]), np.flatnonzero(r.ignored[t])
-        hits = drawn[:, at].cumsum(1)  # [R, hits]
-        ignored = np.pad(drawn[:, aside].cumsum(1), ((0, 0), (1, 0)))[:, np.searchsorted(aside, at)]
-        precision = hits / np.maximum(seen[:, at] - ignored, 1)
-        envelope = np.maximum.accumulate(precision[:, ::-1], 1)[:, ::-1]
-        envelope = np.pad(envelope, ((0, 0), (0, 1)))  # beyond the last recall
-        recall = hits / np.maximum(objects, 1)[:, None]
-        first = torch.searchsorted(torch.from_numpy(np.ascontiguousarray(recall)), recalls).numpy()
-        found[:, t] = np.take_along_axis(envelope, first, 1).mean(1)
-    return found * (objects > 0)[:, None]
+        at, aside = np.flatnonzero(r.hits[t, counted]), np.flatnonzero(r.ignored[t, counted])
+        if not len(at):
+            continue
+        hits, all_found = each[at].cumsum(0, np.int32), seen[at]  # [hits, R]
+        if len(aside):
+            ignored = np.pad(each[aside].cumsum(0, np.int32), ((1, 0), (0, 0)))
+            all_found -= ignored[np.searchsorted(aside, at)]
+        precision = hits / np.maximum(all_found, 1, out=all_found)
+        envelope = np.maximum.accumulate(precision[::-1])[::-1]
+        recall = hits / np.maximum(objects, 1)
+        reached = (100 * recall + 1e-9).astype(np.int32)  # the last of RECALLS that is reached,
+        reached -= RECALLS[reached] > recall  # which are no exact hundredths either
+        reached[1:] -= reached[:-1].copy()
+        reached[:1] += 1
+        found[t] = (envelope * reached).cumsum(0)[-1] / len(RECALLS)  # one by one, whatever else is in the chunk
+    return found * (objects > 0)
 
 
 @functools.lru_cache(maxsize=1)  # all cells of a sweep ask for the same

@@ -56,6 +56,7 @@ def robustness(
     executor: str = "",
     resamples: Positive = 1000,
     hashes: bool = False,
+    json: bool = False,
     name: str = "",
     project: str = "runs/robustness",
 ) -> Sweep:
@@ -90,6 +91,8 @@ def robustness(
         executor: "serial", "processes" or "ray".
         resamples: of the images, for the intervals.
         hashes: print and write hashes of all pixels.
+        json: also write the detections of all cells in COCO's format, finished ones too, as `yolo-dyn score` takes
+            them: detections/<model>/<condition>.json.
         name: of the folder for the results, inside `project`; that of the data set if it is empty.
         project: folder of all such folders.
 
@@ -110,6 +113,8 @@ def robustness(
     if not images.labelled:
         raise YoloDynError(f"{data}, split {split}, has no labels to score against; found: {images.source}")
     sweep = measure(plan, images, folder, options, others=True)
+    if json:
+        sweep.write_detections()
     write(sweep)
     return sweep
 

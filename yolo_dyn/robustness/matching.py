@@ -1,0 +1,188 @@
+"""What detections are matched to, and COCO's scores of them, by hotcoco or by pycocotools.
+
+The scores are defined by pycocotools, whose loops in Python take minutes for 5,000 images of 80 classes. hotcoco is the
+same evaluator, compiled, behind the same interface: precisions, recalls and matches are equal to the last bit, so it
+decides no number. A process that scores for the first time has it match a small set beside pycocotools, which is used
+alone if the two differ, or if hotcoco is not installed.
+"""
+
+import contextlib
+import functools
+import importlib
+import io
+import itertools
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from ultralytics.utils import LOGGER
+
+from yolo_dyn.errors import YoloDynError, first_line, nearest, needed
+
+ENGINES = ("hotcoco", "pycocotools")
+
+
+@dataclass(frozen=True)
+class ClassRecords:
+    """What was matched for one class, detections sorted by falling score."""
+
+    images: np.ndarray  # [n], position of each detection's image among the evaluated
+    hits: np.ndarray  # bool [T, n], matched to an object at each threshold
+    ignored: np.ndarray  # bool [T, n], matched to a crowd or a difficult object: neither hit nor false alarm
+    objects: np.ndarray  # [images], number of objects that count, for each image
+
+
+@dataclass(frozen=True)
+class Engine:
+    """An evaluator with the interface of pycocotools."""
+
+    name: str
+    dataset: Any  # its class COCO
+    evaluation: Any  # its class COCOeval
+
+    def truth(self, coco: dict[str, Any]) -> Any:
+        """Ground truth in COCO's format, opened."""
+        opened = self.dataset()
+        opened.dataset = {"info": {}, **coco}
+        opened.createIndex()
+        return opened
+
+    def found(self, truth: Any, detections: np.ndarray) -> Any:
+        """Detections of such a ground truth, opened; `loadRes` does not take none."""
+        if len(detections):
+            return truth.loadRes(detections)
+        return self.truth({**{key: truth.dataset[key] for key in ("images", "categories")}, "annotations": []})
+
+
+@functools.cache
+def engine(name: str = "") -> Engine:
+    """The evaluator of that name; without a name hotcoco, or pycocotools where hotcoco cannot be used.
+
+    Raises:
+        YoloDynError: for an unknown name, or if it is not installed.
+    """
+    if name == "pycocotools":
+        coco, evaluation = (importlib.import_module(f"pycocotools.{module}") for module in ("coco", "cocoeval"))
+        return Engine(name, coco.COCO, evaluation.COCOeval)
+    if name == "hotcoco":
+        module = needed(name, f"engine={name}", name)
+        return Engine(name, module.COCO, module.COCOeval)
+    if name:
+        raise YoloDynError(f"unknown engine {name!r}{nearest(name, ENGINES)} (known: {', '.join(ENGINES)})")
+    reason = _unusable()
+    if reason:
+        LOGGER.warning(f"scoring by pycocotools, which is slow for thousands of images: {reason}")
+    return engine("pycocotools" if reason else "hotcoco")
+
+
+def _unusable() -> str:
+    """Why hotcoco cannot be used; empty if it can."""
+    try:
+        return "" if _agrees(engine("hotcoco")) else "the scores of this hotcoco are not those of pycocotools"
+    except YoloDynError as error:
+        return str(error)
+    except Exception as error:  # as many kinds as a newer one may change in
+        return f"hotcoco fails: {type(error).__name__}: {first_line(error)}"
+
+
+def _agrees(compiled: Engine) -> bool:
+    """Whether an engine gives what pycocotools does for a small set: crowds, equal scores, boxes of all sizes."""
+    rng = np.random.default_rng(0)
+    boxes = np.concatenate([rng.uniform(0, 300, (48, 2)), rng.choice([20.0, 50.0, 150.0], (48, 2))], 1)
+    image, category = rng.integers(0, 6, 48), rng.integers(0, 3, 48)
+    columns = zip(image.tolist(), category.tolist(), boxes.tolist(), strict=True)
+    objects = [
+        {"id": k, "image_id": i, "category_id": c, "bbox": box, "area": box[2] * box[3], "iscrowd": int(k % 8 == 0)}
+        for k, (i, c, box) in enumerate(columns, 1)
+    ]
+    truth = {
+        "images": [{"id": i} for i in range(6)],
+        "annotations": objects,
+        "categories": [{"id": c, "name": str(c)} for c in range(4)],
+    }
+    moved = np.repeat(boxes, 3, 0) + rng.normal(0, 4, (144, 4))
+    found = np.column_stack([image.repeat(3), moved, rng.integers(1, 40, 144) / 40, category.repeat(3)])
+    scored, expected = (score(each, truth, found) for each in (compiled, engine("pycocotools")))
+    return all(
+        np.array_equal(scored.evaluation.eval[key], expected.evaluation.eval[key]) for key in ("precision", "recall")
+    ) and all(
+        np.array_equal(getattr(one, key), getattr(other, key))
+        for one, other in zip(scored.records, expected.records, strict=True)
+        for key in ("images", "hits", "ignored", "objects")
+    )
+
+
+@dataclass(frozen=True)
+class Scored:
+    """An evaluation of all sizes and numbers of detections, summarized, and what was matched to what."""
+
+    evaluation: Any  # COCOeval
+    records: list[ClassRecords]  # by class, in the order of their ids
+
+
+def score(by: Engine, truth: dict[str, Any], detections: np.ndarray) -> Scored:
+    """Score detections as COCO does.
+
+    Args:
+        by: what scores.
+        truth: COCO's format: `images`, `annotations` (with `area` and `iscrowd`), `categories`.
+        detections: ``[n, 7]``: image id, left, top, width, height in pixels, score, category id; all of the truth.
+    """
+    with contextlib.redirect_stdout(io.StringIO()):  # evaluators print their progress
+        ground = by.truth(truth)
+        coco = by.evaluation(ground, by.found(ground, detections), "bbox")
+        coco.evaluate()
+        coco.accumulate()
+        coco.summarize()
+        return Scored(coco, _records(by, ground, detections, coco.params))
+
+
+def _records(by: Engine, ground: Any, detections: np.ndarray, params: Any) -> list[ClassRecords]:
+    """What is matched among all sizes, class by class.
+
+    Only detections in images with an object of their class can match, a few in a hundred of all pairs of image and
+    class: these alone are matched once more, and read from Python. All others are false alarms.
+    """
+    images, classes = np.array(params.imgIds), np.array(params.catIds)
+    image, kind = np.searchsorted(images, detections[:, 0]), np.searchsorted(classes, detections[:, 6])
+    among = _beside_objects(ground, image * len(classes) + kind, images, classes)
+    hits, ignored = np.zeros((2, len(params.iouThrs), len(detections)), bool)
+    objects = np.zeros((len(classes), len(images)), int)
+    coco = by.evaluation(ground, by.found(ground, detections[among]), "bbox")
+    coco.params.areaRng, coco.params.areaRngLbl = params.areaRng[:1], params.areaRngLbl[:1]
+    coco.evaluate()
+    for found in filter(None, coco.evalImgs):
+        at = np.searchsorted(classes, found["category_id"]), np.searchsorted(images, found["image_id"])
+        objects[at] = np.count_nonzero(np.asarray(found["gtIgnore"]) == 0)
+        rows = among[np.asarray(found["dtIds"], int) - 1]  # which `loadRes` numbers from 1
+        aside = np.asarray(found["dtIgnore"], bool)
+        ignored[:, rows], hits[:, rows] = aside, np.asarray(found["dtMatches"], bool) & ~aside
+    order = _kept_by_score(image, kind, detections[:, 5], params.maxDets[-1])
+    ends = np.searchsorted(kind[order], np.arange(len(classes) + 1))
+    return [
+        ClassRecords(image[own], hits[:, own], ignored[:, own], objects[k])
+        for k, own in enumerate(order[start:end] for start, end in itertools.pairwise(ends))
+    ]
+
+
+def _beside_objects(ground: Any, pairs: np.ndarray, images: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """Which detections have an object of their class in their image, by the number of each one's image and class."""
+    annotations = ground.dataset["annotations"]
+    image = np.searchsorted(images, [a["image_id"] for a in annotations])
+    kind = np.searchsorted(classes, [a["category_id"] for a in annotations])
+    return np.flatnonzero(np.isin(pairs, image * len(classes) + kind))
+
+
+def _kept_by_score(image: np.ndarray, kind: np.ndarray, scores: np.ndarray, limit: int) -> np.ndarray:
+    """Positions of the detections that count, class by class, by falling score; of equal ones first the first image's.
+
+    Args:
+        image, kind: position of each detection's image and class, ``[n]``.
+        scores: ``[n]``.
+        limit: so many of each class count in an image.
+    """
+    order = np.lexsort((-scores, image, kind))  # stable, as pycocotools sorts
+    pairs = kind[order] * (image.max(initial=0) + 1) + image[order]
+    rank = np.arange(len(order)) - np.searchsorted(pairs, pairs)
+    kept = order[rank < limit]
+    return kept[np.lexsort((-scores[kept], kind[kept]))]
