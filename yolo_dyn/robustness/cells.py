@@ -8,6 +8,7 @@ that do not belong together cannot be mixed.
 import contextlib
 import hashlib
 import json
+import os
 import time
 import zipfile
 import zlib
@@ -23,6 +24,7 @@ from ultralytics.utils import LOGGER
 from yolo_dyn.data.images import EvaluationSet
 from yolo_dyn.output.files import write_json, write_text, written_whole
 from yolo_dyn.robustness import scores
+from yolo_dyn.robustness.diagnosis import Diagnosis, diagnose
 from yolo_dyn.robustness.evaluate import Corrupter, Detections, Settings, detect
 from yolo_dyn.robustness.records import CellRecord, Condition
 
@@ -99,6 +101,7 @@ def finished(cell: Cell, images: EvaluationSet, found: Detections, resamples: in
     start = time.perf_counter()
     result = scores.evaluate(images.coco, found.found)
     resampled = scores.resample(result, resamples)
+    diagnosis = diagnose(images.coco, found.found, result.records)
     record = CellRecord(
         model=cell.label,
         path=cell.model,
@@ -116,6 +119,7 @@ def finished(cell: Cell, images: EvaluationSet, found: Detections, resamples: in
         pixels=_pixels(found.hashes) if found.hashes else {},
         seconds=time.perf_counter() - start,
         identity=cell.identity,
+        diagnosis=diagnosis,
     )
     return FinishedCell(cell, record, {"detections": found.found, "resampled": resampled}, found.hashes)
 
@@ -140,6 +144,15 @@ def save(folder: Path, done: FinishedCell) -> None:
     with written_whole(path.with_name(f"{path.name}.npz")) as file, file.open("wb") as stream:
         np.savez_compressed(stream, **done.arrays)  # type: ignore[arg-type]
     write_json(path.with_name(f"{path.name}.json"), done.record.as_dict())
+
+
+def add_diagnosis(folder: Path, cell: Cell, diagnosis: Diagnosis) -> None:
+    """Write what goes wrong into a finished cell; of two that bear one label it stays the earlier or the later."""
+    path, record = folder / f"{cell.name}.json", load(folder, cell)
+    if record:
+        times = path.stat()
+        write_json(path, replace(record, diagnosis=diagnosis).as_dict())
+        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
 
 
 def load(folder: Path, cell: Cell) -> CellRecord | None:

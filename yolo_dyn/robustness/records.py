@@ -6,6 +6,7 @@ from typing import Any
 
 from yolo_dyn.output.arguments import Finite, OrDefault, Positive, Share, check_fields
 from yolo_dyn.robustness.corruptions import GAUSSIAN
+from yolo_dyn.robustness.diagnosis import Diagnosis
 from yolo_dyn.robustness.scores import SCORES
 
 CLEAN = "clean"
@@ -121,14 +122,19 @@ class CellRecord(CellScores):
     pixels: dict[str, str]  # SHA-256 over all images, if they were asked for: decoded, noise, used
     seconds: Finite  # that the cell took
     identity: dict[str, Any]  # everything that decides its numbers
+    diagnosis: Diagnosis | None = None  # what goes wrong; None if an earlier version measured the cell
 
     def as_dict(self) -> dict[str, Any]:
         own = {name: getattr(self, name) for name in _OWN}
-        return {**own, "severity": self.condition.severity, "strength": self.condition.strength, **super().as_dict()}
+        own |= {"severity": self.condition.severity, "strength": self.condition.strength}
+        return own | super().as_dict() | {"diagnosis": self.diagnosis and self.diagnosis.as_dict()}
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> "CellRecord":
-        return check_fields(CellRecord(**_scored(content), **{name: content[name] for name in _OWN}))
+        own = {name: content[name] for name in _OWN}
+        return check_fields(
+            CellRecord(**_scored(content), **own, diagnosis=Diagnosis.from_dict(content.get("diagnosis")))
+        )
 
     def scores_alone(self) -> CellScores:
         """Without what belongs to this machine and folder."""
@@ -147,8 +153,26 @@ class Performance:
     rpc: float | None  # rPC: mPC / P
     cells: int  # corrupted ones
 
+    @property
+    def drop(self) -> float | None:
+        """How far the mean lies below P."""
+        return None if self.p is None or self.mpc is None else self.p - self.mpc
+
     def as_dict(self) -> dict[str, float | None]:
         return {"P": self.p, "mPC": self.mpc, "rPC": self.rpc, "cells": self.cells}
+
+
+@dataclass(frozen=True)
+class Degradation:
+    """How one model's AP of each class and of each size of objects falls; what no object has is absent."""
+
+    model: str
+    classes: dict[str, Performance]
+    sizes: dict[str, Performance]
+
+    def as_dict(self) -> dict[str, Any]:
+        parts = {"classes": self.classes, "sizes": self.sizes}
+        return {"model": self.model, **{key: {n: p.as_dict() for n, p in part.items()} for key, part in parts.items()}}
 
 
 @dataclass(frozen=True)

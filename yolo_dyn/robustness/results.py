@@ -18,8 +18,30 @@ from yolo_dyn.robustness.cells import Cell
 from yolo_dyn.robustness.corruptions import SEVERITIES
 from yolo_dyn.robustness.corruptions.benchmark import COCOC
 from yolo_dyn.robustness.corruptions.frost import DRAWN
-from yolo_dyn.robustness.records import MEAN, CellRecord, Condition, Difference, Estimate, Performance, Summary
+from yolo_dyn.robustness.diagnosis import Diagnosis
+from yolo_dyn.robustness.error_types import SHOWN, WHOLE
+from yolo_dyn.robustness.records import (
+    MEAN,
+    CellRecord,
+    Condition,
+    Degradation,
+    Difference,
+    Estimate,
+    Performance,
+    Summary,
+)
 
+NOT_DIAGNOSED = "an earlier version measured the cell"
+DIAGNOSED = (
+    *(f"dAP50 of {name}" for name in (*SHOWN, *WHOLE)),
+    *(f"{name} errors" for name in SHOWN),
+    "D-ECE",
+    "D-ECE by position",
+    "rated detections",
+    "empty because",
+)
+SIZES = ("AP_small", "AP_medium", "AP_large")
+_ERRORS = len(SHOWN) * 2 + len(WHOLE)
 COLUMNS = ("model", "weights", "corruption", "sigma", "severity", "strength", "seed", "images", "skipped", "detections")
 
 
@@ -84,6 +106,11 @@ class Sweep(Outcome):
         return [name for name in self.images.names.values() if any(name in r.per_class for r in self.records)]
 
     @property
+    def degradation(self) -> list[Degradation]:
+        """How the AP of each class and of each size falls, one a model."""
+        return [degradation([r for r in self.records if r.model == model], self.classes) for model in self.models]
+
+    @property
     def benchmark(self) -> bool:
         """Whether each model has all of COCO-C, whose mean mPC then is."""
         each = [{r.condition for r in self.records if r.model == model} for model in self.models]
@@ -114,6 +141,7 @@ class Sweep(Outcome):
             "environment": environment(),
             "summary": [row.as_dict() for row in self.summary],
             "differences": [row.as_dict() for row in self.differences],
+            "degradation": [row.as_dict() for row in self.degradation],
             "cells": [record.as_dict() for record in self.records],
         }
 
@@ -123,15 +151,17 @@ class Sweep(Outcome):
         return path
 
     def write_csv(self) -> Path:
-        """One row a cell; intervals and the classes' AP in columns of their own."""
+        """One row a cell; intervals, the classes' AP and what goes wrong in columns of their own."""
         path = self.folder / "results.csv"
         intervals = [f"{name}_{end}" for name in scores.RESAMPLED for end in ("low", "high")]
-        rows: list[list[Any]] = [[*COLUMNS, *scores.SCORES, *intervals, *(f"AP of {name}" for name in self.classes)]]
+        classes = [f"AP of {name}" for name in self.classes]
+        rows: list[list[Any]] = [[*COLUMNS, *scores.SCORES, *intervals, *classes, *DIAGNOSED]]
         for record in self.records:
             cells = record.as_dict()
             bounds = [value for name in scores.RESAMPLED for value in record.intervals.get(name, ("", ""))]
             values = [cells.get(key, "") for key in (*COLUMNS, *scores.SCORES)]
-            rows.append([*values, *bounds, *(record.per_class.get(name, "") for name in self.classes)])
+            of_classes = [record.per_class.get(name, "") for name in self.classes]
+            rows.append([*values, *bounds, *of_classes, *_diagnosed(record)])
         write_csv(path, rows)
         return path
 
@@ -140,6 +170,15 @@ class Sweep(Outcome):
         path = self.folder / "annotations.json"
         write_text(path, json.dumps(self.images.coco) + "\n")
         return path
+
+
+def _diagnosed(record: CellRecord) -> list[Any]:
+    """The columns DIAGNOSED of a cell, empty where nothing can be told."""
+    found = record.diagnosis or Diagnosis(missing=[NOT_DIAGNOSED])
+    errors = [*found.errors.gains.values(), *found.errors.counts.values()] if found.errors else [""] * _ERRORS
+    rated = found.reliability
+    rates = [rated.dece, rated.dece_position, rated.detections] if rated else [""] * 3
+    return [*errors, *("" if rate is None else rate for rate in rates), "; ".join(found.missing or [])]
 
 
 Key = tuple[str, Condition]  # model, condition
@@ -186,12 +225,23 @@ def _as_cococ(condition: Condition) -> str:
 
 
 def _performance(records: list[CellRecord], name: str) -> Performance:
-    scored = [record for record in records if name in record.scores]
-    clean = next((record.scores[name] for record in scored if record.condition.clean), None)
-    among = averaged(record.condition for record in scored)
-    corrupted = [record.scores[name] for record in scored if record.condition in among]
+    return performance({r.condition: r.scores[name] for r in records if name in r.scores})
+
+
+def performance(scored: dict[Condition, float]) -> Performance:
+    """P, mPC and rPC of one score of one model."""
+    clean = next((score for condition, score in scored.items() if condition.clean), None)
+    among = averaged(scored)
+    corrupted = [score for condition, score in scored.items() if condition in among]
     mean, relative = scores.mean_performance(corrupted), scores.relative_performance(clean, corrupted)
     return Performance(clean, mean, relative, len(corrupted))
+
+
+def degradation(records: list[CellRecord], classes: Sequence[str]) -> Degradation:
+    """How the AP of each class and of each size of objects falls in the cells of one model."""
+    sizes = [name for name in SIZES if any(name in record.scores for record in records)]
+    of_classes = {n: performance({r.condition: r.per_class[n] for r in records if n in r.per_class}) for n in classes}
+    return Degradation(records[0].model, of_classes, {name: _performance(records, name) for name in sizes})
 
 
 def differences(records: list[CellRecord], resampled: dict[Key, np.ndarray]) -> list[Difference]:

@@ -28,6 +28,7 @@ from yolo_dyn.robustness.executors import RunOptions
 from yolo_dyn.robustness.executors import executor as find_executor
 from yolo_dyn.robustness.models import check_model
 from yolo_dyn.robustness.plan import Plan, chosen_conditions
+from yolo_dyn.robustness.rediagnosis import diagnosed
 from yolo_dyn.robustness.report import write
 from yolo_dyn.robustness.results import Sweep
 
@@ -102,7 +103,7 @@ def robustness(
     images = evaluation_set(data, split)
     if not images.labelled:
         raise YoloDynError(f"{data}, split {split}, has no labels to score against; found: {images.source}")
-    sweep = measure(plan, images, folder, options, others=True)
+    sweep = diagnosed(measure(plan, images, folder, options, others=True))
     write(sweep)
     return sweep
 

@@ -1,0 +1,82 @@
+"""What goes wrong in a cell, not only how much: types of errors, precision over recall, reliability of the scores.
+
+All of it follows from the detections that a cell keeps and from the ground truth, so cells that were measured before
+any of this was computed get it when their report is written again.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from yolo_dyn.output.arguments import Share, check_fields
+from yolo_dyn.robustness.error_types import ErrorTypes, error_types, precision_at
+from yolo_dyn.robustness.matching import match
+from yolo_dyn.robustness.reliability import Reliability, reliability
+from yolo_dyn.robustness.scores import RECALLS, ClassRecords
+
+VERSION = 1  # of the rules: what was diagnosed by others is diagnosed again
+NO_OBJECT = "no image has an object that counts"
+NO_PROBABILITIES = "the scores of the detections are no probabilities: some are below 0 or above 1"
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What goes wrong in one cell. What cannot be told is absent."""
+
+    errors: ErrorTypes | None = None
+    precision: list[Share] | None = None  # at IoU 0.5 and COCO's 101 recalls: the mean over classes, whose mean is AP50
+    reliability: Reliability | None = None
+    missing: list[str] | None = None  # why something is absent
+
+    def as_dict(self) -> dict[str, Any]:
+        """The form in JSON."""
+        return {
+            "version": VERSION,
+            "errors": self.errors and self.errors.as_dict(),
+            "precision": self.precision,
+            "reliability": self.reliability and self.reliability.as_dict(),
+            "missing": self.missing or [],
+        }
+
+    @classmethod
+    def from_dict(cls, content: Any) -> "Diagnosis | None":
+        """Read its form in JSON; None if it is another, or was made by other rules."""
+        try:
+            if content["version"] != VERSION:
+                return None
+            errors, scores = content["errors"], content["reliability"]
+            return check_fields(
+                cls(
+                    errors and ErrorTypes.from_dict(errors),
+                    content["precision"],
+                    scores and Reliability.from_dict(scores),
+                    content["missing"],
+                )
+            )
+        except (KeyError, TypeError, AttributeError, ValueError):
+            return None
+
+
+def diagnose(truth: dict[str, Any], detections: np.ndarray, records: list[ClassRecords]) -> Diagnosis:
+    """Find out what goes wrong.
+
+    Args:
+        truth: COCO's format, with the sizes of the images.
+        detections: ``[n, 7]``: image id, left, top, width, height in pixels, score, category id.
+        records: of their evaluation, see `scores.evaluate`.
+    """
+    matched = match(truth, detections)
+    errors, rated = error_types(matched), reliability(matched, truth)
+    precision = mean_precision(records)
+    reasons = ([] if errors else [NO_OBJECT]) + ([] if rated else [NO_PROBABILITIES])
+    return Diagnosis(errors, None if precision is None else precision.tolist(), rated, reasons)
+
+
+def mean_precision(records: list[ClassRecords]) -> np.ndarray | None:
+    """Precision at COCO's 101 recalls and IoU 0.5, the mean over the classes that have an object; None if none has."""
+    curves = []
+    for record in records:
+        if objects := int(record.objects.sum()):
+            curves.append(precision_at(RECALLS, np.flatnonzero(record.hits[0][~record.ignored[0]]), objects))
+    return np.mean(curves, 0) if curves else None
