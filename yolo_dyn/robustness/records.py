@@ -163,16 +163,35 @@ class Performance:
 
 
 @dataclass(frozen=True)
-class Degradation:
-    """How one model's AP of each class and of each size of objects falls; what no object has is absent."""
+class Fall:
+    """How one score of one model falls, such as the AP of a class."""
 
-    model: str
-    classes: dict[str, Performance]
-    sizes: dict[str, Performance]
+    performance: Performance
+    scores: dict[Condition, float]
+
+    def change(self, condition: Condition) -> float | None:
+        """The score under a condition less the clean one; None if one of them is absent."""
+        clean, score = self.performance.p, self.scores.get(condition)
+        return None if clean is None or score is None else score - clean
 
     def as_dict(self) -> dict[str, Any]:
-        parts = {"classes": self.classes, "sizes": self.sizes}
-        return {"model": self.model, **{key: {n: p.as_dict() for n, p in part.items()} for key, part in parts.items()}}
+        changes = {c.slug: self.change(c) for c in self.scores if not c.clean}
+        return {**self.performance.as_dict(), "drop": self.performance.drop, "change": changes}
+
+
+@dataclass(frozen=True)
+class Degradation:
+    """How the AP of each class and of each size of objects falls for one model; what no object has is absent."""
+
+    model: str
+    classes: dict[str, Fall]
+    sizes: dict[str, Fall]
+
+    def as_dict(self) -> dict[str, Any]:
+        falls = {"classes": self.classes, "sizes": self.sizes}
+        return {"model": self.model} | {
+            part: {name: fall.as_dict() for name, fall in each.items()} for part, each in falls.items()
+        }
 
 
 @dataclass(frozen=True)

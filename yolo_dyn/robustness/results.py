@@ -27,6 +27,7 @@ from yolo_dyn.robustness.records import (
     Degradation,
     Difference,
     Estimate,
+    Fall,
     Performance,
     Summary,
 )
@@ -239,9 +240,13 @@ def performance(scored: dict[Condition, float]) -> Performance:
 
 def degradation(records: list[CellRecord], classes: Sequence[str]) -> Degradation:
     """How the AP of each class and of each size of objects falls in the cells of one model."""
-    sizes = [name for name in SIZES if any(name in record.scores for record in records)]
-    of_classes = {n: performance({r.condition: r.per_class[n] for r in records if n in r.per_class}) for n in classes}
-    return Degradation(records[0].model, of_classes, {name: _performance(records, name) for name in sizes})
+    of_classes = {name: {r.condition: r.per_class[name] for r in records if name in r.per_class} for name in classes}
+    of_sizes = {name: {r.condition: r.scores[name] for r in records if name in r.scores} for name in SIZES}
+    return Degradation(records[0].model, _falls(of_classes), _falls(of_sizes))
+
+
+def _falls(scored: dict[str, dict[Condition, float]]) -> dict[str, Fall]:
+    return {name: Fall(performance(values), values) for name, values in scored.items() if values}
 
 
 def differences(records: list[CellRecord], resampled: dict[Key, np.ndarray]) -> list[Difference]:
