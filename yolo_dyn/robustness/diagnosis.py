@@ -4,7 +4,7 @@ All of it follows from the detections that a cell keeps and from the ground trut
 any of this was computed get it when their report is written again.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,12 +12,15 @@ import numpy as np
 from yolo_dyn.output.arguments import Share, check_fields
 from yolo_dyn.robustness.error_types import ErrorTypes, error_types, precision_at
 from yolo_dyn.robustness.matching import match
-from yolo_dyn.robustness.reliability import Reliability, reliability
+from yolo_dyn.robustness.reliability import FEWEST, LEAST_SCORE, Reliability, image_sizes, reliability
 from yolo_dyn.robustness.scores import RECALLS, ClassRecords
 
 VERSION = 1  # of the rules: what was diagnosed by others is diagnosed again
 NO_OBJECT = "no image has an object that counts"
 NO_PROBABILITIES = "the scores of the detections are no probabilities: some are below 0 or above 1"
+TOO_FEW = f"no bin of D-ECE has {FEWEST} detections with a score of at least {LEAST_SCORE}"
+TOO_FEW_BY_POSITION = f"no bin of D-ECE by position has {FEWEST} detections with a score of at least {LEAST_SCORE}"
+NO_SIZES = "the ground truth does not tell the size of every image, so there is no D-ECE by position"
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class Diagnosis:
     errors: ErrorTypes | None = None
     precision: list[Share] | None = None  # at IoU 0.5 and COCO's 101 recalls: the mean over classes, whose mean is AP50
     reliability: Reliability | None = None
-    missing: list[str] | None = None  # why something is absent
+    missing: list[str] = field(default_factory=list)  # why something is absent
 
     def as_dict(self) -> dict[str, Any]:
         """The form in JSON."""
@@ -36,7 +39,7 @@ class Diagnosis:
             "errors": self.errors and self.errors.as_dict(),
             "precision": self.precision,
             "reliability": self.reliability and self.reliability.as_dict(),
-            "missing": self.missing or [],
+            "missing": self.missing,
         }
 
     @classmethod
@@ -67,10 +70,21 @@ def diagnose(truth: dict[str, Any], detections: np.ndarray, records: list[ClassR
         records: of their evaluation, see `scores.evaluate`.
     """
     matched = match(truth, detections)
-    errors, rated = error_types(matched), reliability(matched, truth)
+    sizes = image_sizes(truth)
+    errors, rated = error_types(matched), reliability(matched, sizes)
     precision = mean_precision(records)
-    reasons = ([] if errors else [NO_OBJECT]) + ([] if rated else [NO_PROBABILITIES])
-    return Diagnosis(errors, None if precision is None else precision.tolist(), rated, reasons)
+    missing = ([] if errors else [NO_OBJECT]) + _unrated(rated, sizes is not None)
+    return Diagnosis(errors, None if precision is None else precision.tolist(), rated, missing)
+
+
+def _unrated(rated: Reliability | None, sized: bool) -> list[str]:
+    """Why there is no D-ECE."""
+    if rated is None:
+        return [NO_PROBABILITIES]
+    reasons = [TOO_FEW] if rated.dece is None else []
+    if not sized:
+        return [*reasons, NO_SIZES]
+    return [*reasons, TOO_FEW_BY_POSITION] if rated.dece_position is None else reasons
 
 
 def mean_precision(records: list[ClassRecords]) -> np.ndarray | None:

@@ -10,12 +10,18 @@ from yolo_dyn.output.style import COLOURS, MARKERS, STYLES, save, verbatim
 from yolo_dyn.robustness.corruptions import SIGMA
 from yolo_dyn.robustness.error_types import SHOWN
 from yolo_dyn.robustness.records import CLEAN, CellRecord, Condition
-from yolo_dyn.robustness.reliability import LEAST_SCORE
+from yolo_dyn.robustness.reliability import FEWEST, LEAST_SCORE
 from yolo_dyn.robustness.results import Sweep
 from yolo_dyn.robustness.scores import RECALLS
 
 HATCHES = ("", "//", "..", "\\\\", "xx", "--")  # say once more what the colours of SHOWN say
-Panel = Callable[[Any, list[CellRecord]], None]  # draws a model's cells of one corruption, the clean one first
+Panel = Callable[[Any, list[CellRecord]], None]  # fills with a model's cells of one corruption, the clean one first
+
+
+def draw(sweep: Sweep) -> None:
+    """Draw all of them into the sweep's folder, each named as in `PICTURES`."""
+    for name, picture in PICTURES.items():
+        picture(sweep, sweep.folder / f"{name}.png")
 
 
 @verbatim
@@ -50,7 +56,7 @@ def draw_reliability(sweep: Sweep, path: Path) -> None:
     _finish(figure, axes, sweep, path)
 
 
-def _panels(sweep: Sweep, draw: Panel, sharey: bool = False) -> tuple[Any, np.ndarray]:
+def _panels(sweep: Sweep, fill: Panel, sharey: bool = False) -> tuple[Any, np.ndarray]:
     """A row of panels for each corruption, a column for each model."""
     import matplotlib.pyplot as plt
 
@@ -65,7 +71,7 @@ def _panels(sweep: Sweep, draw: Panel, sharey: bool = False) -> tuple[Any, np.nd
             axis.set_title(model if corruption == CLEAN else f"{model}, {_title(corruption, records)}", fontsize=8)
             axis.tick_params(labelsize=7)
             axis.grid(alpha=0.3)
-            draw(axis, records)
+            fill(axis, records)
     return figure, axes
 
 
@@ -115,7 +121,8 @@ def _rates(axis: Any, records: list[CellRecord]) -> None:
     told = [(r.condition, r.diagnosis.reliability) for r in records if r.diagnosis and r.diagnosis.reliability]
     for number, (condition, rated) in enumerate(told):
         error = "-" if rated.dece is None else f"{rated.dece:.3f}"
-        x, y = [each.confidence for each in rated.bins], [each.precision for each in rated.bins]
+        enough = [each for each in rated.bins if each.detections >= FEWEST]
+        x, y = [each.confidence for each in enough], [each.precision for each in enough]
         look = {"marker": MARKERS[number % len(MARKERS)], "markersize": 3, **_look(number, len(told))}
         axis.plot(x, y, label=f"{_strength(condition)}: D-ECE {error}", **look)
     if told:
@@ -128,3 +135,6 @@ def _look(number: int, count: int) -> dict[str, Any]:
 
     colour = matplotlib.colormaps["viridis"](0.9 * number / max(1, count - 1))
     return {"color": colour, "linestyle": STYLES[number % len(STYLES)], "linewidth": 1.3}
+
+
+PICTURES = {"errors": draw_errors, "precision": draw_precision, "reliability": draw_reliability}

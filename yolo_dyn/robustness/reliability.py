@@ -59,36 +59,43 @@ class Reliability:
         return check_fields(cls(content["D-ECE"], content["D-ECE_position"], content["detections"], bins))
 
 
-def reliability(matched: Matched, truth: dict[str, Any]) -> Reliability | None:
-    """How reliable the scores are; None if they are no probabilities: below 0 or above 1."""
-    scores = matched.scores
-    if len(scores) and not (scores.min() >= 0 and scores.max() <= 1):
+def image_sizes(truth: dict[str, Any]) -> np.ndarray | None:
+    """Width and height of the images of a truth in COCO's format, ``[images, 2]``; None if one lacks its size."""
+    sizes = [(image.get("width", 0), image.get("height", 0)) for image in truth["images"]]
+    return np.array(sizes, float).reshape(-1, 2) if all(w > 0 and h > 0 for w, h in sizes) else None
+
+
+def reliability(matched: Matched, sizes: np.ndarray | None) -> Reliability | None:
+    """How reliable the scores are.
+
+    Args:
+        matched: detections and what they are to the objects.
+        sizes: of the images, from `image_sizes`.
+
+    Returns:
+        None if the scores are no probabilities: one is below 0 or above 1.
+    """
+    if len(matched.scores) and not (matched.scores.min() >= 0 and matched.scores.max() <= 1):
         return None
-    counted = (scores >= LEAST_SCORE) & ~matched.ignored
-    confidence, hit = scores[counted], matched.hit[counted]
-    by_score = _places(confidence, BINS)
-    centres = _centres(matched, truth)
-    position = None
-    if centres is not None:
-        x, y = centres[counted].T
-        places = (_places(value, BINS_WITH_POSITION) for value in (confidence, x, y))
-        position = _error(np.ravel_multi_index(tuple(places), (BINS_WITH_POSITION,) * 3), confidence, hit)
-    bins = [_bin(number, by_score, confidence, hit) for number in np.unique(by_score).tolist()]
-    return Reliability(_error(by_score, confidence, hit), position, len(confidence), bins)
+    counted = (matched.scores >= LEAST_SCORE) & ~matched.ignored
+    confidence, hit = matched.scores[counted], matched.hit[counted]
+    by_score, by_position = _places(confidence, BINS), None
+    if sizes is not None:
+        boxes, images = matched.found.boxes[counted], matched.found.images[counted]
+        centres = (boxes[:, :2] + boxes[:, 2:] / 2) / sizes[images]
+        at = (_places(values, BINS_WITH_POSITION) for values in (confidence, *centres.T))
+        by_position = np.ravel_multi_index(tuple(at), (BINS_WITH_POSITION,) * 3)
+    return Reliability(
+        _error(by_score, confidence, hit),
+        None if by_position is None else _error(by_position, confidence, hit),
+        len(confidence),
+        [_bin(number, by_score, confidence, hit) for number in np.unique(by_score).tolist()],
+    )
 
 
 def _places(values: np.ndarray, bins: int) -> np.ndarray:
     """The bin of each value from 0 to 1; what lies outside is in the nearest."""
     return np.clip((values * bins).astype(int), 0, bins - 1)
-
-
-def _centres(matched: Matched, truth: dict[str, Any]) -> np.ndarray | None:
-    """Of the boxes, as shares of the image, ``[n, 2]``; None if the truth lacks the size of an image."""
-    sizes = np.array([(image.get("width", 0), image.get("height", 0)) for image in truth["images"]], float).reshape(
-        -1, 2
-    )
-    boxes = matched.found.boxes
-    return (boxes[:, :2] + boxes[:, 2:] / 2) / sizes[matched.found.images] if (sizes > 0).all() else None
 
 
 def _error(bins: np.ndarray, confidence: np.ndarray, hit: np.ndarray) -> float | None:

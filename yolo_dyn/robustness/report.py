@@ -6,8 +6,7 @@ from typing import Any
 from yolo_dyn.output.environment import environment
 from yolo_dyn.output.files import write_text
 from yolo_dyn.output.pages import embedded, render
-from yolo_dyn.robustness import published, scores
-from yolo_dyn.robustness.diagnosis_pictures import draw_errors, draw_precision, draw_reliability
+from yolo_dyn.robustness import diagnosis_pictures, published, scores
 from yolo_dyn.robustness.error_types import SHOWN, WHOLE
 from yolo_dyn.robustness.pictures import curves, grid
 from yolo_dyn.robustness.records import CellRecord
@@ -15,7 +14,6 @@ from yolo_dyn.robustness.reliability import LEAST_SCORE
 from yolo_dyn.robustness.results import NOT_DIAGNOSED, Sweep
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
-DRAWN = {"curves": curves, "errors": draw_errors, "precision": draw_precision, "reliability": draw_reliability}
 
 
 def write(sweep: Sweep, pictures: bool = True) -> Path:
@@ -34,8 +32,8 @@ def write(sweep: Sweep, pictures: bool = True) -> Path:
     sweep.write_json()
     sweep.write_csv()
     sweep.write_truth()
-    for name, draw in DRAWN.items():
-        draw(sweep, sweep.folder / f"{name}.png")
+    curves(sweep, sweep.folder / "curves.png")
+    diagnosis_pictures.draw(sweep)
     drawn = grid(sweep, sweep.folder / "grid.png") if pictures else None
     page = sweep.folder / "report.html"
     write_text(page, html(sweep, drawn))
@@ -44,7 +42,7 @@ def write(sweep: Sweep, pictures: bool = True) -> Path:
 
 def html(sweep: Sweep, drawn: list[str] | None) -> str:
     """The page as text, its pictures embedded; `drawn` are the images in the grid, if there is one."""
-    shown = tuple(DRAWN) if drawn is None else (*DRAWN, "grid")
+    shown = ["curves", *diagnosis_pictures.PICTURES] + ([] if drawn is None else ["grid"])
     filters = {"score": _score, "signed": _signed, "percent": _percent, "absent": _absent}
     return render(
         TEMPLATE,
@@ -74,7 +72,7 @@ def _signed(value: Any) -> str:
 
 def _absent(record: CellRecord) -> str:
     """Why a cell does not tell what goes wrong."""
-    return "; ".join(record.diagnosis.missing or []) if record.diagnosis else NOT_DIAGNOSED
+    return "; ".join(record.diagnosis.missing) if record.diagnosis else NOT_DIAGNOSED
 
 
 def _percent(value: Any) -> str:

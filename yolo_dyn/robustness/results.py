@@ -179,7 +179,7 @@ def _diagnosed(record: CellRecord) -> list[Any]:
     errors = [*found.errors.gains.values(), *found.errors.counts.values()] if found.errors else [""] * _ERRORS
     rated = found.reliability
     rates = [rated.dece, rated.dece_position, rated.detections] if rated else [""] * 3
-    return [*errors, *("" if rate is None else rate for rate in rates), "; ".join(found.missing or [])]
+    return [*errors, *("" if rate is None else rate for rate in rates), "; ".join(found.missing)]
 
 
 Key = tuple[str, Condition]  # model, condition
@@ -302,11 +302,26 @@ def terminal(sweep: Sweep) -> str:
     for row in sweep.differences:
         d = row.ap
         lines.append(f"{row.model}  {row.condition!s:<24}{d.value:+.3f}  [{d.low:+.3f}, {d.high:+.3f}]")
+    lines += _costliest(sweep)
     for record in sweep.records:
         if record.pixels:
             pixels = "  ".join(f"{key} {value[:16]}" for key, value in record.pixels.items())
             lines.append(f"pixels of {record.model}, {record.condition}: {pixels}")
     return "\n".join([*lines, "", f"{len(sweep.records)} cells, pictures and report.html in {sweep.folder}"])
+
+
+def _costliest(sweep: Sweep) -> list[str]:
+    """The two types of errors that cost each model most, on clean images and where its AP50 is lowest."""
+    lines = []
+    for model in sweep.models:
+        told = [(r.condition, r.diagnosis.errors) for r in sweep.records if r.model == model and r.diagnosis]
+        found = {condition: errors for condition, errors in told if errors}
+        shown = [c for c in found if c.clean] + sorted(found, key=lambda c: found[c].ap50)[:1]
+        for condition in dict.fromkeys(shown):
+            gains = found[condition].gains
+            most = sorted(SHOWN, key=lambda name: -gains[name])[:2]
+            lines.append(f"{model}  {condition!s:<24}{', '.join(f'{name} {gains[name]:+.3f}' for name in most)}")
+    return ["", "AP50 to be gained by correcting one type of error alone, the two largest", "", *lines] if lines else []
 
 
 def _beside_published(sweep: Sweep) -> dict[str, list[float | None]]:
