@@ -76,9 +76,11 @@ def test_as_json_and_back():
     [
         {"version": 0},
         {"errors": 3},
+        {"errors": 0},
         {"errors": {"AP50": 0.5}},
         {"precision": "abc"},
-        {"precision": [2.0]},
+        {"precision": [2.0] * 101},
+        {"precision": [0.5] * 100},
         {"reliability": {"D-ECE": 0.1, "D-ECE_position": None, "detections": 3, "bins": [{"low": 0}]}},
         {"missing": 3},
     ],

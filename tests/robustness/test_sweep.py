@@ -183,8 +183,8 @@ def test_what_goes_wrong_stands_in_every_result(done):
             assert f"<td>{value:+.3f}</td>" in text
     own = [record for record in done.records if record.model == "a"]
     assert own[0].diagnosis.errors.counts["missed"] < own[-1].diagnosis.errors.counts["missed"]
-    names = list(rows[0])
-    assert names.index("AP of circle") < names.index("dAP50 of classification")  # after what was there before
+    names, classes = list(rows[0]), [f"AP of {name}" for name in done.classes]
+    assert names[names.index("AP50_high") + 1 :][: len(classes) + 1] == [*classes, "dAP50 of classification"]
     for line in str(done).splitlines():
         if line.startswith("a  clean  "):
             gains = own[0].diagnosis.errors.gains

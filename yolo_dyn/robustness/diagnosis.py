@@ -48,15 +48,12 @@ class Diagnosis:
         try:
             if content["version"] != VERSION:
                 return None
-            errors, scores = content["errors"], content["reliability"]
-            return check_fields(
-                cls(
-                    errors and ErrorTypes.from_dict(errors),
-                    content["precision"],
-                    scores and Reliability.from_dict(scores),
-                    content["missing"],
-                )
-            )
+            errors, precision, rated = (content[key] for key in ("errors", "precision", "reliability"))
+            if precision is not None and len(precision) != len(RECALLS):
+                return None
+            errors = None if errors is None else ErrorTypes.from_dict(errors)
+            rated = None if rated is None else Reliability.from_dict(rated)
+            return check_fields(cls(errors, precision, rated, content["missing"]))
         except (KeyError, TypeError, AttributeError, ValueError):
             return None
 
