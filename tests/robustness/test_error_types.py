@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from yolo_dyn.robustness.error_types import SHOWN, WHOLE, error_types
-from yolo_dyn.robustness.matching import LIMIT, match
+from yolo_dyn.robustness.overlaps import LIMIT, match
 
 
 def made_up(seed: int) -> tuple[dict, np.ndarray]:
@@ -285,5 +285,5 @@ def test_memory_is_bounded(monkeypatch):
     whole = found_by(truth, rows)
     assert math.prod(map(len, (truth["annotations"], rows))) > 500
     for chunk in (1, 7, 50):
-        monkeypatch.setattr("yolo_dyn.robustness.matching.CHUNK", chunk)
+        monkeypatch.setattr("yolo_dyn.robustness.overlaps.CHUNK", chunk)
         assert found_by(truth, rows) == whole

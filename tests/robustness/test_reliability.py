@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from yolo_dyn.robustness.matching import Boxes, Matched, Overlaps
+from yolo_dyn.robustness.overlaps import Boxes, Matched, Overlaps
 from yolo_dyn.robustness.reliability import image_sizes, reliability
 
 SIZES = np.array([[200.0, 100.0], [50.0, 400.0]])

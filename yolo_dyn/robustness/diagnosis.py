@@ -11,7 +11,7 @@ import numpy as np
 
 from yolo_dyn.output.arguments import Share, check_fields
 from yolo_dyn.robustness.error_types import ErrorTypes, error_types, precision_at
-from yolo_dyn.robustness.matching import match
+from yolo_dyn.robustness.overlaps import match
 from yolo_dyn.robustness.reliability import FEWEST, LEAST_SCORE, Reliability, image_sizes, reliability
 from yolo_dyn.robustness.scores import RECALLS, ClassRecords
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from yolo_dyn.output.arguments import Finite, OrDefault, Share, check_fields
-from yolo_dyn.robustness.matching import BACKGROUND, FOREGROUND, Matched, Overlaps
+from yolo_dyn.robustness.overlaps import BACKGROUND, FOREGROUND, Matched, Overlaps
 
 TYPES = ("localisation", "classification", "duplicate", "background", "both")  # of detections, as they are tried
 SHOWN = ("classification", "localisation", "both", "duplicate", "background", "missed")  # in the paper's order

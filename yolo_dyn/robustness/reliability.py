@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from yolo_dyn.output.arguments import OrDefault, Positive, Share, check_fields
-from yolo_dyn.robustness.matching import Matched
+from yolo_dyn.robustness.overlaps import Matched
 
 LEAST_SCORE = 0.3
 BINS, BINS_WITH_POSITION = 20, 8  # of the score alone; of the score and of each coordinate

@@ -173,15 +173,6 @@ class Sweep(Outcome):
         return path
 
 
-def _diagnosed(record: CellRecord) -> list[Any]:
-    """The columns DIAGNOSED of a cell, empty where nothing can be told."""
-    found = record.diagnosis or Diagnosis(missing=[NOT_DIAGNOSED])
-    errors = [*found.errors.gains.values(), *found.errors.counts.values()] if found.errors else [""] * _ERRORS
-    rated = found.reliability
-    rates = [rated.dece, rated.dece_position, rated.detections] if rated else [""] * 3
-    return [*errors, *("" if rate is None else rate for rate in rates), "; ".join(found.missing)]
-
-
 Key = tuple[str, Condition]  # model, condition
 
 
@@ -226,27 +217,12 @@ def _as_cococ(condition: Condition) -> str:
 
 
 def _performance(records: list[CellRecord], name: str) -> Performance:
-    return performance({r.condition: r.scores[name] for r in records if name in r.scores})
-
-
-def performance(scored: dict[Condition, float]) -> Performance:
-    """P, mPC and rPC of one score of one model."""
-    clean = next((score for condition, score in scored.items() if condition.clean), None)
-    among = averaged(scored)
-    corrupted = [score for condition, score in scored.items() if condition in among]
+    scored = [record for record in records if name in record.scores]
+    clean = next((record.scores[name] for record in scored if record.condition.clean), None)
+    among = averaged(record.condition for record in scored)
+    corrupted = [record.scores[name] for record in scored if record.condition in among]
     mean, relative = scores.mean_performance(corrupted), scores.relative_performance(clean, corrupted)
     return Performance(clean, mean, relative, len(corrupted))
-
-
-def degradation(records: list[CellRecord], classes: Sequence[str]) -> Degradation:
-    """How the AP of each class and of each size of objects falls in the cells of one model."""
-    of_classes = {name: {r.condition: r.per_class[name] for r in records if name in r.per_class} for name in classes}
-    of_sizes = {name: {r.condition: r.scores[name] for r in records if name in r.scores} for name in SIZES}
-    return Degradation(records[0].model, _falls(of_classes), _falls(of_sizes))
-
-
-def _falls(scored: dict[str, dict[Condition, float]]) -> dict[str, Fall]:
-    return {name: Fall(performance(values), values) for name, values in scored.items() if values}
 
 
 def differences(records: list[CellRecord], resampled: dict[Key, np.ndarray]) -> list[Difference]:
@@ -310,20 +286,6 @@ def terminal(sweep: Sweep) -> str:
     return "\n".join([*lines, "", f"{len(sweep.records)} cells, pictures and report.html in {sweep.folder}"])
 
 
-def _costliest(sweep: Sweep) -> list[str]:
-    """The two types of errors that cost each model most, on clean images and where its AP50 is lowest."""
-    lines = []
-    for model in sweep.models:
-        told = [(r.condition, r.diagnosis.errors) for r in sweep.records if r.model == model and r.diagnosis]
-        found = {condition: errors for condition, errors in told if errors}
-        shown = [c for c in found if c.clean] + sorted(found, key=lambda c: found[c].ap50)[:1]
-        for condition in dict.fromkeys(shown):
-            gains = found[condition].gains
-            most = sorted(SHOWN, key=lambda name: -gains[name])[:2]
-            lines.append(f"{model}  {condition!s:<24}{', '.join(f'{name} {gains[name]:+.3f}' for name in most)}")
-    return ["", "AP50 to be gained by correcting one type of error alone, the two largest", "", *lines] if lines else []
-
-
 def _beside_published(sweep: Sweep) -> dict[str, list[float | None]]:
     return {
         f"{row.detector}, {'own' if row.own else row.data}": [
@@ -342,3 +304,37 @@ def _table(heads: list[str], rows: dict[str, list[float | None]]) -> list[str]:
         texts = ("-" if value is None else f"{value:.3f}" for value in values)
         lines.append(f"{name:<{first}}" + "".join(f"{t:>{w}}" for t, w in zip(texts, widths, strict=True)))
     return lines
+
+
+def _costliest(sweep: Sweep) -> list[str]:
+    """The two types of errors that cost each model most, on clean images and where its AP50 is lowest."""
+    lines = []
+    for model in sweep.models:
+        told = [(r.condition, r.diagnosis.errors) for r in sweep.records if r.model == model and r.diagnosis]
+        found = {condition: errors for condition, errors in told if errors}
+        shown = [c for c in found if c.clean] + sorted(found, key=lambda c: found[c].ap50)[:1]
+        for condition in dict.fromkeys(shown):
+            gains = found[condition].gains
+            most = sorted(SHOWN, key=lambda name: -gains[name])[:2]
+            lines.append(f"{model}  {condition!s:<24}{', '.join(f'{name} {gains[name]:+.3f}' for name in most)}")
+    return ["", "AP50 to be gained by correcting one type of error alone, the two largest", "", *lines] if lines else []
+
+
+def _diagnosed(record: CellRecord) -> list[Any]:
+    """The columns DIAGNOSED of a cell, empty where nothing can be told."""
+    found = record.diagnosis or Diagnosis(missing=[NOT_DIAGNOSED])
+    errors = [*found.errors.gains.values(), *found.errors.counts.values()] if found.errors else [""] * _ERRORS
+    rated = found.reliability
+    rates = [rated.dece, rated.dece_position, rated.detections] if rated else [""] * 3
+    return [*errors, *("" if rate is None else rate for rate in rates), "; ".join(found.missing)]
+
+
+def degradation(records: list[CellRecord], classes: Sequence[str]) -> Degradation:
+    """How the AP of each class and of each size of objects falls in the cells of one model."""
+    by_class = [replace(record, scores=record.per_class) for record in records]
+    return Degradation(records[0].model, _falls(by_class, classes), _falls(records, SIZES))
+
+
+def _falls(records: list[CellRecord], names: Sequence[str]) -> dict[str, Fall]:
+    scored = {name: {r.condition: r.scores[name] for r in records if name in r.scores} for name in names}
+    return {name: Fall(_performance(records, name), values) for name, values in scored.items() if values}
