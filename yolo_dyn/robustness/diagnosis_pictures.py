@@ -81,7 +81,7 @@ def _finish(figure: Any, axes: np.ndarray, sweep: Sweep, path: Path, legend: boo
             axis.text(0.5, 0.5, "nothing to show", transform=axis.transAxes, ha="center", fontsize=8)
     shown = next((axis.get_legend_handles_labels() for axis in axes.flat if axis.get_legend_handles_labels()[0]), None)
     if legend and shown:
-        figure.legend(*shown, loc="outside lower center", ncols=3, fontsize=8)
+        figure.legend(*shown, loc="outside upper center", ncols=6, fontsize=8)
     figure.suptitle(sweep.title, fontsize=9)
     save(figure, path)
 
