@@ -80,9 +80,10 @@ def _finish(figure: Any, axes: np.ndarray, sweep: Sweep, path: Path, legend: boo
         if not axis.has_data():
             axis.text(0.5, 0.5, "nothing to show", transform=axis.transAxes, ha="center", fontsize=8)
     shown = next((axis.get_legend_handles_labels() for axis in axes.flat if axis.get_legend_handles_labels()[0]), None)
-    if legend and shown:
-        figure.legend(*shown, loc="outside upper center", ncols=6, fontsize=8)
-    figure.suptitle(sweep.title, fontsize=9)
+    if legend and shown:  # its title stands for that of the picture, which would lie under it
+        figure.legend(*shown, loc="outside upper center", ncols=3, fontsize=8, title=sweep.title, title_fontsize=9)
+    else:
+        figure.suptitle(sweep.title, fontsize=9)
     save(figure, path)
 
 
@@ -106,6 +107,7 @@ def _stack(axis: Any, records: list[CellRecord]) -> None:
             axis.bar(range(len(told)), heights, bottom=bottom, label=name, width=0.8, **look)
         bottom += heights
     axis.set_xticks(range(len(told)), [_strength(condition) for condition, _ in told])
+    axis.set_xlim(-0.6, max(len(told), 4) - 0.4)  # a bar alone is no wider than one of four
 
 
 def _curves(axis: Any, records: list[CellRecord]) -> None:
