@@ -230,6 +230,12 @@ def test_each_type(box, category, name):
     assert found_by(truth, found)[1] == {kind: int(kind == name) for kind in SHOWN}
 
 
+def test_a_match_begins_at_an_iou_of_a_half():
+    truth = truth_of([(0, 0, SQUARE, 0)])
+    assert found_by(truth, rows_of((0, 0.9, [0, 0, 20, 10])))[0]["AP50"] == 1
+    assert found_by(truth, rows_of((0, 0.9, [0, 0, 20, 9.99])))[0]["AP50"] == 0
+
+
 def test_of_several_errors_at_one_object_the_best_corrects_it():
     truth = truth_of([(0, 0, SQUARE, 0)])
     wrong, moved = (1, 0.9, SQUARE), (0, 0.8, [0, 0, 20, 9])

@@ -89,7 +89,7 @@ def test_a_bias_of_one_place_shows_by_position_alone():
 
 
 def test_bins_tell_all_detections_and_few_make_no_error():
-    found = reliability(matched([0.31, 0.32, 0.349, 0.35, 1.0], [1, 0, 0, 1, 1]), SIZES)
+    found = reliability(matched([0.3, 0.32, 0.349, 0.35, 1.0], [1, 0, 0, 1, 1]), SIZES)
     assert [(b.low, b.detections) for b in found.bins] == [(0.3, 3), (0.35, 1), (0.95, 1)]
     assert [b.precision for b in found.bins] == pytest.approx([1 / 3, 1, 1])
     assert found.dece is None

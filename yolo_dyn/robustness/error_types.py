@@ -74,11 +74,10 @@ def find_causes(matched: Matched) -> Causes:
     """Give each detection that is no hit a type, and each object to at most one of those that mean it."""
     overlaps, same = matched.overlaps, matched.same_class
     own, others = _first(overlaps, same, len(matched.found)), _first(overlaps, ~same, len(matched.found))
-    near = overlaps.iou >= FOREGROUND
     fits = [
         (own >= 0) & (_iou(overlaps, own) <= FOREGROUND),
         _iou(overlaps, others) >= FOREGROUND,
-        _first(overlaps, same & near & matched.taken[overlaps.objects], len(matched.found)) >= 0,
+        own >= 0,  # at an object that is taken, else it would have taken it
         _first(overlaps, overlaps.iou > BACKGROUND, len(matched.found)) < 0,
         np.ones(len(matched.found), bool),
     ]
