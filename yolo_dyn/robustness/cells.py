@@ -146,15 +146,6 @@ def save(folder: Path, done: FinishedCell) -> None:
     write_json(path.with_name(f"{path.name}.json"), done.record.as_dict())
 
 
-def add_diagnosis(folder: Path, cell: Cell, diagnosis: Diagnosis) -> None:
-    """Write what goes wrong into a finished cell; of two that bear one label it stays the earlier or the later."""
-    path, record = folder / f"{cell.name}.json", load(folder, cell)
-    if record:
-        times = path.stat()
-        write_json(path, replace(record, diagnosis=diagnosis).as_dict())
-        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
-
-
 def load(folder: Path, cell: Cell) -> CellRecord | None:
     """The record of a finished cell, or None. A damaged one is set aside, and is then not finished."""
     path = folder / f"{cell.name}.json"
@@ -244,3 +235,12 @@ def changed(folder: Path, cells: list[Cell]) -> list[str]:
         keys = [key for key, value in identity.items() if earlier.identity.get(key) != value]
         changes.update([f"other {', '.join(keys)}"] if keys else [])
     return [f"{count} finished cells here are of {what} and are left aside" for what, count in changes.items()]
+
+
+def add_diagnosis(folder: Path, cell: Cell, diagnosis: Diagnosis) -> None:
+    """Write what goes wrong into a finished cell; of two that bear one label it stays the earlier or the later."""
+    path, record = folder / f"{cell.name}.json", load(folder, cell)
+    if record:
+        times = path.stat()
+        write_json(path, replace(record, diagnosis=diagnosis).as_dict())
+        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))

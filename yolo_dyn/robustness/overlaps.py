@@ -7,7 +7,7 @@ import numpy as np
 
 FOREGROUND, BACKGROUND = 0.5, 0.1  # IoU: a match from here on; no more than background up to here
 LIMIT = 100  # detections of an image that count, those with the highest scores
-CHUNK = 2_000_000  # pairs at a time: bounds the memory
+CHUNK = 500_000  # pairs at a time: bounds the memory
 
 
 @dataclass(frozen=True)
