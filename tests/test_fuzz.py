@@ -558,12 +558,15 @@ def check_cell(content: Any, folder: Path) -> None:
         assert terminal(sweep)
         json.dumps(sweep.as_dict(), allow_nan=False)
         assert all(0 <= value <= 1 for value in sweep.records[0].scores.values())
+        told = sweep.records[0].diagnosis
+        assert told is None or told.precision is None or len(told.precision) == 101
 
 
 @functools.cache
 def finished(folder: Path) -> Any:
     """A sweep of one cell, made up: no model is run."""
     from yolo_dyn.robustness import cells, scores
+    from yolo_dyn.robustness.diagnosis import diagnose
     from yolo_dyn.robustness.evaluate import Settings
     from yolo_dyn.robustness.plan import Plan
     from yolo_dyn.robustness.records import CLEAN, CellRecord, Condition
@@ -597,6 +600,7 @@ def finished(folder: Path) -> Any:
         pixels={},
         seconds=1.0,
         identity=cell.identity,
+        diagnosis=diagnose(images.coco, detections, result.records),
     )
     cells.save(
         place / "cells", cells.FinishedCell(cell, record, {"detections": detections, "resampled": resampled}, {})

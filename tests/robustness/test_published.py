@@ -12,6 +12,7 @@ from yolo_dyn.data.images import EvaluationSet
 from yolo_dyn.robustness import published
 from yolo_dyn.robustness.cells import Cell
 from yolo_dyn.robustness.corruptions import GROUPS
+from yolo_dyn.robustness.diagnosis_pictures import PICTURES
 from yolo_dyn.robustness.differences import averaged, differences
 from yolo_dyn.robustness.records import CellRecord, Condition
 from yolo_dyn.robustness.report import html
@@ -96,7 +97,7 @@ def test_ones_own_detectors_stand_before_the_published():
 def sweep(folder: Path, names: list[str], drawn: bool = False) -> Sweep:
     records = cells(names, drawn=drawn)
     images = EvaluationSet("mine.yaml", "val", {}, 3, [Path("1.jpg")], {}, "", {}, [], True, "")
-    for name in ("curves", "grid"):
+    for name in ("curves", *PICTURES, "grid"):
         cv2.imwrite(str(folder / f"{name}.png"), np.zeros((2, 2, 3), np.uint8))
     known = [Cell(r.path, r.model, r.condition, {"weights": "0"}) for r in records]
     return Sweep(folder, images, {"resamples": 10}, "", known, records, summary(records), [], [])

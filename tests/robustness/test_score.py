@@ -72,11 +72,13 @@ def test_detections_of_others_score_as_those_of_a_model(given):
     )
     again = json.loads((scored.folder / "results.json").read_text())
     same = ("model", "corruption", "sigma", "AP", "AP50", "AP75", "AR100", "per_class", "intervals", "detections")
+    same += ("diagnosis",)
     assert [{key: cell[key] for key in same} for cell in again["cells"]] == [
         {key: cell[key] for key in same} for cell in sweep["cells"]
     ]
     assert again["summary"] == sweep["summary"]
     assert again["differences"] == sweep["differences"]
+    assert again["degradation"] == sweep["degradation"]
     page = (scored.folder / "report.html").read_text()
     assert 'id="grid"' not in page
     assert 'id="curves"' in page

@@ -33,6 +33,8 @@ from yolo_dyn.robustness.corruptions import CORRUPTIONS, Corruption
 from yolo_dyn.robustness.evaluate import Corrupter, Settings
 from yolo_dyn.robustness.plan import Plan
 from yolo_dyn.robustness.records import Condition
+from yolo_dyn.robustness.rediagnosis import diagnosed
+from yolo_dyn.robustness.report import write
 from yolo_dyn.robustness.results import Sweep
 from yolo_dyn.robustness.scores import paired_interval
 from yolo_dyn.robustness.sweep import robustness
@@ -74,6 +76,10 @@ def empty_pictures(monkeypatch) -> None:
     """For tests that look at the page's text."""
     monkeypatch.setattr("yolo_dyn.robustness.report.curves", lambda _, path: path.touch())
     monkeypatch.setattr("yolo_dyn.robustness.report.grid", lambda _, path: path.touch() or [])
+    monkeypatch.setattr(
+        "yolo_dyn.robustness.diagnosis_pictures.PICTURES",
+        dict.fromkeys(("errors", "precision", "reliability"), lambda _, path: path.touch()),
+    )
 
 
 def run(folder: Path, **changes):
@@ -117,7 +123,7 @@ def test_the_files_of_a_sweep(done):
     assert float(rows[3]["AP_low"]) == done.records[3].intervals["AP"][0]
     assert report["data"]["images"] == 10
     assert report["environment"]["torch"]
-    for name in ("curves.png", "grid.png"):
+    for name in ("curves.png", "errors.png", "precision.png", "reliability.png", "grid.png"):
         assert min(cv2.imread(str(done.folder / name)).shape[:2]) > 300
 
 
@@ -163,6 +169,98 @@ def test_cells_from_before_get_the_intervals_of_today(done, tmp_path):
     assert [record.intervals for record in again.records] == [record.intervals for record in done.records]
 
 
+def test_what_goes_wrong_stands_in_every_result(done):
+    with (done.folder / "results.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    text = (done.folder / "report.html").read_text()
+    for record, row in zip(done.records, rows, strict=True):
+        errors, rated = record.diagnosis.errors, record.diagnosis.reliability
+        assert np.mean(record.diagnosis.precision) == pytest.approx(record.scores["AP50"], abs=1e-9)
+        assert {name: float(row[f"dAP50 of {name}"]) for name in errors.gains} == errors.gains
+        assert {name: int(row[f"{name} errors"]) for name in errors.counts} == errors.counts
+        assert row["D-ECE"] == ("" if rated.dece is None else str(rated.dece))
+        assert row["empty because"] == "; ".join(record.diagnosis.missing)
+        for value in errors.gains.values():
+            assert f"<td>{value:+.3f}</td>" in text
+    own = [record for record in done.records if record.model == "a"]
+    assert own[0].diagnosis.errors.counts["missed"] < own[-1].diagnosis.errors.counts["missed"]
+    names, classes = list(rows[0]), [f"AP of {name}" for name in done.classes]
+    assert names[names.index("AP50_high") + 1 :][: len(classes) + 1] == [*classes, "dAP50 of classification"]
+    for line in str(done).splitlines():
+        if line.startswith("a  clean  "):
+            gains = own[0].diagnosis.errors.gains
+            assert f"{max(list(gains.values())[:6]):+.3f}" in line
+            break
+    else:
+        pytest.fail("the costliest errors are not printed")
+
+
+def test_what_falls_by_class_and_by_size(done):
+    report = json.loads((done.folder / "results.json").read_text())
+    clean, *noisy = [record for record in done.records if record.model == "b"]
+    of_b = report["degradation"][1]
+    assert of_b["model"] == "b"
+    assert list(of_b["classes"]) == done.classes
+    for name, fall in of_b["classes"].items():
+        p, values = clean.per_class[name], [record.per_class[name] for record in noisy]
+        assert (fall["P"], fall["mPC"]) == (p, pytest.approx(np.mean(values)))
+        assert fall["drop"] == pytest.approx(p - np.mean(values))
+        assert fall["rPC"] == (pytest.approx(np.mean(values) / p) if p else None)
+        assert fall["change"] == {r.condition.slug: v - p for r, v in zip(noisy, values, strict=True)}
+    assert of_b["sizes"].keys() == {name for name in ("AP_small", "AP_medium", "AP_large") if name in clean.scores}
+    assert of_b["sizes"]["AP_large"]["P"] == clean.scores["AP_large"]
+
+
+def as_before(folder: Path) -> list[Path]:
+    """The cells of a folder, as versions wrote them that did not tell what goes wrong."""
+    files = sorted((folder / "cells").glob("*.json"))
+    for number, file in enumerate(files):
+        content = json.loads(file.read_text())
+        del content["diagnosis"]
+        file.write_text(json.dumps(content))
+        os.utime(file, (1000 + number, 1000 + number))
+    return files
+
+
+def test_cells_from_before_tell_what_goes_wrong(done, tmp_path, monkeypatch, log):
+    shutil.copytree(done.folder, tmp_path / "run")
+    files = as_before(tmp_path / "run")
+    before = Sweep.read(tmp_path / "run", done.cells, done.images, done.settings, "")
+    assert [record.diagnosis for record in before.records] == [None] * 6
+    assert diagnosed(before).records == done.records
+    assert "6 cells of an earlier version" in log[0]
+    assert [file.stat().st_mtime for file in files] == [1000 + number for number in range(6)]
+    monkeypatch.setattr("yolo_dyn.robustness.rediagnosis.diagnose", lambda *_: pytest.fail("again"))
+    again = Sweep.read(tmp_path / "run", done.cells, done.images, done.settings, "")
+    assert diagnosed(again).records == done.records
+
+
+@pytest.mark.parametrize(
+    ("arrays", "reason"),
+    [
+        ({}, "the cell keeps no detections"),
+        ({"detections": np.ones((3, 4))}, "the cell keeps no detections"),
+        ({"detections": np.full((1, 7), 99.0)}, "do not fit: a detection names the image 99"),
+    ],
+)
+def test_cells_from_before_that_cannot_tell_it_say_why(arrays, reason, done, empty_pictures, tmp_path):
+    shutil.copytree(done.folder, tmp_path / "run")
+    as_before(tmp_path / "run")
+    file = tmp_path / "run" / "cells" / f"{done.cells[2].name}.npz"
+    np.savez_compressed(file, resampled=np.load(file)["resampled"], **arrays)
+    sweep = diagnosed(Sweep.read(tmp_path / "run", done.cells, done.images, done.settings, ""))
+    assert sweep.records[1] == done.records[1]
+    assert reason in sweep.records[2].diagnosis.missing[0]
+    write(sweep, pictures=False)
+    text = html.unescape((sweep.folder / "report.html").read_text())
+    assert text.count(f">{sweep.records[2].diagnosis.missing[0]}</td>") == 2
+    with (sweep.folder / "results.csv").open() as lines:
+        row = list(csv.DictReader(lines))[2]
+    assert reason in row["empty because"]
+    assert row["D-ECE"] == row["dAP50 of missed"] == row["missed errors"] == ""
+    assert float(row["AP"]) == done.records[2].scores["AP"]
+
+
 def test_pixel_hashes_are_printed_and_those_of_every_model_agree(done):
     pixels = {}
     for record in done.records:
@@ -193,10 +291,10 @@ class Page(html.parser.HTMLParser):
 def test_the_page_is_complete_and_self_contained(done):
     text = (done.folder / "report.html").read_text()
     page = Page(text)
-    expected = ["summary", "curves", "scores", "differences", "grid", "cells", "classes", "images", "reproduce"]
-    assert page.sections == expected
+    expected = ["summary", "curves", "scores", "differences", "errors", "precision", "reliability", "grid", "cells"]
+    assert page.sections == [*expected, "classes", "degradation", "images", "reproduce"]
     assert all(source.startswith("data:") for source in page.sources)
-    assert len(page.sources) == 3  # two pictures and an empty icon
+    assert len(page.sources) == 6  # five pictures and an empty icon
     for record in done.records:
         assert f"{record.scores['AP']:.3f}" in text
 

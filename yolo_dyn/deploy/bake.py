@@ -107,8 +107,16 @@ def bake(
     static, kept = make_static(net, batches(found, image_channels(net), imgsz, images, batch, seed))
     write_checkpoint(source, net, file)
     strengths = [0.0, 25.0] if sigma is None else sigma
-    options = {"imgsz": imgsz, "batch": batch, "workers": workers, "device": device, "project": project}
-    compared = robustness([model, str(file)], data, sigma=strengths, **options)
+    compared = robustness(
+        [model, str(file)],
+        data,
+        sigma=strengths,
+        imgsz=imgsz,
+        batch=batch,
+        workers=workers,
+        device=device,
+        project=project,
+    )
     return Baked(file, static, kept, min(images, len(found.files)), compared)
 
 
@@ -132,11 +140,13 @@ def make_static(net: nn.Module, images: Iterator[Tensor]) -> tuple[list[str], di
     Returns:
         Names of those layers, and of those that keep something that varies, with what that is.
     """
-    layers = {name: module for name, module in net.named_modules() if isinstance(module, MixesKernels | Bakes)}
+    layers: dict[str, Any] = {
+        name: module for name, module in net.named_modules() if isinstance(module, MixesKernels | Bakes)
+    }
     totals: dict[str, list[Tensor | None]] = {}
     seen = 0
     hooks = [
-        module.register_forward_pre_hook(partial(_add, totals, name), with_kwargs=True)  # type: ignore[attr-defined]
+        module.register_forward_pre_hook(partial(_add, totals, name), with_kwargs=True)
         for name, module in layers.items()
     ]
     try:
@@ -158,9 +168,9 @@ def make_static(net: nn.Module, images: Iterator[Tensor]) -> tuple[list[str], di
         else:
             parent, _, attribute = name.rpartition(".")
             setattr(net.get_submodule(parent), attribute, _conv(kernel, bias, module.geometry))
-    for module in net.modules():
-        if isinstance(module, SGDM):
-            module.guide = "none"  # it is in the kernels
+    for row in net.modules():
+        if isinstance(row, SGDM):
+            row.guide = "none"  # it is in the kernels
     return [name for name in layers if name in totals], kept
 
 

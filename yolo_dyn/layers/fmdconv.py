@@ -12,7 +12,7 @@ Readings:
 import torch
 from torch import Tensor, nn
 
-from yolo_dyn.layers.attention import KernelAttention, Trunk, check_anneal, start_at_a_half, trunk_width
+from yolo_dyn.layers.attention import KernelAttention, Trunk, check_anneal, gate, start_at_a_half, trunk_width
 from yolo_dyn.layers.experts import Attention, ExpertConv, Experts
 from yolo_dyn.layers.functional import Size
 
@@ -86,12 +86,11 @@ class FMDConv(ExpertConv):
     def attend(self, x: Tensor) -> Attention:
         """All three attentions: of the experts they sum to one, the others lie between 0 and 1."""
         pooled = x.mean((2, 3))  # [B, C_in]
-        trunk = None if self.trunk is None else self.trunk(pooled)  # [B, h]
-        return Attention(
-            self.kernel_attention(pooled),
-            self.input and torch.sigmoid(self.input(trunk)),
-            self.output and torch.sigmoid(self.output(trunk)),
-        )
+        attention = self.kernel_attention(pooled)
+        if self.trunk is None:
+            return Attention(attention)
+        trunk = self.trunk(pooled)  # [B, h]
+        return Attention(attention, gate(self.input, trunk), gate(self.output, trunk))
 
     def kernel_attention(self, pooled: Tensor) -> Tensor:
         """Weights of the experts, ``[B, K]``, which sum to one (Eq. 6)."""

@@ -169,7 +169,8 @@ class KWConv(nn.Module):
 
     def forward(self, x: Tensor, guide: Tensor | None = None) -> Tensor:
         """`guide`, ``[C_out, C_in/groups, k, k]``, multiplies the assembled kernel (SGDM Eq. 10)."""
-        return conv_per_sample(x, *self.mixed(x, guide), *self.geometry, self.form)
+        kernel, bias = self.mixed(x, guide)
+        return conv_per_sample(x, kernel, bias, *self.geometry, self.form)
 
     @property
     def geometry(self) -> tuple[Size, Size, Size, int]:

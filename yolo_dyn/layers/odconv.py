@@ -10,7 +10,7 @@ Deviations:
 import torch
 from torch import Tensor, nn
 
-from yolo_dyn.layers.attention import Trunk, check_anneal, start_at_a_half, trunk_width
+from yolo_dyn.layers.attention import Trunk, check_anneal, gate, start_at_a_half, trunk_width
 from yolo_dyn.layers.experts import Attention, ExpertConv, Experts
 from yolo_dyn.layers.functional import PER_SAMPLE_FORMS, Size
 
@@ -90,8 +90,8 @@ class ODConv(ExpertConv):
     def attend(self, x: Tensor) -> Attention:
         """All four attentions: of the experts they sum to one, the others lie between 0 and 1."""
         trunk = self.trunk(x.mean((2, 3)))  # [B, h]
-        parts = (self.channel, self.filter, self.spatial)
-        return Attention(self.kernel_attention(trunk), *(part and torch.sigmoid(part(trunk)) for part in parts))
+        others = (gate(part, trunk) for part in (self.channel, self.filter, self.spatial))
+        return Attention(self.kernel_attention(trunk), *others)
 
     def kernel_attention(self, trunk: Tensor) -> Tensor:
         """Weights of the experts, ``[B, K]``, which sum to one."""

@@ -9,6 +9,7 @@ import contextlib
 import functools
 import hashlib
 import json
+import os
 import time
 import zipfile
 import zlib
@@ -25,6 +26,7 @@ from yolo_dyn.data.images import EvaluationSet
 from yolo_dyn.output.environment import processor
 from yolo_dyn.output.files import write_json, write_text, written_whole
 from yolo_dyn.robustness import scores
+from yolo_dyn.robustness.diagnosis import Diagnosis, diagnose
 from yolo_dyn.robustness.evaluate import Corrupter, Detections, Settings, detect
 from yolo_dyn.robustness.fronts import Front
 from yolo_dyn.robustness.fronts.registry import COLON
@@ -114,6 +116,7 @@ def finished(cell: Cell, images: EvaluationSet, found: Detections, resamples: in
     start = time.perf_counter()
     result = scores.evaluate(images.coco, found.found, engine)
     resampled = scores.resample(result, resamples)
+    diagnosis = diagnose(images.coco, found.found, result.records)
     record = CellRecord(
         model=cell.label,
         path=cell.model,
@@ -132,6 +135,7 @@ def finished(cell: Cell, images: EvaluationSet, found: Detections, resamples: in
         seconds=time.perf_counter() - start,
         identity=cell.identity,
         front=FrontRecord(cell.front, cell.alone, found.front_milliseconds, processor()) if cell.front else None,
+        diagnosis=diagnosis,
     )
     return FinishedCell(cell, record, {"detections": found.found, "resampled": resampled}, found.hashes)
 
@@ -271,3 +275,12 @@ def changed(folder: Path, cells: list[Cell]) -> list[str]:
         keys = [key for key, value in identity.items() if earlier.identity.get(key) != value]
         changes.update([f"other {', '.join(keys)}"] if keys else [])
     return [f"{count} finished cells here are of {what} and are left aside" for what, count in changes.items()]
+
+
+def add_diagnosis(folder: Path, cell: Cell, diagnosis: Diagnosis) -> None:
+    """Write what goes wrong into a finished cell; of two that bear one label it stays the earlier or the later."""
+    path, record = folder / f"{cell.name}.json", load(folder, cell)
+    if record:
+        times = path.stat()
+        write_json(path, replace(record, diagnosis=diagnosis).as_dict())
+        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))

@@ -6,6 +6,7 @@ from typing import Any
 
 from yolo_dyn.output.arguments import Finite, OrDefault, Positive, Share, check_fields
 from yolo_dyn.robustness.corruptions import GAUSSIAN, SIGMA
+from yolo_dyn.robustness.diagnosis import Diagnosis
 from yolo_dyn.robustness.scores import SCORES
 
 CLEAN = "clean"
@@ -137,16 +138,20 @@ class CellRecord(CellScores):
     seconds: Finite  # that the cell took
     identity: dict[str, Any]  # everything that decides its numbers
     front: FrontRecord | None = None
+    diagnosis: Diagnosis | None = None  # what goes wrong; None if an earlier version measured the cell
 
     def as_dict(self) -> dict[str, Any]:
         own = {name: getattr(self, name) for name in _OWN}
         own |= {"front": asdict(self.front)} if self.front else {}  # cells from before there were fronts have none
-        return {**own, "severity": self.condition.severity, "strength": self.condition.strength, **super().as_dict()}
+        own |= {"severity": self.condition.severity, "strength": self.condition.strength}
+        return own | super().as_dict() | {"diagnosis": self.diagnosis and self.diagnosis.as_dict()}
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> "CellRecord":
+        own = {name: content[name] for name in _OWN}
         front = check_fields(FrontRecord(**content["front"])) if content.get("front") else None
-        return check_fields(CellRecord(**_scored(content), **{name: content[name] for name in _OWN}, front=front))
+        diagnosis = Diagnosis.from_dict(content.get("diagnosis"))
+        return check_fields(CellRecord(**_scored(content), **own, front=front, diagnosis=diagnosis))
 
     def scores_alone(self) -> CellScores:
         """Without what belongs to this machine and folder."""
@@ -165,8 +170,45 @@ class Performance:
     rpc: float | None  # rPC: mPC / P
     cells: int  # corrupted ones
 
+    @property
+    def drop(self) -> float | None:
+        """How far the mean lies below P."""
+        return None if self.p is None or self.mpc is None else self.p - self.mpc
+
     def as_dict(self) -> dict[str, float | None]:
         return {"P": self.p, "mPC": self.mpc, "rPC": self.rpc, "cells": self.cells}
+
+
+@dataclass(frozen=True)
+class Fall:
+    """How one score of one model falls, such as the AP of a class."""
+
+    performance: Performance
+    scores: dict[Condition, float]
+
+    def change(self, condition: Condition) -> float | None:
+        """The score under a condition less the clean one; None if one of them is absent."""
+        clean, score = self.performance.p, self.scores.get(condition)
+        return None if clean is None or score is None else score - clean
+
+    def as_dict(self) -> dict[str, Any]:
+        changes = {c.slug: self.change(c) for c in self.scores if not c.clean}
+        return {**self.performance.as_dict(), "drop": self.performance.drop, "change": changes}
+
+
+@dataclass(frozen=True)
+class Degradation:
+    """How the AP of each class and of each size of objects falls for one model; what no object has is absent."""
+
+    model: str
+    classes: dict[str, Fall]
+    sizes: dict[str, Fall]
+
+    def as_dict(self) -> dict[str, Any]:
+        falls = {"classes": self.classes, "sizes": self.sizes}
+        return {"model": self.model} | {
+            part: {name: fall.as_dict() for name, fall in each.items()} for part, each in falls.items()
+        }
 
 
 @dataclass(frozen=True)

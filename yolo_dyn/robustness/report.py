@@ -6,11 +6,13 @@ from typing import Any
 from yolo_dyn.output.environment import environment
 from yolo_dyn.output.files import write_text
 from yolo_dyn.output.pages import embedded, render
-from yolo_dyn.robustness import published, scores
+from yolo_dyn.robustness import diagnosis_pictures, published, scores
 from yolo_dyn.robustness.arms import processors
+from yolo_dyn.robustness.error_types import SHOWN, WHOLE
 from yolo_dyn.robustness.pictures import curves, grid
-from yolo_dyn.robustness.records import MEAN, Condition
-from yolo_dyn.robustness.results import Sweep
+from yolo_dyn.robustness.records import MEAN, CellRecord, Condition
+from yolo_dyn.robustness.reliability import LEAST_SCORE
+from yolo_dyn.robustness.results import NOT_DIAGNOSED, Sweep
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 
@@ -18,8 +20,8 @@ TEMPLATE = Path(__file__).with_name("report.html.j2")
 def write(sweep: Sweep, pictures: bool = True) -> Path:
     """Write everything that a sweep leaves behind; the page is the last.
 
-    Files: results.json, results.csv, annotations.json (the ground truth in COCO's format), curves.png, grid.png,
-    report.html.
+    Files: results.json, results.csv, annotations.json (the ground truth in COCO's format), curves.png, errors.png,
+    precision.png, reliability.png, grid.png, report.html.
 
     Args:
         sweep: finished cells.
@@ -32,6 +34,7 @@ def write(sweep: Sweep, pictures: bool = True) -> Path:
     sweep.write_csv()
     sweep.write_truth()
     curves(sweep, sweep.folder / "curves.png")
+    diagnosis_pictures.draw(sweep)
     drawn = grid(sweep, sweep.folder / "grid.png") if pictures else None
     page = sweep.folder / "report.html"
     write_text(page, html(sweep, drawn))
@@ -40,8 +43,8 @@ def write(sweep: Sweep, pictures: bool = True) -> Path:
 
 def html(sweep: Sweep, drawn: list[str] | None) -> str:
     """The page as text, its pictures embedded; `drawn` are the images in the grid, if there is one."""
-    shown = ("curves",) if drawn is None else ("curves", "grid")
-    filters = {"score": _score, "signed": lambda value: f"{value:+.3f}", "percent": _percent}
+    shown = ["curves", *diagnosis_pictures.PICTURES] + ([] if drawn is None else ["grid"])
+    filters = {"score": _score, "signed": _signed, "percent": _percent, "absent": _absent}
     return render(
         TEMPLATE,
         filters,
@@ -49,6 +52,9 @@ def html(sweep: Sweep, drawn: list[str] | None) -> str:
         conditions=sweep.conditions,
         scores={(record.model, record.condition): record.scores for record in sweep.records},
         names=list(scores.SCORES),
+        types=SHOWN,
+        whole=WHOLE,
+        least=LEAST_SCORE,
         published=published,
         mean=Condition(MEAN),
         processors=processors(sweep.arms),
@@ -61,6 +67,15 @@ def html(sweep: Sweep, drawn: list[str] | None) -> str:
 
 def _score(value: Any) -> str:
     return "-" if value is None else f"{value:.3f}"
+
+
+def _signed(value: Any) -> str:
+    return "-" if value is None else f"{value:+.3f}"
+
+
+def _absent(record: CellRecord) -> str:
+    """Why a cell does not tell what goes wrong."""
+    return "; ".join(record.diagnosis.missing) if record.diagnosis else NOT_DIAGNOSED
 
 
 def _percent(value: Any) -> str:

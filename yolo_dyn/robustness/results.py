@@ -20,9 +20,22 @@ from yolo_dyn.robustness.arms import Arm, arms
 from yolo_dyn.robustness.arms import lines as arm_lines
 from yolo_dyn.robustness.cells import Cell
 from yolo_dyn.robustness.corruptions.frost import DRAWN
+from yolo_dyn.robustness.diagnosis import Diagnosis
 from yolo_dyn.robustness.differences import differences, key, performance, whole
-from yolo_dyn.robustness.records import CellRecord, Condition, Difference, Summary
+from yolo_dyn.robustness.error_types import SHOWN, WHOLE
+from yolo_dyn.robustness.records import CellRecord, Condition, Degradation, Difference, Fall, Summary
 
+NOT_DIAGNOSED = "an earlier version measured the cell"
+DIAGNOSED = (
+    *(f"dAP50 of {name}" for name in (*SHOWN, *WHOLE)),
+    *(f"{name} errors" for name in SHOWN),
+    "D-ECE",
+    "D-ECE by position",
+    "rated detections",
+    "empty because",
+)
+SIZES = ("AP_small", "AP_medium", "AP_large")
+_ERRORS = len(SHOWN) * 2 + len(WHOLE)
 COLUMNS = ("model", "weights", "corruption", "sigma", "severity", "strength", "seed", "images", "skipped", "detections")
 FRONT_COLUMNS = ("front", "front_ms", "AP_less_alone", "AP_less_alone_low", "AP_less_alone_high")
 
@@ -95,6 +108,11 @@ class Sweep(Outcome):
         return [name for name in self.images.names.values() if any(name in r.per_class for r in self.records)]
 
     @property
+    def degradation(self) -> list[Degradation]:
+        """How the AP of each class and of each size falls, one a model."""
+        return [degradation([r for r in self.records if r.model == model], self.classes) for model in self.models]
+
+    @property
     def benchmark(self) -> bool:
         """Whether each model has all of COCO-C, whose mean mPC then is."""
         each = [{r.condition for r in self.records if r.model == model} for model in self.models]
@@ -126,6 +144,7 @@ class Sweep(Outcome):
             "summary": [row.as_dict() for row in self.summary],
             "differences": [row.as_dict() for row in self.differences],
             **({"fronts": [arm.as_dict() for arm in self.arms]} if self.arms else {}),
+            "degradation": [row.as_dict() for row in self.degradation],
             "cells": [record.as_dict() for record in self.records],
         }
 
@@ -135,18 +154,19 @@ class Sweep(Outcome):
         return path
 
     def write_csv(self) -> Path:
-        """One row a cell; intervals and the classes' AP in columns of their own."""
+        """One row a cell; intervals, the classes' AP and what goes wrong in columns of their own."""
         path = self.folder / "results.csv"
         intervals = [f"{name}_{end}" for name in scores.RESAMPLED for end in ("low", "high")]
         fronts = FRONT_COLUMNS if self.arms else ()
-        heads = [*COLUMNS, *scores.SCORES, *intervals, *fronts, *(f"AP of {name}" for name in self.classes)]
-        rows: list[list[Any]] = [heads]
+        classes = [f"AP of {name}" for name in self.classes]
+        rows: list[list[Any]] = [[*COLUMNS, *scores.SCORES, *intervals, *fronts, *classes, *DIAGNOSED]]
         for record in self.records:
             cells = record.as_dict()
             bounds = [value for name in scores.RESAMPLED for value in record.intervals.get(name, ("", ""))]
             values = [cells.get(key, "") for key in (*COLUMNS, *scores.SCORES)]
             behind = self._front_values(record) if self.arms else ()
-            rows.append([*values, *bounds, *behind, *(record.per_class.get(name, "") for name in self.classes)])
+            of_classes = [record.per_class.get(name, "") for name in self.classes]
+            rows.append([*values, *bounds, *behind, *of_classes, *_diagnosed(record)])
         write_csv(path, rows)
         return path
 
@@ -227,6 +247,7 @@ def terminal(sweep: Sweep) -> str:
         lines.append(f"{row.model}  {row.condition!s:<24}{d.value:+.3f}  [{d.low:+.3f}, {d.high:+.3f}]")
     if sweep.arms:
         lines += ["", *arm_lines(sweep.arms, sweep.conditions)]
+    lines += _costliest(sweep)
     for record in sweep.records:
         if record.pixels:
             pixels = "  ".join(f"{key} {value[:16]}" for key, value in record.pixels.items())
@@ -252,3 +273,37 @@ def _table(heads: list[str], rows: dict[str, list[float | None]]) -> list[str]:
         texts = ("-" if value is None else f"{value:.3f}" for value in values)
         lines.append(f"{name:<{first}}" + "".join(f"{t:>{w}}" for t, w in zip(texts, widths, strict=True)))
     return lines
+
+
+def _costliest(sweep: Sweep) -> list[str]:
+    """The two types of errors that cost each model most, on clean images and where its AP50 is lowest."""
+    lines = []
+    for model in sweep.models:
+        told = [(r.condition, r.diagnosis.errors) for r in sweep.records if r.model == model and r.diagnosis]
+        found = {condition: errors for condition, errors in told if errors}
+        shown = [c for c in found if c.clean] + sorted(found, key=lambda c: found[c].ap50)[:1]
+        for condition in dict.fromkeys(shown):
+            gains = found[condition].gains
+            most = sorted(SHOWN, key=lambda name: -gains[name])[:2]
+            lines.append(f"{model}  {condition!s:<24}{', '.join(f'{name} {gains[name]:+.3f}' for name in most)}")
+    return ["", "AP50 to be gained by correcting one type of error alone, the two largest", "", *lines] if lines else []
+
+
+def _diagnosed(record: CellRecord) -> list[Any]:
+    """The columns DIAGNOSED of a cell, empty where nothing can be told."""
+    found = record.diagnosis or Diagnosis(missing=[NOT_DIAGNOSED])
+    errors = [*found.errors.gains.values(), *found.errors.counts.values()] if found.errors else [""] * _ERRORS
+    rated = found.reliability
+    rates = [rated.dece, rated.dece_position, rated.detections] if rated else [""] * 3
+    return [*errors, *("" if rate is None else rate for rate in rates), "; ".join(found.missing)]
+
+
+def degradation(records: list[CellRecord], classes: Sequence[str]) -> Degradation:
+    """How the AP of each class and of each size of objects falls in the cells of one model."""
+    by_class = [replace(record, scores=record.per_class) for record in records]
+    return Degradation(records[0].model, _falls(by_class, classes), _falls(records, SIZES))
+
+
+def _falls(records: list[CellRecord], names: Sequence[str]) -> dict[str, Fall]:
+    scored = {name: {r.condition: r.scores[name] for r in records if name in r.scores} for name in names}
+    return {name: Fall(performance(records, name), values) for name, values in scored.items() if values}

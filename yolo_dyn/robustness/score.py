@@ -24,6 +24,7 @@ from yolo_dyn.robustness.corruptions import GAUSSIAN, find
 from yolo_dyn.robustness.evaluate import Detections
 from yolo_dyn.robustness.matching import engine as find_engine
 from yolo_dyn.robustness.records import CLEAN, Condition
+from yolo_dyn.robustness.rediagnosis import diagnosed
 from yolo_dyn.robustness.report import write
 from yolo_dyn.robustness.results import Sweep
 from yolo_dyn.robustness.sweep import typed
@@ -80,7 +81,7 @@ def score(
     for cell in TQDM(missing, desc=f"{len(missing)} cells", unit="cells"):
         detected = Detections(read_detections(Path(cell.model), image_ids, class_ids), {}, {}, {})
         store.save(folder / "cells", finished(cell, images, detected, resamples, engine))
-    sweep = Sweep.read(folder, cells, images, {"resamples": resamples}, typed())
+    sweep = diagnosed(Sweep.read(folder, cells, images, {"resamples": resamples}, typed()))
     write(sweep, pictures=False)
     return sweep
 

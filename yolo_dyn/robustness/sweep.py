@@ -29,6 +29,7 @@ from yolo_dyn.robustness.executors import executor as find_executor
 from yolo_dyn.robustness.fronts import chosen_fronts
 from yolo_dyn.robustness.models import check_model
 from yolo_dyn.robustness.plan import Plan, chosen_conditions
+from yolo_dyn.robustness.rediagnosis import diagnosed
 from yolo_dyn.robustness.report import write
 from yolo_dyn.robustness.results import Sweep
 
@@ -112,7 +113,7 @@ def robustness(
     images = evaluation_set(data, split)
     if not images.labelled:
         raise YoloDynError(f"{data}, split {split}, has no labels to score against; found: {images.source}")
-    sweep = measure(plan, images, folder, options, others=True)
+    sweep = diagnosed(measure(plan, images, folder, options, others=True))
     if json:
         sweep.write_detections()
     write(sweep)
