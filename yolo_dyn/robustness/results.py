@@ -13,13 +13,11 @@ from yolo_dyn.output.environment import environment
 from yolo_dyn.output.files import write_csv, write_json, write_text
 from yolo_dyn.output.outcome import Outcome
 from yolo_dyn.robustness import cells as store
-from yolo_dyn.robustness import published, scores
+from yolo_dyn.robustness import diagnosis_lines, published, scores
 from yolo_dyn.robustness.cells import Cell
 from yolo_dyn.robustness.corruptions import SEVERITIES
 from yolo_dyn.robustness.corruptions.benchmark import COCOC
 from yolo_dyn.robustness.corruptions.frost import DRAWN
-from yolo_dyn.robustness.diagnosis import Diagnosis
-from yolo_dyn.robustness.error_types import SHOWN, WHOLE
 from yolo_dyn.robustness.records import (
     MEAN,
     CellRecord,
@@ -32,17 +30,7 @@ from yolo_dyn.robustness.records import (
     Summary,
 )
 
-NOT_DIAGNOSED = "an earlier version measured the cell"
-DIAGNOSED = (
-    *(f"dAP50 of {name}" for name in (*SHOWN, *WHOLE)),
-    *(f"{name} errors" for name in SHOWN),
-    "D-ECE",
-    "D-ECE by position",
-    "rated detections",
-    "empty because",
-)
 SIZES = ("AP_small", "AP_medium", "AP_large")
-_ERRORS = len(SHOWN) * 2 + len(WHOLE)
 COLUMNS = ("model", "weights", "corruption", "sigma", "severity", "strength", "seed", "images", "skipped", "detections")
 
 
@@ -156,13 +144,13 @@ class Sweep(Outcome):
         path = self.folder / "results.csv"
         intervals = [f"{name}_{end}" for name in scores.RESAMPLED for end in ("low", "high")]
         classes = [f"AP of {name}" for name in self.classes]
-        rows: list[list[Any]] = [[*COLUMNS, *scores.SCORES, *intervals, *classes, *DIAGNOSED]]
+        rows: list[list[Any]] = [[*COLUMNS, *scores.SCORES, *intervals, *classes, *diagnosis_lines.COLUMNS]]
         for record in self.records:
             cells = record.as_dict()
             bounds = [value for name in scores.RESAMPLED for value in record.intervals.get(name, ("", ""))]
             values = [cells.get(key, "") for key in (*COLUMNS, *scores.SCORES)]
             of_classes = [record.per_class.get(name, "") for name in self.classes]
-            rows.append([*values, *bounds, *of_classes, *_diagnosed(record)])
+            rows.append([*values, *bounds, *of_classes, *diagnosis_lines.columns(record)])
         write_csv(path, rows)
         return path
 
@@ -278,7 +266,7 @@ def terminal(sweep: Sweep) -> str:
     for row in sweep.differences:
         d = row.ap
         lines.append(f"{row.model}  {row.condition!s:<24}{d.value:+.3f}  [{d.low:+.3f}, {d.high:+.3f}]")
-    lines += _costliest(sweep)
+    lines += diagnosis_lines.lines(sweep.records)
     for record in sweep.records:
         if record.pixels:
             pixels = "  ".join(f"{key} {value[:16]}" for key, value in record.pixels.items())
@@ -304,29 +292,6 @@ def _table(heads: list[str], rows: dict[str, list[float | None]]) -> list[str]:
         texts = ("-" if value is None else f"{value:.3f}" for value in values)
         lines.append(f"{name:<{first}}" + "".join(f"{t:>{w}}" for t, w in zip(texts, widths, strict=True)))
     return lines
-
-
-def _costliest(sweep: Sweep) -> list[str]:
-    """The two types of errors that cost each model most, on clean images and where its AP50 is lowest."""
-    lines = []
-    for model in sweep.models:
-        told = [(r.condition, r.diagnosis.errors) for r in sweep.records if r.model == model and r.diagnosis]
-        found = {condition: errors for condition, errors in told if errors}
-        shown = [c for c in found if c.clean] + sorted(found, key=lambda c: found[c].ap50)[:1]
-        for condition in dict.fromkeys(shown):
-            gains = found[condition].gains
-            most = sorted(SHOWN, key=lambda name: -gains[name])[:2]
-            lines.append(f"{model}  {condition!s:<24}{', '.join(f'{name} {gains[name]:+.3f}' for name in most)}")
-    return ["", "AP50 to be gained by correcting one type of error alone, the two largest", "", *lines] if lines else []
-
-
-def _diagnosed(record: CellRecord) -> list[Any]:
-    """The columns DIAGNOSED of a cell, empty where nothing can be told."""
-    found = record.diagnosis or Diagnosis(missing=[NOT_DIAGNOSED])
-    errors = [*found.errors.gains.values(), *found.errors.counts.values()] if found.errors else [""] * _ERRORS
-    rated = found.reliability
-    rates = [rated.dece, rated.dece_position, rated.detections] if rated else [""] * 3
-    return [*errors, *("" if rate is None else rate for rate in rates), "; ".join(found.missing)]
 
 
 def degradation(records: list[CellRecord], classes: Sequence[str]) -> Degradation:
