@@ -8,11 +8,12 @@ from yolo_dyn.output.files import write_text
 from yolo_dyn.output.pages import embedded, render
 from yolo_dyn.robustness import diagnosis_pictures, published, scores
 from yolo_dyn.robustness.arms import processors
+from yolo_dyn.robustness.diagnosis_lines import NOT_DIAGNOSED
 from yolo_dyn.robustness.error_types import SHOWN, WHOLE
 from yolo_dyn.robustness.pictures import curves, grid
 from yolo_dyn.robustness.records import MEAN, CellRecord, Condition
 from yolo_dyn.robustness.reliability import LEAST_SCORE
-from yolo_dyn.robustness.results import NOT_DIAGNOSED, Sweep
+from yolo_dyn.robustness.results import Sweep
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 

@@ -15,27 +15,15 @@ from yolo_dyn.output.environment import environment
 from yolo_dyn.output.files import write_csv, write_json, write_text, written_whole
 from yolo_dyn.output.outcome import Outcome
 from yolo_dyn.robustness import cells as store
-from yolo_dyn.robustness import published, scores
+from yolo_dyn.robustness import diagnosis_lines, published, scores
 from yolo_dyn.robustness.arms import Arm, arms
 from yolo_dyn.robustness.arms import lines as arm_lines
 from yolo_dyn.robustness.cells import Cell
 from yolo_dyn.robustness.corruptions.frost import DRAWN
-from yolo_dyn.robustness.diagnosis import Diagnosis
 from yolo_dyn.robustness.differences import differences, key, performance, whole
-from yolo_dyn.robustness.error_types import SHOWN, WHOLE
 from yolo_dyn.robustness.records import CellRecord, Condition, Degradation, Difference, Fall, Summary
 
-NOT_DIAGNOSED = "an earlier version measured the cell"
-DIAGNOSED = (
-    *(f"dAP50 of {name}" for name in (*SHOWN, *WHOLE)),
-    *(f"{name} errors" for name in SHOWN),
-    "D-ECE",
-    "D-ECE by position",
-    "rated detections",
-    "empty because",
-)
 SIZES = ("AP_small", "AP_medium", "AP_large")
-_ERRORS = len(SHOWN) * 2 + len(WHOLE)
 COLUMNS = ("model", "weights", "corruption", "sigma", "severity", "strength", "seed", "images", "skipped", "detections")
 FRONT_COLUMNS = ("front", "front_ms", "AP_less_alone", "AP_less_alone_low", "AP_less_alone_high")
 
@@ -159,14 +147,15 @@ class Sweep(Outcome):
         intervals = [f"{name}_{end}" for name in scores.RESAMPLED for end in ("low", "high")]
         fronts = FRONT_COLUMNS if self.arms else ()
         classes = [f"AP of {name}" for name in self.classes]
-        rows: list[list[Any]] = [[*COLUMNS, *scores.SCORES, *intervals, *fronts, *classes, *DIAGNOSED]]
+        heads = [*COLUMNS, *scores.SCORES, *intervals, *fronts, *classes, *diagnosis_lines.COLUMNS]
+        rows: list[list[Any]] = [heads]
         for record in self.records:
             cells = record.as_dict()
             bounds = [value for name in scores.RESAMPLED for value in record.intervals.get(name, ("", ""))]
             values = [cells.get(key, "") for key in (*COLUMNS, *scores.SCORES)]
             behind = self._front_values(record) if self.arms else ()
             of_classes = [record.per_class.get(name, "") for name in self.classes]
-            rows.append([*values, *bounds, *behind, *of_classes, *_diagnosed(record)])
+            rows.append([*values, *bounds, *behind, *of_classes, *diagnosis_lines.columns(record)])
         write_csv(path, rows)
         return path
 
@@ -247,7 +236,7 @@ def terminal(sweep: Sweep) -> str:
         lines.append(f"{row.model}  {row.condition!s:<24}{d.value:+.3f}  [{d.low:+.3f}, {d.high:+.3f}]")
     if sweep.arms:
         lines += ["", *arm_lines(sweep.arms, sweep.conditions)]
-    lines += _costliest(sweep)
+    lines += diagnosis_lines.lines(sweep.records)
     for record in sweep.records:
         if record.pixels:
             pixels = "  ".join(f"{key} {value[:16]}" for key, value in record.pixels.items())
@@ -273,29 +262,6 @@ def _table(heads: list[str], rows: dict[str, list[float | None]]) -> list[str]:
         texts = ("-" if value is None else f"{value:.3f}" for value in values)
         lines.append(f"{name:<{first}}" + "".join(f"{t:>{w}}" for t, w in zip(texts, widths, strict=True)))
     return lines
-
-
-def _costliest(sweep: Sweep) -> list[str]:
-    """The two types of errors that cost each model most, on clean images and where its AP50 is lowest."""
-    lines = []
-    for model in sweep.models:
-        told = [(r.condition, r.diagnosis.errors) for r in sweep.records if r.model == model and r.diagnosis]
-        found = {condition: errors for condition, errors in told if errors}
-        shown = [c for c in found if c.clean] + sorted(found, key=lambda c: found[c].ap50)[:1]
-        for condition in dict.fromkeys(shown):
-            gains = found[condition].gains
-            most = sorted(SHOWN, key=lambda name: -gains[name])[:2]
-            lines.append(f"{model}  {condition!s:<24}{', '.join(f'{name} {gains[name]:+.3f}' for name in most)}")
-    return ["", "AP50 to be gained by correcting one type of error alone, the two largest", "", *lines] if lines else []
-
-
-def _diagnosed(record: CellRecord) -> list[Any]:
-    """The columns DIAGNOSED of a cell, empty where nothing can be told."""
-    found = record.diagnosis or Diagnosis(missing=[NOT_DIAGNOSED])
-    errors = [*found.errors.gains.values(), *found.errors.counts.values()] if found.errors else [""] * _ERRORS
-    rated = found.reliability
-    rates = [rated.dece, rated.dece_position, rated.detections] if rated else [""] * 3
-    return [*errors, *("" if rate is None else rate for rate in rates), "; ".join(found.missing)]
 
 
 def degradation(records: list[CellRecord], classes: Sequence[str]) -> Degradation:
