@@ -34,6 +34,22 @@ def skip_before(version: str, what: str) -> None:
         pytest.skip(f"Ultralytics itself has no {what} before {version}")
 
 
+def torch_older(version: str) -> bool:
+    """Whether torch is older than that."""
+    return parse_version(torch.__version__) < parse_version(version)
+
+
+@contextlib.contextmanager
+def unless_torch_has_no_half() -> Iterator[None]:
+    """Skip a test where torch itself, before 2.4, has an operation in no half precision on a CPU."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not (torch_older("2.4") and "not implemented for 'Half'" in str(error)):
+            raise
+        pytest.skip(f"torch itself: {error}")
+
+
 @contextlib.contextmanager
 def default_dtype(dtype: torch.dtype) -> Iterator[None]:
     """Make tensors of another kind where nothing else is said."""

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from yolo_dyn.conversion import convert as convert
     from yolo_dyn.errors import YoloDynError as YoloDynError
     from yolo_dyn.integration import integrate as integrate
+    from yolo_dyn.integration.insertion import equip as equip
     from yolo_dyn.integration.insertion import insert as insert
     from yolo_dyn.registry import register as register
 
@@ -19,12 +20,13 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "YoloDynError": "yolo_dyn.errors",
     "convert": "yolo_dyn.conversion",
+    "equip": "yolo_dyn.integration.insertion",
     "insert": "yolo_dyn.integration.insertion",
     "integrate": "yolo_dyn.integration",
     "register": "yolo_dyn.registry",
 }
 
-__all__ = ["YoloDynError", "convert", "insert", "integrate", "register"]
+__all__ = ["YoloDynError", "convert", "equip", "insert", "integrate", "register"]
 
 
 def __getattr__(name: str) -> object:

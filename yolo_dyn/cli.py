@@ -55,6 +55,7 @@ COMMANDS = {
     ),
     "cam": Command("yolo_dyn.explain.cam", "cam", "yolo-dyn cam model=a.pt,b.pt source=images/ sigma=25"),
     "points": Command("yolo_dyn.explain.points", "points", "yolo-dyn points model=best.pt source=image.jpg"),
+    "bake": Command("yolo_dyn.deploy.bake", "bake", "yolo-dyn bake model=best.pt data=VOC.yaml"),
     "deploy": Command(
         "yolo_dyn.deploy.deployment",
         "deploy",

@@ -100,6 +100,9 @@ def replace_chosen(
         named = {"warehouse": share(name, module), **options} if share is not None else options
         new = _replacement(name, module, kind, named)
         setattr(model.get_submodule(parent), attribute, new if isinstance(module, nn.Conv2d) else AsLinear(new))
+        for size in ("in_channels", "out_channels") if isinstance(module, nn.Conv2d) else ():
+            if not hasattr(new, size):
+                setattr(new, size, getattr(module, size))  # which others read of their convolutions
         weight = module.weight if isinstance(module, nn.Conv2d) else module.weight[:, :, None, None]
         made.append((name, new, weight, module.bias))
     return made

@@ -11,6 +11,7 @@ from torch import nn
 from yolo_dyn import layers
 from yolo_dyn.errors import YoloDynError, nearest
 from yolo_dyn.layers.blocks import ConvNormAct
+from yolo_dyn.layers.gate import Gated
 from yolo_dyn.layers.protocol import declares_channels, folds_norm, is_fusible
 
 ENTRY_POINT_GROUP = "yolo_dyn.layers"
@@ -234,5 +235,5 @@ def all_layers(kind: Kind | None = None) -> dict[str, type[nn.Module]]:
 
 def in_model(model: nn.Module) -> list[nn.Module]:
     """The registered layers of a model, an outer one before those inside it."""
-    classes = (*all_layers().values(), ConvNormAct)
+    classes = (*all_layers().values(), ConvNormAct, Gated)
     return [module for module in model.modules() if isinstance(module, classes)]

@@ -87,7 +87,7 @@ def test_figures_of_the_published_implementation(arguments, options, shape, coun
     spectrum_more = 2 * layer.kernel_size[0] * layer.out_channels
     assert sum(p.numel() for p in layer.parameters()) + spectrum_more == count
     trunk = layer.star[0] * layer.trunk(x.mean((2, 3))).square() + layer.star[1]
-    assert agrees(layer.mixed(2 * torch.sigmoid(layer.frequency(trunk))), *kernel)
+    assert agrees(layer.of_groups(2 * torch.sigmoid(layer.frequency(trunk))), *kernel)
     assert agrees(layer(x), *output)
     layer.fuse()
     assert agrees(layer(x), *output)

@@ -14,7 +14,7 @@ from yaml import YAMLError
 
 from yolo_dyn import layers, registry
 from yolo_dyn.errors import MissingFileError, YoloDynError, first_line, nearest
-from yolo_dyn.integration import annealing, probes
+from yolo_dyn.integration import annealing, probes, warm_start
 from yolo_dyn.integration.model_yaml import asks_for_ours, check_parts
 from yolo_dyn.layers.protocol import RemembersOptions
 from yolo_dyn.output import files
@@ -124,24 +124,34 @@ def load(stock: Callable) -> Callable:
         source = (weights.get("ema") or weights.get("model")) if isinstance(weights, dict) else weights
         if isinstance(source, nn.Module) and (registry.in_model(self) or registry.in_model(source)):
             probes.require()
-            weights = _aligned(source, self)
+            weights = aligned(source, self)
             annealing.copy_temperatures(weights, self)
+            moved = stock(self, weights, *args, **kwargs)
+            warm_start.log_start(*warm_start.start_from_static(weights, self))
+            return moved
         return stock(self, weights, *args, **kwargs)
 
     return load
 
 
-def _aligned(source: nn.Module, target: nn.Module) -> nn.Module:
-    """Renumber the rows of `source` like the same rows of `target`, which has rows inserted or left out.
+def aligned(source: nn.Module, target: nn.Module) -> nn.Module:
+    """Renumber the rows of `source` like the same rows of `target`, which has rows inserted, replaced or left out.
 
     Weights are matched by name, and the row's number is part of it: inserting rows before the head moves the head.
     """
     if not isinstance(getattr(source, "model", None), nn.Sequential):
         return source
-    kinds = [[row.type for row in model.model] for model in (source, target)]  # type: ignore[union-attr]
-    blocks = difflib.SequenceMatcher(None, kinds[0], kinds[1], autojunk=False).get_matching_blocks()
-    number = {block.a + k: block.b + k for block in blocks for k in range(block.size)}
-    rows = OrderedDict((str(number.get(i, f"unmatched{i}")), row) for i, row in enumerate(source.model))  # type: ignore
+    old: Any = source.model
+    new: Any = target.model
+    kinds = [[row.type for row in rows] for rows in (old, new)]
+    steps = difflib.SequenceMatcher(None, kinds[0], kinds[1], autojunk=False).get_opcodes()
+    number = {
+        first + k: of + k
+        for step, first, last, of, end in steps
+        for k in range(last - first)
+        if step == "equal" or (last - first == end - of and registry.in_model(new[of + k]))  # in its place
+    }
+    rows = OrderedDict((str(number.get(i, f"unmatched{i}")), row) for i, row in enumerate(old))
     aligned = copy.copy(source)
     aligned._modules = {**source._modules, "model": nn.Sequential(rows)}
     return aligned

@@ -11,7 +11,7 @@ import copy
 import inspect
 import logging
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -144,6 +144,8 @@ def _layer_for(host: nn.Module, row: Row, inputs: dict[int, Channels]) -> nn.Mod
     """Build the layer that takes the place of a host, with what the stock parser notes on each of its modules."""
     if row.declares_channels:
         layer = row.build(inputs[row.index], 0)
+    elif row.keeps_channels:
+        layer = row.build(inputs[row.index], cast("int", inputs[row.index]), row.repeats)
     else:
         convs: list[Any] = list(host) if isinstance(host, nn.Sequential) else [host]
         layer = row.build(convs[0].conv.in_channels, convs[0].conv.out_channels, len(convs))
@@ -169,6 +171,11 @@ def _put_hosts(stock: Callable, hosted: dict[str, Any], ch: int, rows: list[Row]
             inputs[row.index] = _input_channels(stock, hosted, ch, row, declared)
             c2 = declared[row.index] = row.out_channels(inputs[row.index])
             host = compat.host_of_channels(c2 if isinstance(c2, int) else sum(c2))
+        elif row.keeps_channels:
+            c2 = inputs[row.index] = declared[row.index] = _input_channels(stock, hosted, ch, row, declared)
+            if not isinstance(c2, int):
+                raise row.error(f"reads row {row.source}, which yields several maps")
+            host = compat.host_of_channels(c2)
         else:
             host = [row.source, row.repeats, "Conv", [row.args[0]]]  # its channels are scaled by the width
         in_backbone = row.index < len(hosted["backbone"])

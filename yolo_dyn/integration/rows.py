@@ -16,10 +16,13 @@ from yolo_dyn import registry
 from yolo_dyn.conversion import replace_chosen
 from yolo_dyn.errors import YoloDynError, nearest
 from yolo_dyn.layers.blocks import ConvNormAct
+from yolo_dyn.layers.gate import GATES, Gated
 from yolo_dyn.layers.protocol import declares_channels, options_of
 
 CONV_ARGUMENTS = tuple(inspect.signature(nn.Conv2d).parameters)[:8]  # up to bias
 Channels = int | list[int]  # of one map, or of each of several
+SAME = "same"  # c2 of a row that keeps its input's channels
+ALL, FIRST = "all_3x3", "first_3x3"  # which convolutions of a stock row a dynamic one replaces
 
 
 @dataclass(frozen=True)
@@ -59,9 +62,11 @@ class Row:
             raise row.error(
                 f"takes one input, got from {source}; only a class that declares out_channels takes several"
             )
-        if not row.args or not isinstance(row.args[0], int) or row.args[0] < 1:
+        if not row.args or not (row.keeps_channels or (isinstance(row.args[0], int) and row.args[0] >= 1)):
             found = repr(row.args[0]) if row.args else "nothing"
-            raise row.error(f"the first argument must be c2, the output channels, a positive integer; got {found}")
+            raise row.error(
+                f"the first argument must be c2, the output channels, a positive integer or '{SAME}'; got {found}"
+            )
         return row
 
     @property
@@ -72,6 +77,11 @@ class Row:
     def declares_channels(self) -> bool:
         """Whether the class tells its output channels itself, and so may take several inputs."""
         return declares_channels(self.layer)
+
+    @property
+    def keeps_channels(self) -> bool:
+        """Whether it yields as many channels as it reads, whatever the width of the model makes of them."""
+        return not self.declares_channels and self.args[:1] == [SAME]
 
     def error(self, message: str) -> YoloDynError:
         return YoloDynError(f"{self.file}, row {self.index} ({self.name}): {message}")
@@ -114,6 +124,7 @@ class Row:
 
     def _construct(self, unit_stride: bool, *args: Any, **options: Any) -> nn.Module:
         signature, hints = _signature(self.layer, options, self.error)
+        gate = "none" if "gate" in signature.parameters else options.pop("gate", "none")  # a layer's own goes first
         try:
             bound = signature.bind(*args, **options)
         except TypeError as error:
@@ -129,22 +140,42 @@ class Row:
                 bound.arguments[name] = layer_named(str(value), self.error)
             elif not _fits(value, hints.get(name)):
                 raise self.error(f"{name} must be {_describe(hints[name])}, got {value!r}")
+        self._check_gate(gate, bound.arguments)
         try:
             if registry.kind_of(self.layer) == "convolution":
-                return ConvNormAct(self.layer, *bound.args, **bound.kwargs)
-            return self.layer(*bound.args, **bound.kwargs)
+                layer: nn.Module = ConvNormAct(self.layer, *bound.args, **bound.kwargs)
+            else:
+                layer = self.layer(*bound.args, **bound.kwargs)
+            return layer if gate == "none" else Gated(layer, args[0], gate)
         except (RuntimeError, TypeError, ValueError) as error:  # the first is torch's, of too little memory
             raise self.error(str(error).strip().partition("\n")[0]) from error
+
+    def _check_gate(self, gate: Any, arguments: dict[str, Any]) -> None:
+        """Check what a row says of a gate, given all arguments of its layer."""
+        if gate not in ("none", *GATES):
+            raise self.error(f"gate must be one of none, {', '.join(GATES)}, got {gate!r}")
+        if gate == "none":
+            return
+        if self.declares_channels:
+            raise self.error("gate is for a convolution or a module, this is a network")
+        c1, c2 = list(arguments.values())[:2]
+        stride = arguments.get("stride", arguments.get("s", 1))
+        if c1 != c2 or stride not in (1, (1, 1), [1, 1]):
+            raise self.error(f"gate needs a layer that keeps the shape, got {c1} -> {c2} channels with stride {stride}")
 
 
 @dataclass(frozen=True)
 class StockRow:
-    """A row of Ultralytics' own that ends in ``{dynamic: Name, ...}``: the layer replaces its k x k convolutions."""
+    """A row of Ultralytics' own that ends in ``{dynamic: Name, ...}``: the layer replaces its k x k convolutions.
+
+    With ``where: first_3x3`` it replaces the first one of each of its blocks alone.
+    """
 
     file: str
     index: int
     name: str
     layer: type[nn.Module]
+    where: str
     options: dict[str, Any]
 
     @classmethod
@@ -153,7 +184,8 @@ class StockRow:
         args = raw[3] if raw[2] not in registry.names() else None
         if not (isinstance(args, list) and args and isinstance(args[-1], dict) and "dynamic" in args[-1]):
             return None
-        options = {key: value for key, value in args[-1].items() if key != "dynamic"}
+        options = {key: value for key, value in args[-1].items() if key not in ("dynamic", "where")}
+        where = args[-1].get("where", ALL)
 
         def error(message: str) -> YoloDynError:
             return YoloDynError(f"{file}, row {index} ({raw[2]}): {message}")
@@ -162,28 +194,41 @@ class StockRow:
         if registry.kind_of(layer) != "convolution":
             known = ", ".join(registry.names("convolution"))
             raise error(f"dynamic must name a convolution ({known}), got {args[-1]['dynamic']}")
-        return cls(file, index, raw[2], layer, options)
+        if where not in (ALL, FIRST):
+            raise error(f"where must be {ALL} or {FIRST}, got {where!r}")
+        return cls(file, index, raw[2], layer, where, options)
 
     @property
     def options_text(self) -> str:
-        return str({"dynamic": self.layer.__name__, **self.options})
+        where = {} if self.where == ALL else {"where": self.where}
+        return str({"dynamic": self.layer.__name__, **where, **self.options})
 
     def convert(self, host: nn.Module) -> None:
-        """Replace the convolutions of the built row that are larger than 1x1 and see all channels.
+        """Replace the convolutions of the built row, see `larger_convolutions`.
 
         Layers that share parameters with those of other rows are left to be sealed with the whole model.
 
         Raises:
             YoloDynError: if there are none, or the layer refuses an argument.
         """
-
-        def where(name: str, module: nn.Module) -> bool:
-            return isinstance(module, nn.Conv2d) and module.groups == 1 and max(module.kernel_size) > 1
-
+        chosen = larger_convolutions(host, self.where)
         try:
-            replace_chosen(host, self.layer, where, **self.options)
+            replace_chosen(host, self.layer, lambda name, module: name in chosen, **self.options)
         except YoloDynError as error:
             raise YoloDynError(f"{self.file}, row {self.index} ({self.name}): {error}") from error
+
+
+def larger_convolutions(host: nn.Module, where: str = ALL) -> list[str]:
+    """Names of a built row's convolutions that are larger than 1x1 and see all channels; of each block's first one."""
+    found = [
+        name
+        for name, module in host.named_modules()
+        if type(module) is nn.Conv2d and module.groups == 1 and max(module.kernel_size) > 1
+    ]
+    first = {
+        name.rsplit(".", 2)[0]: name for name in reversed(found)
+    }  # a block is what holds a Conv, and Conv its conv
+    return found if where == ALL else [name for name in found if name in first.values()]
 
 
 def layer_named(name: str, error: Callable[[str], YoloDynError]) -> type[nn.Module]:

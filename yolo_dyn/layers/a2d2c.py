@@ -38,7 +38,7 @@ import torch
 from torch import Tensor, nn
 
 from yolo_dyn.layers.attention import check_anneal
-from yolo_dyn.layers.experts import ExpertConv, Experts
+from yolo_dyn.layers.experts import Attention, ExpertConv, Experts
 from yolo_dyn.layers.functional import Size, guided
 from yolo_dyn.layers.sampling import GRID, conv_size, mean_patches, mean_responses, patch_responses, scatter_points
 
@@ -116,11 +116,17 @@ class A2D2C(ExpertConv):
     def forward(self, x: Tensor, guide: Tensor | None = None) -> Tensor:
         """`guide`, ``[C_out, C_in/groups, k, k]`` or for all K kernels, multiplies the kernels (SGDM Eq. 10)."""
         responses = self.experts.responses(x, guide) if self._responds else None
-        logits = self.logits(x, guide, responses)  # [B, K]
-        attention = torch.softmax(logits / self.temperature, 1)  # (Eq. 5)
+        attention = self.attend(x, guide, responses).experts
         if responses is not None:
             return self.experts.mix_responses(responses, attention, self.scale)  # (Eq. 8)
         return self.experts(x, attention, guide, self.scale)  # (Eq. 6, 7)
+
+    def attend(self, x: Tensor, guide: Tensor | None = None, responses: Tensor | None = None) -> Attention:
+        """Weights of the experts, which sum to one (Eq. 5)."""
+        return Attention(torch.softmax(self.logits(x, guide, responses) / self.temperature, 1), filters=self.scale)
+
+    def mixed(self, x: Tensor, guide: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        return self.experts.mixed(self.attend(x, guide), guide)
 
     @property
     def _responds(self) -> bool:

@@ -8,7 +8,7 @@ Reading: the bias is one for all experts, not mixed; so the count of ResNet-18 w
 import torch
 from torch import Tensor, nn
 
-from yolo_dyn.layers.experts import ExpertConv, Experts
+from yolo_dyn.layers.experts import Attention, ExpertConv, Experts
 from yolo_dyn.layers.functional import Size
 
 
@@ -53,8 +53,11 @@ class CondConv(ExpertConv):
 
     def forward(self, x: Tensor, guide: Tensor | None = None) -> Tensor:
         """`guide`, ``[C_out, C_in/groups, k, k]``, multiplies the mixed kernel (SGDM Eq. 10)."""
-        attention = torch.sigmoid(self.routing(x.mean((2, 3))))  # [B, K] (Eq. 2)
-        return self.experts(x, attention, guide)  # (Eq. 1)
+        return self.experts(x, self.attend(x).experts, guide)  # (Eq. 1)
+
+    def attend(self, x: Tensor) -> Attention:
+        """Weights of the experts, each from 0 to 1."""
+        return Attention(torch.sigmoid(self.routing(x.mean((2, 3)))))  # (Eq. 2)
 
     @torch.no_grad()
     def start_from(self, weight: Tensor, bias: Tensor | None) -> None:

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.utils import _pair
 
-from yolo_dyn.layers.functional import Size, fold_batchnorm, fold_scale, init_kernels
+from yolo_dyn.layers.functional import Size, check_static, fold_batchnorm, fold_scale, init_kernels
 from yolo_dyn.layers.graph import pooled, scaled
 
 
@@ -88,10 +88,7 @@ class DCD(nn.Module):
 
     def forward(self, x: Tensor, guide: Tensor | None = None) -> Tensor:
         """`guide`, ``[C_out, C_in, k, k]``, multiplies the static kernel (SGDM Eq. 10)."""
-        squeezed = self.squeeze(pooled(x, self.pool))  # [B, s]
-        squeezed = squeezed * _gate(self.gate(squeezed))
-        phi = self.phi(squeezed).reshape(-1, self.inner, self.inner)  # [B, d, d]
-        scale = _gate(self.scale(squeezed))  # [B, C_out], the diagonal of Lambda
+        phi, scale = self.attend(x)
         static = self.weight if guide is None else self.weight * guide
         y = F.conv2d(x, static, None, self.stride, self.padding, self.dilation)
         fused = F.conv2d(self._centred(x), self.q, self.q_shift, self.stride)  # [B, d, H', W'], Q^T x
@@ -104,6 +101,27 @@ class DCD(nn.Module):
             fused = ((self.p.flatten(1) @ phi) @ fused.flatten(2)).reshape(y.shape) + self.bias[:, None, None]
         return fused + scaled(y, scale[:, :, None, None])
 
+    def attend(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Phi, ``[B, d, d]``, and the diagonal of Lambda, ``[B, C_out]``."""
+        squeezed = self.squeeze(pooled(x, self.pool))  # [B, s]
+        squeezed = squeezed * _gate(self.gate(squeezed))
+        return self.phi(squeezed).reshape(-1, self.inner, self.inner), _gate(self.scale(squeezed))
+
+    def mixed(self, x: Tensor, guide: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Once it is fused: Lambda W_0 + P Phi Q^T at the kernel's centre, and the bias."""
+        assert self.q_shift is not None
+        assert self.bias is not None
+        phi, scale = self.attend(x)
+        static = self.weight if guide is None else self.weight * guide
+        kernel, fusion = static * scale[:, :, None, None, None], self.p.flatten(1) @ phi  # [B, C_out, d]
+        kernel[..., self.kernel_size[0] // 2, self.kernel_size[1] // 2] += fusion @ self.q.flatten(1)
+        return kernel, self.bias + fusion @ self.q_shift
+
+    @property
+    def geometry(self) -> tuple[Size, Size, Size, int]:
+        """Stride, padding, dilation and groups."""
+        return self.stride, self.padding, self.dilation, 1
+
     def _centred(self, x: Tensor) -> Tensor:
         """The input with the border, maybe negative, that gives a 1x1 convolution the output size of this one."""
         border = [p - d * (k // 2) for p, d, k in zip(self.padding, self.dilation, self.kernel_size, strict=True)]
@@ -112,6 +130,7 @@ class DCD(nn.Module):
     @torch.no_grad()
     def start_from(self, weight: Tensor, bias: Tensor | None) -> None:
         """Start as this static convolution: scales of one, and a fusion that adds nothing."""
+        check_static(weight, self.weight.shape)
         self.weight.copy_(weight)
         nn.init.zeros_(self.scale.weight)
         nn.init.zeros_(self.p)

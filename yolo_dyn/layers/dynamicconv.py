@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from yolo_dyn.layers.attention import KernelAttention, check_anneal
-from yolo_dyn.layers.experts import ExpertConv, Experts
+from yolo_dyn.layers.experts import Attention, ExpertConv, Experts
 from yolo_dyn.layers.functional import Size
 
 ANNEAL = {"start": 31.0, "step": 3.0}
@@ -60,5 +60,8 @@ class DynamicConv(ExpertConv):
 
     def forward(self, x: Tensor, guide: Tensor | None = None) -> Tensor:
         """`guide`, ``[C_out, C_in/groups, k, k]``, multiplies the mixed kernel (SGDM Eq. 10)."""
-        logits = self.attention(x.mean((2, 3)))  # [B, K]
-        return self.experts(x, torch.softmax(logits / self.temperature, 1), guide)  # (Eq. 2, 3)
+        return self.experts(x, self.attend(x).experts, guide)  # (Eq. 2)
+
+    def attend(self, x: Tensor) -> Attention:
+        """Weights of the experts, which sum to one."""
+        return Attention(torch.softmax(self.attention(x.mean((2, 3))) / self.temperature, 1))  # (Eq. 3)

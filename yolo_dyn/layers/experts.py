@@ -1,5 +1,7 @@
 """The expert kernels of one convolution: the parameters that every kernel-mixing layer holds, and their mixture."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.utils import _pair
@@ -8,6 +10,7 @@ from yolo_dyn.layers.functional import (
     FORMS,
     Size,
     check_geometry,
+    check_static,
     conv_per_sample,
     expert_responses,
     few_pixels,
@@ -27,6 +30,15 @@ def check_experts(num_experts: int) -> None:
     """Raise ValueError for a number of expert kernels that no layer can have."""
     if not 1 <= num_experts <= MOST_EXPERTS:
         raise ValueError(f"num_experts must be at least 1 and at most {MOST_EXPERTS}, got {num_experts}")
+
+
+class Attention(NamedTuple):
+    """What a layer attends to for each sample; None where it does not."""
+
+    experts: Tensor  # [B, K]
+    channels: Tensor | None = None  # [B, C_in], scales the input's channels
+    filters: Tensor | None = None  # [B, C_out], scales the output's
+    taps: Tensor | None = None  # [B, kH*kW], scales the taps of all kernels
 
 
 class Experts(nn.Module):
@@ -111,14 +123,29 @@ class Experts(nn.Module):
             return self._finish(y, output)
         if self.form == "response":
             return self.mix_responses(self.responses(x, guide), attention, output)
+        return self.convolve(x, *self.scaled_mixture(attention, guide, output, taps))
+
+    def scaled_mixture(
+        self, attention: Tensor, guide: Tensor | None, output: Tensor | None, taps: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """What `mix` gives, with its output channels and taps scaled."""
         kernel, bias = self.mix(attention, guide)
         factor = None if output is None else output[:, :, None, None, None]
         if taps is not None:
             by_tap = taps.view(-1, 1, 1, *self.kernel_size)
             factor = by_tap if factor is None else by_tap * factor
         kernel = kernel if factor is None else scaled(kernel, factor)
-        bias = bias if bias is None or output is None else bias * output
-        return self.convolve(x, kernel, bias)
+        return kernel, bias if bias is None or output is None else bias * output
+
+    def mixed(self, attention: Attention, guide: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """All that is done to each sample, as one kernel and bias, see `protocol.MixesKernels`."""
+        kernel, bias = self.scaled_mixture(attention.experts, guide, attention.filters, attention.taps)
+        if attention.channels is not None:  # those of a group are seen by the group's filters alone
+            by_group = attention.channels.unflatten(1, (self.groups, -1))
+            kernel = kernel * by_group.repeat_interleave(self.out_channels // self.groups, 1)[..., None, None]
+        if self.shift is not None:
+            bias = self.shift.expand(len(kernel), -1) if bias is None else bias + self.shift
+        return kernel, bias
 
     def responses(self, x: Tensor, guide: Tensor | None = None) -> Tensor:
         """Of all experts, ``[B, groups*K*C_out/groups, H', W']``, see `functional.expert_responses`."""
@@ -137,6 +164,7 @@ class Experts(nn.Module):
     @torch.no_grad()
     def start_from(self, weight: Tensor, bias: Tensor | None, gain: float = 1.0, bias_gain: float = 1.0) -> None:
         """Start every expert as the same static convolution, times gains that make up for the attentions."""
+        check_static(weight, (self.out_channels, *self.weight.shape[1:]))
         self.weight.copy_(gain * weight.repeat(self.num_experts, 1, 1, 1))
         if self.bias is not None and bias is not None:
             self.bias.copy_(bias_gain * bias.repeat(self.num_experts))
@@ -173,6 +201,17 @@ class ExpertConv(nn.Module):
     def __init__(self, experts: Experts) -> None:
         super().__init__()
         self.experts = experts
+
+    def attend(self, x: Tensor) -> Attention:
+        raise NotImplementedError
+
+    @property
+    def geometry(self) -> tuple[Size, Size, Size, int]:
+        """Stride, padding, dilation and groups."""
+        return self.experts.stride, self.experts.padding, self.experts.dilation, self.experts.groups
+
+    def mixed(self, x: Tensor, guide: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        return self.experts.mixed(self.attend(x), guide)
 
     def guide_shape(self) -> tuple[int, int, int]:
         return 1, self.experts.out_channels, self.experts.weight.shape[1]

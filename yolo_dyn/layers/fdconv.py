@@ -26,6 +26,7 @@ Deviations:
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.utils import _pair
 
@@ -34,6 +35,7 @@ from yolo_dyn.layers.functional import (
     PER_SAMPLE_FORMS,
     Size,
     check_geometry,
+    check_static,
     conv_per_sample,
     fold_scale,
     init_kernels,
@@ -71,6 +73,8 @@ class FDConv(nn.Module):
         >>> layer(torch.rand(2, 16, 20, 20)).shape
         torch.Size([2, 32, 10, 10])
     """
+
+    baked = False
 
     def __init__(
         self,
@@ -133,6 +137,26 @@ class FDConv(nn.Module):
 
     def forward(self, x: Tensor, guide: Tensor | None = None) -> Tensor:
         """`guide`, ``[C_out, C_in, k, k]``, multiplies the kernel (SGDM Eq. 10)."""
+        if self.baked:
+            return F.conv2d(self.banded(x), self.weight, self.bias, self.stride, self.padding, self.dilation)
+        kernel, channels = self.kernel_and_channels(x, guide)
+        x = self.banded(x) * channels[:, :, None, None]  # on the input, which is as good
+        return conv_per_sample(x, kernel, self.bias, self.stride, self.padding, self.dilation, form=self.form)
+
+    def mixed(self, x: Tensor, guide: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """The kernel that convolves the banded input of each sample."""
+        kernel, channels = self.kernel_and_channels(x, guide)
+        return kernel * channels[:, None, :, None, None], self.bias
+
+    def bake(self, kernel: Tensor, bias: Tensor | None) -> None:
+        """Keep this one kernel; the bands of the input stay as they are at each pixel."""
+        self.weight, self.baked = nn.Parameter(kernel, False), True
+        self.bias = None if bias is None else nn.Parameter(bias, False)
+        for name in ("trunk", "filter", "spatial", "local", "local_norm", "frequency", "channel", "star", "group_of"):
+            delattr(self, name)
+
+    def kernel_and_channels(self, x: Tensor, guide: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The kernel of each sample, ``[B, C_out, C_in, kH, kW]``, and the factors of its input, ``[B, C_in]``."""
         pooled = x.mean((2, 3))  # [B, C_in]
         trunk = self.star[0] * self.trunk(pooled).square() + self.star[1]  # [B, h], StarReLU
         factor = _factor(self.filter(trunk))[:, :, None, None, None]  # [B, C_out, 1, 1, 1]
@@ -140,11 +164,9 @@ class FDConv(nn.Module):
             factor = factor * _factor(self.spatial(trunk)).reshape(-1, 1, 1, *self.kernel_size)
         for more in (self.local_factor(pooled), self.gain, guide):
             factor = factor if more is None else factor * more
-        kernel = scaled(self.mixed(_factor(self.frequency(trunk))), factor)  # [B, C_out, C_in, kH, kW]
-        x = self.banded(x) * _factor(self.channel(trunk))[:, :, None, None]  # on the input, which is as good
-        return conv_per_sample(x, kernel, self.bias, self.stride, self.padding, self.dilation, form=self.form)
+        return scaled(self.of_groups(_factor(self.frequency(trunk))), factor), _factor(self.channel(trunk))
 
-    def mixed(self, factors: Tensor) -> Tensor:
+    def of_groups(self, factors: Tensor) -> Tensor:
         """The kernel of each sample by its factors of the groups, ``[B, K]``; once folded, a mixture of a bank."""
         if self.group_of is None:
             return mix_kernels(self.weight, factors)
@@ -178,6 +200,7 @@ class FDConv(nn.Module):
     @torch.no_grad()
     def start_from(self, weight: Tensor, bias: Tensor | None) -> None:
         """Start as this static convolution: all factors are 1."""
+        check_static(weight, self.weight.shape)
         self.weight.copy_(weight)
         self._start_at_rest(0.0)
         if self.bias is not None and bias is not None:

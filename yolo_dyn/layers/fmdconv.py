@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from yolo_dyn.layers.attention import KernelAttention, Trunk, check_anneal, start_at_a_half, trunk_width
-from yolo_dyn.layers.experts import ExpertConv, Experts
+from yolo_dyn.layers.experts import Attention, ExpertConv, Experts
 from yolo_dyn.layers.functional import Size
 
 ATTENTIONS = ("input", "output", "kernel")
@@ -78,13 +78,20 @@ class FMDConv(ExpertConv):
 
     def forward(self, x: Tensor, guide: Tensor | None = None) -> Tensor:
         """`guide`, ``[C_out, C_in/groups, k, k]``, multiplies the mixed kernel (SGDM Eq. 10)."""
-        pooled = x.mean((2, 3))  # [B, C_in]
-        attention = self.kernel_attention(pooled)  # [B, K]
-        trunk = None if self.trunk is None else self.trunk(pooled)  # [B, h]
-        if self.input is not None:
-            x = x * torch.sigmoid(self.input(trunk))[:, :, None, None]
-        output = None if self.output is None else torch.sigmoid(self.output(trunk))  # [B, C_out]
+        attention, inputs, output, _ = self.attend(x)
+        if inputs is not None:
+            x = x * inputs[:, :, None, None]
         return self.experts(x, attention, guide, output)  # (Eq. 5)
+
+    def attend(self, x: Tensor) -> Attention:
+        """All three attentions: of the experts they sum to one, the others lie between 0 and 1."""
+        pooled = x.mean((2, 3))  # [B, C_in]
+        trunk = None if self.trunk is None else self.trunk(pooled)  # [B, h]
+        return Attention(
+            self.kernel_attention(pooled),
+            self.input and torch.sigmoid(self.input(trunk)),
+            self.output and torch.sigmoid(self.output(trunk)),
+        )
 
     def kernel_attention(self, pooled: Tensor) -> Tensor:
         """Weights of the experts, ``[B, K]``, which sum to one (Eq. 6)."""

@@ -33,6 +33,7 @@ from yolo_dyn.layers.functional import (
     SILU_GAIN,
     Size,
     check_geometry,
+    check_static,
     conv_per_sample,
     fold_scale,
 )
@@ -168,12 +169,19 @@ class KWConv(nn.Module):
 
     def forward(self, x: Tensor, guide: Tensor | None = None) -> Tensor:
         """`guide`, ``[C_out, C_in/groups, k, k]``, multiplies the assembled kernel (SGDM Eq. 10)."""
-        attention = self.attention(x.mean((2, 3)))  # [B, m, n]
-        kernel = self.assembled(attention)  # [B, C_out, C_in/groups, kH, kW]
+        return conv_per_sample(x, *self.mixed(x, guide), *self.geometry, self.form)
+
+    @property
+    def geometry(self) -> tuple[Size, Size, Size, int]:
+        """Stride, padding, dilation and groups."""
+        return self.stride, self.padding, self.dilation, self.groups
+
+    def mixed(self, x: Tensor, guide: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """The kernel of each sample, ``[B, C_out, C_in/groups, kH, kW]``, and the bias of all, ``[C_out]``."""
+        kernel = self.assembled(self.attention(x.mean((2, 3))))
         for constant in (self.gain, guide):
             kernel = kernel if constant is None else scaled(kernel, constant)
-        geometry = (self.stride, self.padding, self.dilation, self.groups)
-        return conv_per_sample(x, kernel, self.bias, *geometry, self.form)
+        return kernel, self.bias
 
     def attention(self, pooled: Tensor) -> Tensor:
         """Signed weights of all cells for each mixture, ``[B, m, n]``; their absolute values sum to less than one."""
@@ -219,6 +227,7 @@ class KWConv(nn.Module):
             raise ValueError(f"budget must be at least 1 to start from static weights, got {self.budget}")
         if self.head is None:
             raise ValueError(f"warehouse {self.shared!r} must be sealed before a layer starts from static weights")
+        check_static(weight, (*self.channels, *self.kernel_size))
         (c_out, c_in), (rows, columns) = self.channels, self.warehouse.cell
         parts = weight.reshape(c_out // rows, rows, c_in // columns, columns, -1).permute(4, 0, 2, 1, 3)
         weight_of_own = (1 - self.temperature) / (1 + EPS) + self.temperature

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from yolo_dyn.layers.attention import Trunk, check_anneal, start_at_a_half, trunk_width
-from yolo_dyn.layers.experts import ExpertConv, Experts
+from yolo_dyn.layers.experts import Attention, ExpertConv, Experts
 from yolo_dyn.layers.functional import PER_SAMPLE_FORMS, Size
 
 ATTENTIONS = ("spatial", "channel", "filter", "kernel")
@@ -82,13 +82,16 @@ class ODConv(ExpertConv):
 
     def forward(self, x: Tensor, guide: Tensor | None = None) -> Tensor:
         """`guide`, ``[C_out, C_in/groups, k, k]``, multiplies the mixed kernel (SGDM Eq. 10)."""
-        trunk = self.trunk(x.mean((2, 3)))  # [B, h]
-        attention = self.kernel_attention(trunk)  # [B, K]
-        if self.channel is not None:  # the input's channels are the kernels': their factor may go either way
-            x = x * torch.sigmoid(self.channel(trunk))[:, :, None, None]
-        taps = None if self.spatial is None else torch.sigmoid(self.spatial(trunk))  # [B, kH*kW]
-        filters = None if self.filter is None else torch.sigmoid(self.filter(trunk))  # [B, C_out]
+        attention, channels, filters, taps = self.attend(x)
+        if channels is not None:  # the input's channels are the kernels': their factor may go either way
+            x = x * channels[:, :, None, None]
         return self.experts(x, attention, guide, filters, taps)  # (Eq. 2)
+
+    def attend(self, x: Tensor) -> Attention:
+        """All four attentions: of the experts they sum to one, the others lie between 0 and 1."""
+        trunk = self.trunk(x.mean((2, 3)))  # [B, h]
+        parts = (self.channel, self.filter, self.spatial)
+        return Attention(self.kernel_attention(trunk), *(part and torch.sigmoid(part(trunk)) for part in parts))
 
     def kernel_attention(self, trunk: Tensor) -> Tensor:
         """Weights of the experts, ``[B, K]``, which sum to one."""

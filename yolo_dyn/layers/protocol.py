@@ -53,7 +53,31 @@ class StartsFromStatic(Protocol):
     """Can start as a given static convolution, exact but for rounding (`yolo_dyn.convert(..., from_static=True)`)."""
 
     def start_from(self, weight: Tensor, bias: Tensor | None) -> None:
-        """Take ``[C_out, C_in/groups, k, k]`` and ``[C_out]``."""
+        """Take ``[C_out, C_in/groups, k, k]`` and ``[C_out]``; ValueError if the layer's own kernels are not so."""
+        ...
+
+
+@runtime_checkable
+class MixesKernels(Protocol):
+    """Convolves each sample with one kernel, and can tell which, once it is fused (`yolo-dyn bake`)."""
+
+    geometry: tuple[Any, Any, Any, int]  # stride, padding, dilation, groups
+
+    def mixed(self, x: Tensor, guide: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """``[B, C_out, C_in/groups, kH, kW]`` and ``[B, C_out]``, or ``[C_out]`` of all, of what `forward` is given."""
+        ...
+
+
+@runtime_checkable
+class Bakes(Protocol):
+    """Mixes kernels, and keeps something else that varies when it is given a constant one."""
+
+    def mixed(self, x: Tensor, guide: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """As in `MixesKernels`."""
+        ...
+
+    def bake(self, kernel: Tensor, bias: Tensor | None) -> None:
+        """Keep this one kernel, ``[C_out, C_in/groups, kH, kW]``, and bias, ``[C_out]``."""
         ...
 
 

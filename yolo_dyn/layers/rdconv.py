@@ -62,6 +62,7 @@ class RDConv(nn.Module):
     normed = True
     form = "kernel"  # of checkpoints from before these were arguments
     bypass = False
+    baked = False
 
     def __init__(
         self,
@@ -118,9 +119,13 @@ class RDConv(nn.Module):
         """`guide`, ``[c_r, c_r/groups, k, k]`` or one for each expert, multiplies the kernels (SGDM Eq. 10)."""
         x = F.silu(self.razor(x), inplace=True)  # [B, c_r, H, W], the intrinsic features (Eq. 6)
         over_h, over_w = x.mean(2)[..., None], x.mean(3)[..., None]  # [B, c_r, W, 1], [B, c_r, H, 1] (Fig. 2a)
-        attention = torch.sigmoid(self.attention(over_h.mean((2, 3))))  # [B, K] (Eq. 5)
-        kernel = mix_kernels(guided(self.weight, guide), attention)  # [B, c_r, c_r/groups, k, k] (Eq. 2)
-        y = conv_per_sample(x, kernel, self.bias, self.stride, self.padding, self.dilation, self.groups, self.form)
+        geometry = (self.stride, self.padding, self.dilation, self.groups)
+        if self.baked:
+            y = F.conv2d(x, self.weight, self.bias, *geometry)
+        else:
+            attention = torch.sigmoid(self.attention(over_h.mean((2, 3))))  # [B, K] (Eq. 5)
+            kernel = mix_kernels(guided(self.weight, guide), attention)  # [B, c_r, c_r/groups, k, k] (Eq. 2)
+            y = conv_per_sample(x, kernel, self.bias, *geometry, self.form)
         y = F.silu(y if self.norm is None else self.norm(y), inplace=True)
         y = y * torch.sigmoid(self.conv_w(over_h).transpose(2, 3) + self.conv_h(over_w))  # [B, c_r, H', W']
         cheap = F.silu(self.cheap(x if self.bypass else y), inplace=True)
@@ -128,6 +133,18 @@ class RDConv(nn.Module):
 
     def guide_shape(self) -> tuple[int, int, int]:
         return len(self.weight) // self.intrinsic, self.intrinsic, self.weight.shape[1]
+
+    def mixed(self, x: Tensor, guide: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """The kernel that convolves the intrinsic features of each sample, and the bias of all, once it is fused."""
+        x = F.silu(self.razor(x), inplace=True)
+        attention = torch.sigmoid(self.attention(x.mean((2, 3))))
+        return mix_kernels(guided(self.weight, guide), attention), self.bias
+
+    def bake(self, kernel: Tensor, bias: Tensor | None) -> None:
+        """Keep this one kernel; the gate of rows and columns stays as it is for each sample."""
+        self.weight, self.baked = nn.Parameter(kernel, False), True
+        self.bias = None if bias is None else nn.Parameter(bias, False)
+        del self.attention
 
     @torch.no_grad()
     def fuse(self, guide: Tensor | None = None) -> None:

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from yolo_dyn.layers.attention import Trunk, check_anneal, trunk_width
-from yolo_dyn.layers.experts import ExpertConv, Experts, check_experts
-from yolo_dyn.layers.functional import Size
+from yolo_dyn.layers.experts import Attention, ExpertConv, Experts, check_experts
+from yolo_dyn.layers.functional import Size, check_static
 
 ANNEAL = {"start": 30.0, "step": 2.9}  # to 1 over 10 epochs
 ACTIVATIONS = {"sigmoid": torch.sigmoid, "softmax": lambda z: torch.softmax(z, 1)}
@@ -87,17 +87,27 @@ class DynamicResidualConv(ExpertConv):
 
     def forward(self, x: Tensor, guide: Tensor | None = None, token: Tensor | None = None) -> Tensor:
         """`guide`, ``[C_out, C_in/groups, k, k]``, multiplies the mixed kernel (SGDM Eq. 10)."""
+        return self.experts(x, self.attend(x, token).experts, guide)  # (Eq. 2)
+
+    def attend(self, x: Tensor, token: Tensor | None = None) -> Attention:
+        """Weights of the experts; that of the input-agnostic kernel, the first, is one."""
         pooled = x.mean((2, 3))  # [B, C_in]
         pooled = pooled if token is None else torch.cat([pooled, token], 1)
         attention = ACTIVATIONS[self.activation](self.kernel(self.trunk(pooled)) / self.temperature)  # [B, K]
         if self.residual:
             attention = torch.cat([torch.ones_like(attention[:, :1]), attention], 1)
-        return self.experts(x, attention, guide)  # (Eq. 2)
+        return Attention(attention)
+
+    def mixed(
+        self, x: Tensor, guide: Tensor | None = None, token: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        return self.experts.mixed(self.attend(x, token), guide)
 
     @torch.no_grad()
     def start_from(self, weight: Tensor, bias: Tensor | None) -> None:
         """Start as this static convolution: it becomes the input-agnostic kernel, or every kernel without that one."""
         if self.residual:
+            check_static(weight, (self.experts.out_channels, *self.experts.weight.shape[1:]))
             self.experts.weight.zero_()
             self.experts.weight[: len(weight)] = weight
         else:

@@ -1,0 +1,188 @@
+"""Static convolutions in place of dynamic ones, for devices that take no computed weights.
+
+Each dynamic convolution becomes an ``nn.Conv2d`` with the mean of the kernels that it used on images of a data set;
+what it loses is measured on others.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from ultralytics.utils import TQDM
+
+from yolo_dyn import registry
+from yolo_dyn.data.images import EvaluationSet, evaluation_set, letterbox, read_image
+from yolo_dyn.errors import MissingFileError, YoloDynError
+from yolo_dyn.integration import image_channels
+from yolo_dyn.integration.trained import opened, write_checkpoint
+from yolo_dyn.layers import SGDM
+from yolo_dyn.layers.protocol import Bakes, MixesKernels
+from yolo_dyn.output.arguments import ImageSize, OrDefault, Positive, Sigmas, checked
+from yolo_dyn.output.files import check_new
+from yolo_dyn.output.outcome import Outcome
+from yolo_dyn.robustness.models import check_model
+from yolo_dyn.robustness.sweep import Sweep, robustness
+
+
+@dataclass(frozen=True, repr=False)
+class Baked(Outcome):
+    """What was baked, what stays dynamic, and what it loses."""
+
+    file: Path
+    static: list[str]  # names of the layers that are static now
+    kept: dict[str, str]  # of those with something that still varies, and what
+    images: int
+    sweep: Sweep
+
+    def as_dict(self) -> dict[str, Any]:
+        named = {"file": str(self.file), "static": self.static, "kept": self.kept, "images": self.images}
+        return {**named, "sweep": self.sweep.as_dict()}
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.file}: {len(self.static)} dynamic convolutions are static, at their mean over {self.images} images"
+        ]
+        lines += [f"  {name} {what}" for name, what in self.kept.items()]
+        return "\n".join([*lines, "", str(self.sweep)])
+
+
+@checked
+def bake(
+    model: str,
+    data: str,
+    out: str | None = None,
+    images: Positive = 200,
+    split: str = "train",
+    sigma: Sigmas | None = None,
+    imgsz: ImageSize = 640,
+    batch: Positive = 16,
+    seed: OrDefault = 0,
+    workers: OrDefault = 0,
+    device: str = "",
+    exist_ok: bool = False,
+    project: str = "runs/bake",
+) -> Baked:
+    """Make the dynamic convolutions of a detector static, at the mean of their kernels over a data set.
+
+    Args:
+        model: a trained ``.pt``.
+        data: a data YAML.
+        out: the checkpoint to write; ``<model>-baked.pt`` beside the model by default.
+        images: how many images the mean is over, drawn from the split.
+        split: that they are drawn from.
+        sigma: strengths of Gaussian noise, in grey levels, at which both models are compared on the validation images;
+            0 and 25 by default.
+        imgsz: images are letterboxed to a square of so many pixels.
+        batch: images that go through the network together.
+        seed: of the draw.
+        workers: processes that read and corrupt images.
+        device: of the comparison, "cpu" or a GPU's number; the first GPU if there is one.
+        exist_ok: replace a file that exists.
+        project: folder for the comparison's results.
+
+    Raises:
+        YoloDynError: for a model without a dynamic convolution, a file that exists, or what `robustness` refuses.
+    """
+    file = Path(out or Path(model).with_name(f"{Path(model).stem}-baked.pt"))
+    if file.suffix != ".pt":
+        raise YoloDynError(f"out must name a .pt file, got {str(file)!r}")
+    check_new(file, exist_ok)
+    if not file.parent.is_dir():
+        raise MissingFileError(f"the folder {file.parent} of out={file} does not exist")
+    source = opened(model)
+    found = evaluation_set(data, split, labelled=False)
+    net: Any = source.model.float().eval()
+    if not any(isinstance(module, MixesKernels | Bakes) for module in net.modules()):
+        others = ", ".join(sorted({type(layer).__name__ for layer in registry.in_model(net)})) or "none"
+        raise YoloDynError(
+            f"model {model!r} has no convolution that mixes kernels, to be baked; its layers of ours: {others}"
+        )
+    check_model(model, found, imgsz)
+    net = net.fuse(verbose=False)
+    static, kept = make_static(net, batches(found, image_channels(net), imgsz, images, batch, seed))
+    write_checkpoint(source, net, file)
+    strengths = [0.0, 25.0] if sigma is None else sigma
+    options = {"imgsz": imgsz, "batch": batch, "workers": workers, "device": device, "project": project}
+    compared = robustness([model, str(file)], data, sigma=strengths, **options)
+    return Baked(file, static, kept, min(images, len(found.files)), compared)
+
+
+def batches(found: EvaluationSet, channels: int, imgsz: int, images: int, batch: int, seed: int) -> Iterator[Tensor]:
+    """Images of a set, drawn without repetition, ``[B, C, imgsz, imgsz]`` from 0 to 1."""
+    chosen = np.random.default_rng(seed).permutation(len(found.files))[:images]
+    for start in TQDM(range(0, len(chosen), batch), desc="mean kernels"):
+        files = [found.files[number] for number in chosen[start : start + batch]]
+        squares = [letterbox(read_image(file, channels), imgsz).pixels for file in files]
+        yield torch.from_numpy(np.stack(squares)).float() / 255
+
+
+@torch.inference_mode()
+def make_static(net: nn.Module, images: Iterator[Tensor]) -> tuple[list[str], dict[str, str]]:
+    """Let each layer of a fused network that mixes kernels keep their mean over some images.
+
+    Args:
+        net: is changed.
+        images: batches, ``[B, C, H, W]``.
+
+    Returns:
+        Names of those layers, and of those that keep something that varies, with what that is.
+    """
+    layers = {name: module for name, module in net.named_modules() if isinstance(module, MixesKernels | Bakes)}
+    totals: dict[str, list[Tensor | None]] = {}
+    seen = 0
+    hooks = [
+        module.register_forward_pre_hook(partial(_add, totals, name), with_kwargs=True)  # type: ignore[attr-defined]
+        for name, module in layers.items()
+    ]
+    try:
+        for batch in images:
+            net(batch)
+            seen += len(batch)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    kept = {name: f"({kind}) stays dynamic" for name, kind in _others(net, layers).items()}
+    for name, module in layers.items():
+        if name not in totals:
+            continue  # never reached
+        kernel, bias = (None if total is None else (total / seen).clone() for total in totals[name])
+        assert kernel is not None
+        if isinstance(module, Bakes):
+            module.bake(kernel, bias)
+            kept[name] = f"({type(module).__name__}) keeps what varies beside its kernel"
+        else:
+            parent, _, attribute = name.rpartition(".")
+            setattr(net.get_submodule(parent), attribute, _conv(kernel, bias, module.geometry))
+    for module in net.modules():
+        if isinstance(module, SGDM):
+            module.guide = "none"  # it is in the kernels
+    return [name for name in layers if name in totals], kept
+
+
+def _add(totals: dict[str, list[Tensor | None]], name: str, module: Any, args: Any, kwargs: Any) -> None:
+    """Add the kernels and biases of a batch to the total of a layer that is about to be run."""
+    kernel, bias = module.mixed(*args, **kwargs)
+    batch = len(args[0])
+    own = [kernel.sum(0), None if bias is None else bias.expand(batch, -1).sum(0)]
+    before = totals.setdefault(name, [None, None])
+    totals[name] = [b if a is None else a + b for a, b in zip(before, own, strict=True)]
+
+
+def _conv(kernel: Tensor, bias: Tensor | None, geometry: tuple[Any, Any, Any, int]) -> nn.Conv2d:
+    out, within, *size = kernel.shape
+    conv = nn.Conv2d(within * geometry[3], out, tuple(size), *geometry, bias=bias is not None)  # type: ignore[arg-type]
+    conv.weight = nn.Parameter(kernel, requires_grad=False)
+    conv.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
+    return conv
+
+
+def _others(net: nn.Module, layers: dict[str, Any]) -> dict[str, str]:
+    """Names of the registered convolutions that mix no kernels, with their kinds."""
+    convolutions = tuple(registry.all_layers("convolution").values())
+    found = {name: type(module).__name__ for name, module in net.named_modules() if isinstance(module, convolutions)}
+    return {name: kind for name, kind in found.items() if name not in layers}
