@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib.metadata import entry_points
-from typing import Any
 
 import numpy as np
 
@@ -192,8 +191,7 @@ def chosen_fronts(names: list[str] | None) -> tuple[Front, ...]:
     Raises:
         YoloDynError: for an unknown one.
     """
-    found: list[Any] = [find_front(name) for name in names or ()]
-    return tuple({front.name: front for front in found}.values())
+    return tuple({(found := find_front(name)).name: found for name in names or ()}.values())
 
 
 def denoise(image: Image, front: str = "bilateral", sigma: float | None = None) -> Image:
