@@ -173,6 +173,7 @@ EXCEPTIONS: dict[tuple[str, str], Callable[[str], bool]] = {
     **{(command, "front"): several(anything) for command in ("robustness", "compare")},
     **{(command, "imgsz"): whole(0) for command in ("cam", "points")},
     ("bake", "images"): whole(1),
+    ("bake", "model"): is_file_name,
     ("bench", "rounds"): whole(0),
     ("bench noise", "severity"): whole(1, 5),
     ("cam", "layer"): several(whole(-(10**30)), 0),

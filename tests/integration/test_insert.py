@@ -100,7 +100,8 @@ def test_inserting_into_an_inserted_model():
             "yolov8-cls.yaml has no head to insert before: its last row is Classify; accepted: Detect",
         ),
         ("nowhere.yaml", "SGDM", {}, "'nowhere.yaml' does not exist"),
-        ("yolov8n.pt", "SGDM", {}, "model must name a YAML file, got 'yolov8n.pt'"),
+        ("yolov8n.pt", "SGDM", {}, "model 'yolov8n.pt' does not exist"),
+        ("yolov8n.txt", "SGDM", {}, "model must name a YAML file, got 'yolov8n.txt'"),
     ],
 )
 def test_bad_input(model, layer, arguments, message, tmp_path):

@@ -22,7 +22,7 @@ from yolo_dyn.integration import image_channels
 from yolo_dyn.integration.trained import opened, write_checkpoint
 from yolo_dyn.layers import SGDM
 from yolo_dyn.layers.protocol import Bakes, MixesKernels
-from yolo_dyn.output.arguments import ImageSize, OrDefault, Positive, Sigmas, checked
+from yolo_dyn.output.arguments import FileName, ImageSize, OrDefault, Positive, Sigmas, checked
 from yolo_dyn.output.files import check_new
 from yolo_dyn.output.outcome import Outcome
 from yolo_dyn.robustness.models import check_model
@@ -53,7 +53,7 @@ class Baked(Outcome):
 
 @checked
 def bake(
-    model: str,
+    model: FileName,
     data: str,
     out: str | None = None,
     images: Positive = 200,
