@@ -88,7 +88,7 @@ class CorruptedImages(YOLODataset):
     """The stock data set, its images corrupted before they are resized, its labels those of the evaluation set."""
 
     def __init__(
-        self, images: EvaluationSet, corrupter: Corrupter, front: Front | None, hashes: bool, **stock: Any
+        self, images: EvaluationSet, corrupter: Corrupter, hashes: bool, front: Front | None = None, **stock: Any
     ) -> None:
         self._images, self._corrupter, self._front, self._hashes = images, corrupter, front, hashes
         self._told: dict[str, Any] = {}  # of the image that was just read, beside its label
@@ -168,8 +168,8 @@ class CorruptedValidator(DetectionValidator):
         return CorruptedImages(
             self._images,
             self._corrupter,
-            self._front,
             self._hashes,
+            self._front,
             imgsz=self.args.imgsz if isinstance(self.args.imgsz, int) else max(self.args.imgsz),
             hyp=self.args,
             rect=False,
