@@ -44,7 +44,7 @@ def score(images, found) -> float:
 
 def test_clean_images_and_labels_are_those_of_the_stock_loader(images, detectors):
     stock = YOLODataset(img_path=str(detectors / "images/val"), imgsz=192, augment=False, data={"names": images.names})
-    ours = CorruptedImages(images, CLEAN, None, False, imgsz=192)
+    ours = CorruptedImages(images, CLEAN, False, imgsz=192)
     assert ours.im_files == stock.im_files
     for a, b in zip(ours, stock, strict=True):
         assert (a["img"] == b["img"]).all()
@@ -74,7 +74,7 @@ def test_noise_goes_on_the_original_image_before_the_resize(images):
     assert cv2.imread(str(file)).shape == (256, 256, 3)
     expected = corrupt(cv2.imread(str(file)), sigma=25, name=file.name)
     expected = cv2.resize(expected, (192, 192), interpolation=cv2.INTER_LINEAR)
-    assert (CorruptedImages(images, NOISY, None, False, imgsz=192).load_image(4)[0] == expected).all()
+    assert (CorruptedImages(images, NOISY, False, imgsz=192).load_image(4)[0] == expected).all()
 
 
 @since("8.3.112", "images of other than three channels")
@@ -89,7 +89,7 @@ def test_images_of_other_channels(channels, tmp_path):
     )
     images = evaluation_set(str(tmp_path / "data.yaml"))
     expected = corrupt(pixels, sigma=25, name="a.tiff")
-    assert (CorruptedImages(images, NOISY, None, False, imgsz=57).load_image(0)[0] == expected).all()
+    assert (CorruptedImages(images, NOISY, False, imgsz=57).load_image(0)[0] == expected).all()
 
 
 def test_clean_scores_are_those_of_the_stock_validator(images, detectors, tmp_path):
