@@ -16,7 +16,6 @@ from yolo_dyn.layers.fdconv import FDConv as FDConv
 from yolo_dyn.layers.fmdconv import FMDConv as FMDConv
 from yolo_dyn.layers.former import Former as Former
 from yolo_dyn.layers.former import GlobalTokens as GlobalTokens
-from yolo_dyn.layers.gate import Gated as Gated
 from yolo_dyn.layers.kwconv import KWConv as KWConv
 from yolo_dyn.layers.ldconv import LDConv as LDConv
 from yolo_dyn.layers.odconv import ODConv as ODConv

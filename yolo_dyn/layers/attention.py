@@ -92,12 +92,12 @@ def trunk_width(in_channels: int, reduction: int) -> int:
     return max(in_channels // reduction, 16)
 
 
-@torch.no_grad()
 def gate(layer: nn.Module | None, x: Tensor) -> Tensor | None:
     """The sigmoid of what a layer makes of `x`; None without the layer."""
     return None if layer is None else torch.sigmoid(layer(x))
 
 
+@torch.no_grad()
 def start_at_a_half(*heads: nn.Linear | None) -> float:
     """Zero the logits of sigmoid attentions; return the gain that makes up for those that there are."""
     used = [head for head in heads if head is not None]
