@@ -83,6 +83,26 @@ def test_nothing_is_left_of_an_interrupted_drawing(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+def test_another_process_may_be_faster(tmp_path, monkeypatch):
+    """What it has drawn is the same, and stays; nothing of the slower drawing does."""
+    monkeypatch.setattr(shapes, "SPLITS", {"train": 2, "val": 1})
+    shapes.draw(tmp_path / "shapes")
+    before = {file: file.stat().st_mtime_ns for file in (tmp_path / "shapes").rglob("*.*")}
+    shapes.draw(tmp_path / "shapes")  # it was there before this one began
+    (tmp_path / "shapes").rename(tmp_path / "faster")
+    real = shapes.draw_image
+
+    def draw_image(split, index):
+        if split == "val":
+            (tmp_path / "faster").rename(tmp_path / "shapes")  # it comes while this one draws
+        return real(split, index)
+
+    monkeypatch.setattr(shapes, "draw_image", draw_image)
+    shapes.draw(tmp_path / "shapes")
+    assert {file: file.stat().st_mtime_ns for file in (tmp_path / "shapes").rglob("*.*")} == before
+    assert [path.name for path in tmp_path.iterdir()] == ["shapes"]
+
+
 def test_the_bare_name_draws_it_where_ultralytics_keeps_data_sets(tmp_path, monkeypatch):
     from ultralytics.data import utils
 

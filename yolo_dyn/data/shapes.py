@@ -55,16 +55,18 @@ _INSIDE: dict[str, Callable[[Ints, Ints, int], Mask]] = {
 
 
 def draw(folder: str | Path) -> None:
-    """Draw the whole data set, images and YOLO labels, into a folder that does not exist yet.
+    """Draw the whole data set, images and YOLO labels, into a folder, unless it is there.
 
-    The folder appears only when it is complete. Called by the ``download:`` key of ``datasets/shapes.yaml``.
+    The folder appears only when it is complete, whichever of several processes is the first. Called by the ``download:`` key of ``datasets/shapes.yaml``.
 
     Raises:
-        YoloDynError: if the folder exists already.
+        YoloDynError: if there is a folder that is not the whole data set.
     """
     from ultralytics.utils import TQDM
 
     folder = Path(folder)
+    if _is_complete(folder):
+        return
     if folder.exists():
         raise YoloDynError(f"{folder} exists but is not the complete shapes data set; move it away to draw it anew")
     partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
@@ -77,9 +79,17 @@ def draw(folder: str | Path) -> None:
                 image, rows = draw_image(split, index)
                 cv2.imwrite(str(images / f"{index:04}.bmp"), image)
                 (labels / f"{index:04}.txt").write_bytes("".join(f"{row}\n" for row in rows).encode())
-        partial.rename(folder)
+        try:
+            partial.rename(folder)
+        except OSError:
+            if not _is_complete(folder):  # else another process was faster, and has drawn the same
+                raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _is_complete(folder: Path) -> bool:
+    return all(len(list((folder / "images" / split).glob("*.bmp"))) == count for split, count in SPLITS.items())
 
 
 def draw_image(split: str, index: int) -> tuple[NDArray[np.uint8], list[str]]:
