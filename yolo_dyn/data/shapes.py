@@ -57,7 +57,8 @@ _INSIDE: dict[str, Callable[[Ints, Ints, int], Mask]] = {
 def draw(folder: str | Path) -> None:
     """Draw the whole data set, images and YOLO labels, into a folder, unless it is there.
 
-    The folder appears only when it is complete, whichever of several processes is the first. Called by the ``download:`` key of ``datasets/shapes.yaml``.
+    The folder appears only when it is complete, whichever of several processes is the first. Called by the
+    ``download:`` key of ``datasets/shapes.yaml``.
 
     Raises:
         YoloDynError: if there is a folder that is not the whole data set.
