@@ -4,6 +4,7 @@ import hashlib
 import pickle
 import subprocess
 import sys
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -165,10 +166,8 @@ def test_uniform_numbers_are_uniform():
 
 @pytest.fixture
 def registered():
-    before = dict(CORRUPTIONS)
-    yield
-    CORRUPTIONS.clear()
-    CORRUPTIONS.update(before)
+    with mock.patch.dict(CORRUPTIONS):
+        yield
 
 
 def test_a_corruption_of_ones_own(registered):

@@ -7,6 +7,7 @@ import pickle
 import shutil
 from importlib.metadata import EntryPoint
 from pathlib import Path
+from unittest import mock
 
 import cv2
 import numpy as np
@@ -32,10 +33,8 @@ NUMBERS = ("AP", "AP50", "AP75", "AR100", "per_class", "intervals", "detections"
 @pytest.fixture
 def own_fronts():
     """Fronts that a test registers are forgotten after it."""
-    before = dict(FRONTS)
-    yield
-    FRONTS.clear()
-    FRONTS.update(before)
+    with mock.patch.dict(FRONTS):
+        yield
 
 
 def picture(height: int, width: int, channels: int = 3) -> np.ndarray:

@@ -98,9 +98,10 @@ def bake(
     found = evaluation_set(data, split, labelled=False)
     net: Any = source.model.float().eval()
     if not any(isinstance(module, MixesKernels | Bakes) for module in net.modules()):
-        others = ", ".join(sorted({type(layer).__name__ for layer in registry.in_model(net)})) or "none"
+        kinds = {type(layer) for layer in registry.in_model(net)}
+        ours = ", ".join(sorted(kind.__name__ for kind in kinds if registry.kind_of(kind))) or "none"
         raise YoloDynError(
-            f"model {model!r} has no convolution that mixes kernels, to be baked; its layers of ours: {others}"
+            f"model {model!r} has no convolution that mixes kernels, to be baked; its layers of ours: {ours}"
         )
     check_model(model, found, imgsz)
     net = net.fuse(verbose=False)

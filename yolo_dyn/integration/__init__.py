@@ -3,8 +3,9 @@
 A few of its functions are wrapped where they are defined: `parser` wraps what builds models from YAML, which
 `model_yaml` checks as a whole and `rows` row by row; `checkpoints` what finds and loads files, `counting` what fuses
 and counts, `recipes` what checks arguments. `annealing`, `recipes` and `exporting` are callbacks of trainers and
-exporters, `insertion` writes YAMLs with more rows, `precision` sets that of an opened OpenVINO file, `listing` finds
-images as the data loader does. `api` asks Ultralytics through its public interface alone, for all others.
+exporters, `insertion` puts layers into YAMLs (`places`, `replacing`) and checkpoints (`trained`, `warm_start`),
+`precision` sets that of an opened OpenVINO file, `listing` finds images as the data loader does. `api` asks Ultralytics
+through its public interface alone, for all others.
 
 Elsewhere, classes of Ultralytics are only subclassed: `robustness.evaluate` its data set and its detection validator,
 to corrupt images before they are resized.

@@ -62,7 +62,7 @@ def insert(
     if from_checkpoint:
         source = trained.opened(model)
         content, name = trained.content(source), Path(model).name
-        if replace is None and registry.kind_of(registry.require(layer)) != "network":
+        if replace is None:
             arguments = {"gate": "zero", **arguments}
     else:
         file = stock_yaml(model)

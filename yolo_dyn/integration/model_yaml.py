@@ -53,6 +53,11 @@ def _check_place(raw: list[Any], index: int, place: str) -> None:
         raise YoloDynError(f"{place}: arguments must be a list [c2, ...], got {arguments!r}")
 
 
+def smallest(d: dict[str, Any]) -> dict[str, Any]:
+    """A model YAML with the first of its scales chosen if none is: the stock parser would warn, and take it too."""
+    return {**d, "scale": d.get("scale") or next(iter(d["scales"]))} if d.get("scales") else d
+
+
 def checked_defaults(d: dict[str, Any], file: str) -> dict[str, dict[str, Any]]:
     """The `defaults:` of a model YAML: keyword arguments for all its rows of a registered layer, ``{Name: {...}}``.
 

@@ -19,7 +19,7 @@ from torch import nn
 from yolo_dyn import registry
 from yolo_dyn.errors import YoloDynError, first_line, nearest
 from yolo_dyn.integration import compat, probes
-from yolo_dyn.integration.model_yaml import asks_for_ours, check_parts, checked_defaults
+from yolo_dyn.integration.model_yaml import asks_for_ours, check_parts, checked_defaults, smallest
 from yolo_dyn.integration.rows import Channels, Row, StockRow
 from yolo_dyn.layers.protocol import HasNote, seal
 
@@ -211,10 +211,9 @@ def _input_channels(stock: Callable, d: dict[str, Any], ch: int, row: Row, decla
         known: list[Any] = [declared[f] for f in sources]
         return known if isinstance(row.source, list) else known[0]
     before = [*d["backbone"], *d["head"]][: row.index]
-    scale = {"scale": d.get("scale") or next(iter(d["scales"]))} if d.get("scales") else {}  # or it warns, once a row
     probes = [[f, 1, "Conv", [8]] for f in sources]
     with torch.device("meta"), _captured_table():
-        model, _ = stock({**d, **scale, "backbone": copy.deepcopy(before), "head": probes}, ch, False)
+        model, _ = stock({**smallest(d), "backbone": copy.deepcopy(before), "head": probes}, ch, False)
     channels = [probe.conv.in_channels for probe in model[row.index :]]
     return channels if isinstance(row.source, list) else channels[0]
 

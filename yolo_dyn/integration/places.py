@@ -11,10 +11,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import nn
 
 from yolo_dyn import registry
 from yolo_dyn.errors import YoloDynError, nearest
 from yolo_dyn.integration.api import detection_heads
+from yolo_dyn.integration.model_yaml import smallest
 from yolo_dyn.integration.rows import SAME
 from yolo_dyn.layers.protocol import declares_channels
 
@@ -99,22 +101,27 @@ def _last_of_stride(plan: Plan, place: str, strides: list[int | None]) -> int:
     return found[-1]
 
 
-def row_strides(model: dict[str, Any], size: int = 256) -> list[int | None]:
-    """The stride of each row's map, from a pass through the model at its smallest scale; None if it yields no map."""
+def built(model: dict[str, Any]) -> tuple[nn.Sequential, int]:
+    """The rows of a model YAML at its smallest scale, and the channels of its images."""
     from ultralytics.nn import tasks
 
-    scale = {"scale": next(iter(model["scales"]))} if model.get("scales") else {}
     channels = model.get("channels", model.get("ch", 3))
-    layers, _ = tasks.parse_model(copy.deepcopy({**model, **scale}), channels, False)
+    rows, _ = tasks.parse_model(copy.deepcopy(smallest(model)), channels, False)
+    return rows, channels
+
+
+def row_strides(model: dict[str, Any], size: int = 256) -> list[int | None]:
+    """The stride of each row's map, from a pass through the model at its smallest scale; None if it yields no map."""
+    layers, channels = built(model)
     outputs: list[Any] = []
     strides: list[int | None] = []
     x: Any = torch.zeros(1, channels, size, size)
     with torch.inference_mode():
-        for layer in list(layers.eval())[:-1]:
-            sources = [layer.f] if isinstance(layer.f, int) else layer.f
-            read = [x if f == -1 else outputs[f] for f in sources]
+        for layer in layers.eval()[:-1]:
+            source: Any = layer.f
+            read = [x if f == -1 else outputs[f] for f in (source if isinstance(source, list) else [source])]
             try:
-                x = layer(read[0] if isinstance(layer.f, int) else read)
+                x = layer(read if isinstance(source, list) else read[0])
             except Exception:  # of rows that read more than maps, such as text
                 x = None
             outputs.append(x)
@@ -144,7 +151,7 @@ def put_in(plan: Plan, layer: str, arguments: dict[str, Any], rewire: bool) -> N
         read = [_renumbered(f, index, plan.after, moved, rewire) for f in sources]
         rows.append([read if isinstance(source, list) else read[0], *rest])
         if index in plan.after:
-            rows.append([-1, 1, layer, [SAME, *([dict(arguments)] if arguments else [])]])
+            rows.append(_row(-1, layer, SAME, arguments))
     plan.backbone += sum(index < plan.backbone for index in plan.after)
     plan.rows = rows
     for index in plan.after:
@@ -170,10 +177,12 @@ def put_before_head(plan: Plan, layer: str, arguments: dict[str, Any]) -> None:
     """
     *body, (sources, *head) = plan.rows
     read = [source % len(body) for source in sources]
-    rows = [
-        [index, 1, layer, [_channels(plan.rows, index), *([dict(arguments)] if arguments else [])]] for index in read
-    ]
+    rows = [_row(index, layer, _channels(plan.rows, index), arguments) for index in read]
     plan.rows = [*body, *rows, [list(range(len(body), len(body) + len(rows))), *head]]
+
+
+def _row(source: int, layer: str, c2: Any, arguments: dict[str, Any]) -> list[Any]:
+    return [source, 1, layer, [c2, *([dict(arguments)] if arguments else [])]]
 
 
 def _channels(rows: list[Any], index: int) -> Any:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from yolo_dyn.errors import nearest
-from yolo_dyn.integration.places import Plan
+from yolo_dyn.integration.places import Plan, built
 from yolo_dyn.integration.rows import ALL, FIRST, larger_convolutions
 
 
@@ -20,23 +20,25 @@ def planned(model: dict[str, Any], layer: str, chosen: Sequence[str], arguments:
         YoloDynError: for rows that are not there, or that have no convolution to replace.
     """
     plan = Plan(name, copy.deepcopy([*model["backbone"], *model["head"]]), len(model["backbone"]))
-    built = _built(model)
+    with torch.device("meta"):
+        rows, _ = built(model)
     options = {"dynamic": layer, **arguments}
     for place in map(str, chosen):
         where = {"where": FIRST} if place == FIRST else {}
-        for index in _rows(plan, place, built):
+        for index in _rows(plan, place, rows):
             row = plan.rows[index]
             given = row[3][-1] if row[3] and isinstance(row[3][-1], dict) else {}
             row[3] = [*(row[3][:-1] if given else row[3]), {**given, **options, **where}]
     parts = {"backbone": plan.rows[: plan.backbone], "head": plan.rows[plan.backbone :]}
-    _built({**model, **parts, "yaml_file": name})  # raises for arguments that do not fit the layer
+    with torch.device("meta"):
+        built({**model, **parts, "yaml_file": name})  # raises for arguments that do not fit the layer
     return plan
 
 
-def _rows(plan: Plan, place: str, built: nn.Sequential) -> list[int]:
+def _rows(plan: Plan, place: str, modules: nn.Sequential) -> list[int]:
     """The rows that a word names, all with something to replace."""
-    able = [index for index, module in enumerate(built) if larger_convolutions(module)]
-    blocks = [index for index in able if len(larger_convolutions(built[index])) > 1]
+    able = [index for index, module in enumerate(modules) if larger_convolutions(module)]
+    blocks = [index for index in able if len(larger_convolutions(modules[index])) > 1]
     last = len(plan.rows) - 1  # the head, which must be asked for by its name
     if place in (ALL, FIRST):
         return [index for index in (able if place == ALL else blocks) if index < last]
@@ -52,13 +54,3 @@ def _rows(plan: Plan, place: str, built: nn.Sequential) -> list[int]:
     if not found:
         raise plan.error(f"has no convolution larger than 1x1 that sees all channels in {place}")
     return found
-
-
-def _built(model: dict[str, Any]) -> nn.Sequential:
-    """The model's rows, without storage, at its smallest scale."""
-    from ultralytics.nn import tasks
-
-    scale = {"scale": next(iter(model["scales"]))} if model.get("scales") else {}
-    with torch.device("meta"):
-        rows, _ = tasks.parse_model(copy.deepcopy({**model, **scale}), model.get("channels", 3), False)
-    return rows

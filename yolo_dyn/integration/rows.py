@@ -225,9 +225,8 @@ def larger_convolutions(host: nn.Module, where: str = ALL) -> list[str]:
         for name, module in host.named_modules()
         if type(module) is nn.Conv2d and module.groups == 1 and max(module.kernel_size) > 1
     ]
-    first = {
-        name.rsplit(".", 2)[0]: name for name in reversed(found)
-    }  # a block is what holds a Conv, and Conv its conv
+    # a block holds a Conv, which holds its conv
+    first = {name.rsplit(".", 2)[0]: name for name in reversed(found)}
     return found if where == ALL else [name for name in found if name in first.values()]
 
 

@@ -13,6 +13,7 @@ from ultralytics.utils import ASSETS, LOGGER
 from yolo_dyn.errors import MissingFileError, YoloDynError, first_line
 from yolo_dyn.integration import image_channels, integrate
 from yolo_dyn.integration.checkpoints import aligned
+from yolo_dyn.integration.model_yaml import smallest
 from yolo_dyn.integration.warm_start import start_from_static
 from yolo_dyn.output.files import written_whole
 
@@ -44,7 +45,7 @@ def opened(model: str) -> "YOLO":
     except Exception as error:  # as many kinds as there are files
         raise YoloDynError(f"model {model!r} is no checkpoint of Ultralytics: {first_line(error)}") from error
     if not isinstance(getattr(net.model, "yaml", None), dict) or "backbone" not in net.model.yaml:
-        raise YoloDynError(f"model {model!r} was not built from a model YAML, into which a layer could be put")
+        raise YoloDynError(f"model {model!r} was not built from a model YAML")
     return net
 
 
@@ -72,8 +73,7 @@ def transfer(source: "YOLO", content: dict[str, Any], file: Path, static: bool) 
         YoloDynError: if they cannot, or the file cannot be written.
     """
     old: Any = source.model
-    scale = {"scale": next(iter(content["scales"]))} if content.get("scales") else {}
-    new: Any = type(old)({**content, **scale, "yaml_file": str(file)}, verbose=False)
+    new: Any = type(old)({**smallest(content), "yaml_file": str(file)}, verbose=False)
     new.load(old, verbose=False)
     if static:
         _, refused = start_from_static(old, new)
@@ -109,7 +109,7 @@ def difference(old: nn.Module, new: nn.Module) -> tuple[float, float]:
     """Largest difference of two models' outputs on a real image, and the largest output."""
     import cv2
 
-    photo = cv2.resize(cv2.imread(str(ASSETS / PHOTO)), (640, 640))
+    photo = cv2.cvtColor(cv2.resize(cv2.imread(str(ASSETS / PHOTO)), (640, 640)), cv2.COLOR_BGR2RGB)
     image = torch.from_numpy(photo).permute(2, 0, 1)[None].float() / 255
     channels = image_channels(old)
     if channels != 3:

@@ -20,8 +20,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.utils import _pair
 
-from yolo_dyn.layers.functional import Size, check_static, fold_batchnorm, fold_scale, init_kernels
+from yolo_dyn.layers.functional import Size, fold_batchnorm, fold_scale, init_kernels
 from yolo_dyn.layers.graph import pooled, scaled
+from yolo_dyn.layers.protocol import check_static
 
 
 class DCD(nn.Module):
@@ -88,7 +89,7 @@ class DCD(nn.Module):
 
     def forward(self, x: Tensor, guide: Tensor | None = None) -> Tensor:
         """`guide`, ``[C_out, C_in, k, k]``, multiplies the static kernel (SGDM Eq. 10)."""
-        phi, scale = self.attend(x)
+        phi, scale = self.phi_and_scale(x)
         static = self.weight if guide is None else self.weight * guide
         y = F.conv2d(x, static, None, self.stride, self.padding, self.dilation)
         fused = F.conv2d(self._centred(x), self.q, self.q_shift, self.stride)  # [B, d, H', W'], Q^T x
@@ -101,7 +102,7 @@ class DCD(nn.Module):
             fused = ((self.p.flatten(1) @ phi) @ fused.flatten(2)).reshape(y.shape) + self.bias[:, None, None]
         return fused + scaled(y, scale[:, :, None, None])
 
-    def attend(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def phi_and_scale(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Phi, ``[B, d, d]``, and the diagonal of Lambda, ``[B, C_out]``."""
         squeezed = self.squeeze(pooled(x, self.pool))  # [B, s]
         squeezed = squeezed * _gate(self.gate(squeezed))
@@ -111,7 +112,7 @@ class DCD(nn.Module):
         """Once it is fused: Lambda W_0 + P Phi Q^T at the kernel's centre, and the bias."""
         assert self.q_shift is not None
         assert self.bias is not None
-        phi, scale = self.attend(x)
+        phi, scale = self.phi_and_scale(x)
         static = self.weight if guide is None else self.weight * guide
         kernel, fusion = static * scale[:, :, None, None, None], self.p.flatten(1) @ phi  # [B, C_out, d]
         kernel[..., self.kernel_size[0] // 2, self.kernel_size[1] // 2] += fusion @ self.q.flatten(1)

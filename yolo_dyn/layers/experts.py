@@ -10,7 +10,6 @@ from yolo_dyn.layers.functional import (
     FORMS,
     Size,
     check_geometry,
-    check_static,
     conv_per_sample,
     expert_responses,
     few_pixels,
@@ -22,6 +21,7 @@ from yolo_dyn.layers.functional import (
     mix_responses,
 )
 from yolo_dyn.layers.graph import scaled
+from yolo_dyn.layers.protocol import check_static
 
 MOST_EXPERTS = 1024  # a bank of more would only fill up the memory
 

@@ -35,13 +35,13 @@ from yolo_dyn.layers.functional import (
     PER_SAMPLE_FORMS,
     Size,
     check_geometry,
-    check_static,
     conv_per_sample,
     fold_scale,
     init_kernels,
     mix_kernels,
 )
 from yolo_dyn.layers.graph import becomes_a_graph, scaled
+from yolo_dyn.layers.protocol import check_static
 from yolo_dyn.layers.spectrum import frequency_groups, low_pass, modulated
 
 MOST_GROUPS = 256

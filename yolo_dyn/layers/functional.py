@@ -5,7 +5,6 @@ tensor ``[K*C_out, C_in/groups, kH, kW]`` because a 5-D parameter breaks ``model
 """
 
 import math
-from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -30,12 +29,6 @@ def check_geometry(kernel_size: Size, stride: Size, padding: Size, dilation: Siz
     ):
         if min(_pair(value)) < least:
             raise ValueError(f"{name} must be at least {least}, got {value}")
-
-
-def check_static(weight: Tensor, shape: Sequence[int]) -> None:
-    """Raise ValueError if kernels of a shape, ``[C_out, C_in/groups, kH, kW]``, cannot start from these."""
-    if tuple(weight.shape) != tuple(shape):
-        raise ValueError(f"kernels of {tuple(shape)} cannot start from static ones of {tuple(weight.shape)}")
 
 
 def init_kernels(weight: Tensor) -> None:

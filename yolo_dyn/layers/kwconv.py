@@ -33,11 +33,11 @@ from yolo_dyn.layers.functional import (
     SILU_GAIN,
     Size,
     check_geometry,
-    check_static,
     conv_per_sample,
     fold_scale,
 )
 from yolo_dyn.layers.graph import scaled
+from yolo_dyn.layers.protocol import check_static
 
 EPS = 1e-3
 LEAST_BASIS = 16

@@ -13,7 +13,7 @@ this signature; there is nothing to inherit from. `yolo-dyn check layer=Name` te
 """
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, TypeGuard, runtime_checkable
 
 from torch import Tensor, nn
@@ -170,6 +170,12 @@ def seal(model: nn.Module) -> None:
 def options_of(layer: type[nn.Module]) -> Mapping[str, inspect.Parameter]:
     """The arguments that a layer can be built with."""
     return inspect.signature(layer).parameters
+
+
+def check_static(weight: Tensor, shape: Sequence[int]) -> None:
+    """Raise ValueError if kernels of a shape, ``[C_out, C_in/groups, kH, kW]``, cannot start from these."""
+    if tuple(weight.shape) != tuple(shape):
+        raise ValueError(f"kernels of {tuple(shape)} cannot start from static ones of {tuple(weight.shape)}")
 
 
 def is_fusible(layer: nn.Module | type[nn.Module]) -> bool:

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from yolo_dyn.layers.attention import Trunk, check_anneal, trunk_width
 from yolo_dyn.layers.experts import Attention, ExpertConv, Experts, check_experts
-from yolo_dyn.layers.functional import Size, check_static
+from yolo_dyn.layers.functional import Size
+from yolo_dyn.layers.protocol import check_static
 
 ANNEAL = {"start": 30.0, "step": 2.9}  # to 1 over 10 epochs
 ACTIVATIONS = {"sigmoid": torch.sigmoid, "softmax": lambda z: torch.softmax(z, 1)}

@@ -21,7 +21,7 @@ from yolo_dyn.robustness.overlaps import BACKGROUND, FOREGROUND, Matched, Overla
 TYPES = ("localisation", "classification", "duplicate", "background", "both")  # of detections, as they are tried
 SHOWN = ("classification", "localisation", "both", "duplicate", "background", "missed")  # in the paper's order
 WHOLE = ("false_positive", "false_negative")  # every wrong detection, every object not found
-RECALLS = np.arange(101) / 100
+RECALLS = np.arange(101) / 100  # tidecv's; COCO's, `scores.RECALLS`, differ in the last bit
 
 
 @dataclass(frozen=True)
