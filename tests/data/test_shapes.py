@@ -74,7 +74,7 @@ def test_an_existing_folder_is_left_alone(tmp_path):
 
 
 def test_nothing_is_left_of_an_interrupted_drawing(tmp_path, monkeypatch):
-    def interrupted(split, index):
+    def interrupted(*which):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(shapes, "draw_image", interrupted)
@@ -92,10 +92,10 @@ def test_another_process_may_be_faster(tmp_path, monkeypatch):
     (tmp_path / "shapes").rename(tmp_path / "faster")
     real = shapes.draw_image
 
-    def draw_image(split, index):
+    def draw_image(split, index, task):
         if split == "val":
             (tmp_path / "faster").rename(tmp_path / "shapes")  # it comes while this one draws
-        return real(split, index)
+        return real(split, index, task)
 
     monkeypatch.setattr(shapes, "draw_image", draw_image)
     shapes.draw(tmp_path / "shapes")

@@ -5,7 +5,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-Boxes = list[dict[str, Any]]  # bbox (left, top, width, height in pixels), category_id, and if known iscrowd and area
+Boxes = list[dict[str, Any]]  # bbox (left, top, width, height in pixels), category_id, and if known iscrowd and area;
+# for masks and rotated boxes segmentation, for poses keypoints and num_keypoints, all as in COCO's format
 
 
 @dataclass(frozen=True)
@@ -31,3 +32,16 @@ def encloses_something(bbox: list[float], width: int, height: int) -> bool:
         return False
     left, top, wide, high = bbox
     return wide > 0 and high > 0 and left < width and top < height and left + wide > 0 and top + high > 0
+
+
+def pose(keypoints: list[tuple[float, float, float]]) -> dict[str, Any]:
+    """Keypoints (x, y in pixels, visibility) as COCO has them."""
+    seen = sum(visibility > 0 for *_, visibility in keypoints)
+    return {"keypoints": [value for point in keypoints for value in point], "num_keypoints": seen}
+
+
+def mask_area(polygons: list[list[float]], width: int, height: int) -> float:
+    """Pixels of an image that polygons (x, y, x, y, ...) cover."""
+    from pycocotools import mask
+
+    return float(mask.area(mask.merge(mask.frPyObjects(polygons, height, width))))

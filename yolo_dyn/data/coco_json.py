@@ -2,22 +2,25 @@
 
 import itertools
 import json
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
-from yolo_dyn.data.annotations import Annotations, Boxes, note
+from yolo_dyn.data.annotations import Annotations, Boxes, note, pose
+from yolo_dyn.data.tasks import BOXES, ObjectKind
 from yolo_dyn.errors import YoloDynError
 
 Agreement = tuple[int, bool]  # folders above a file that are those of a listed image; whether the suffix is
 
 
-def read_coco(files: list[Path], names: dict[int, str], path: Path) -> Annotations:
-    """Read the boxes of image files. Crowds are known.
+def read_coco(files: list[Path], names: dict[int, str], path: Path, kind: ObjectKind = BOXES) -> Annotations:
+    """Read the objects of image files. Crowds are known.
 
     Raises:
-        YoloDynError: if the file is broken, holds an unknown class, or cannot be matched to the image files.
+        YoloDynError: if the file is broken, holds an unknown class, lacks what the task needs, or cannot be matched to
+            the image files.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -34,10 +37,11 @@ def read_coco(files: list[Path], names: dict[int, str], path: Path) -> Annotatio
     classes = {name: number for number, name in names.items()}
     boxes: dict[Any, Boxes] = {image: [] for image in listed}
     for number, annotation in enumerate(annotations):
-        image, box = _box(annotation, labels, classes, f"{path}: annotation {number}")
+        place = f"{path}: annotation {number}"
+        image, box = _box(annotation, labels, classes, place)
         if image not in boxes:
-            raise YoloDynError(f"{path}: annotation {number} is of image {image!r}, which is not listed")
-        boxes[image].append(box)
+            raise YoloDynError(f"{place} is of image {image!r}, which is not listed")
+        boxes[image].append(box | _beside_box(annotation, kind, place))
     image_of = match(files, listed, path)
     moved = [
         file.name
@@ -75,6 +79,32 @@ def _box(annotation: Any, labels: dict[Any, Any], classes: dict[Any, int], place
     return image, box | ({"area": area} if _number(area) and 0 <= area < float("inf") else {})
 
 
+def _beside_box(annotation: dict[str, Any], kind: ObjectKind, place: str) -> dict[str, Any]:
+    """What a task adds to the box of an annotation."""
+    if kind.task == "segment":
+        found = annotation.get("segmentation")
+        if not (_is_mask(found) if isinstance(found, dict) else _are_polygons(found)):
+            raise YoloDynError(f"{place}: segmentation must be polygons or a mask (RLE), got {str(found)[:60]}")
+        return {"segmentation": found}
+    if kind.task == "pose":
+        number, found = (kind.kpt_shape or (0, 0))[0], annotation.get("keypoints")
+        if not (isinstance(found, list) and len(found) == 3 * number and all(map(_number, found))):
+            raise YoloDynError(f"{place}: keypoints must be x, y, visibility of {number}, got {str(found)[:60]}")
+        return pose([tuple(found[i : i + 3]) for i in range(0, len(found), 3)])
+    return {}
+
+
+def _are_polygons(found: Any) -> bool:
+    if not isinstance(found, list) or not found:
+        return False
+    return all(isinstance(p, list) and len(p) >= 6 and len(p) % 2 == 0 and all(map(_number, p)) for p in found)
+
+
+def _is_mask(found: dict[str, Any]) -> bool:
+    size, counts = found.get("size"), found.get("counts")
+    return isinstance(size, list) and len(size) == 2 and all(map(_number, size)) and isinstance(counts, list | str)
+
+
 def _number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
@@ -109,19 +139,27 @@ def _agreement(file: Path, name: PurePosixPath) -> Agreement:
     return len(list(itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))), file.suffix == name.suffix
 
 
-def write_detections(file: Path, found: np.ndarray) -> None:
+def write_detections(
+    file: Path, found: np.ndarray, beside: Callable[[int], dict[str, Any]] | None = None
+) -> None:
     """Write detections in COCO's format, a line each.
 
     Args:
         file: to write.
         found: ``[n, 7]``: image id, left, top, width, height in pixels, score, category id.
+        beside: gives what a task adds to a detection, by its number.
     """
     with file.open("w", encoding="utf-8") as stream:
         stream.write("[")
         for start in range(0, len(found), 10_000):  # as objects of Python, all of them take gigabytes
             lines = (
-                f'{{"image_id": {int(image)}, "category_id": {int(category)}, "bbox": {box}, "score": {score}}}'
-                for image, *box, score, category in found[start : start + 10_000].tolist()
+                f'{{"image_id": {int(image)}, "category_id": {int(category)}, "bbox": {box}, "score": {score}'
+                f"{_members(beside(number)) if beside else ''}}}"
+                for number, (image, *box, score, category) in enumerate(found[start : start + 10_000].tolist(), start)
             )
             stream.write(",\n" * (start > 0) + ",\n".join(lines))
         stream.write("]\n")
+
+
+def _members(beside: dict[str, Any]) -> str:
+    return "".join(f", {json.dumps(key)}: {json.dumps(value)}" for key, value in beside.items())

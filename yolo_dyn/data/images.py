@@ -15,6 +15,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from yolo_dyn.data.tasks import BOXES, ObjectKind, object_kind
 from yolo_dyn.data.truth import Truth, ground_truth, no_truth
 from yolo_dyn.errors import MissingFileError, YoloDynError, nearest
 from yolo_dyn.integration import integrate
@@ -38,6 +39,7 @@ class EvaluationSet:
     notes: list[str]
     labelled: bool  # whether there is any ground truth
     fingerprint: str  # SHA-256 of names, pixels and ground truth
+    kind: ObjectKind = BOXES  # what is known of each object
 
     def log(self) -> Iterator[str]:
         """Lines for the terminal; what is wrong with many images is said once."""
@@ -56,7 +58,7 @@ class EvaluationSet:
 
 
 def evaluation_set(
-    data: str, split: str = "val", only: list[str] | None = None, labelled: bool = True
+    data: str, split: str = "val", only: list[str] | None = None, labelled: bool = True, task: str = "detect"
 ) -> EvaluationSet:
     """Read a split of a data set, leaving out what cannot be evaluated.
 
@@ -65,11 +67,14 @@ def evaluation_set(
         split: "train", "val" or "test".
         only: file names of the images to keep; all if it is None.
         labelled: False leaves the ground truth aside.
+        task: one of `data.tasks.TASKS`.
 
     Raises:
-        YoloDynError: if the data set, the split or the annotations are missing or broken, or no image is left.
+        YoloDynError: if the data set, the split or the annotations are missing or broken, lack what the task needs, or
+            no image is left.
     """
     description = _description(data)
+    kind = object_kind(task, description, data)
     if not description.get(split):
         known = ", ".join(key for key in ("train", "val", "test") if description.get(key))
         raise YoloDynError(f"{data} has no split {split!r} (it has {known})")
@@ -79,7 +84,7 @@ def evaluation_set(
     readable = [file for file, (reason, _) in zip(files, checked, strict=True) if not reason]
     names, root = description["names"], Path(description["path"])
     annotations = str(description.get("annotations") or "")
-    truth = ground_truth(readable, names, root, split, annotations) if labelled else no_truth(readable, names)
+    truth = ground_truth(readable, names, root, split, annotations, kind) if labelled else no_truth(readable, names)
     skipped |= {str(file): f"not annotated in {truth.source}" for file in truth.unknown}
     if not truth.files:
         raise YoloDynError(f"no image of {data}, split {split}, can be evaluated: {_first_reasons(skipped)}")
@@ -96,6 +101,7 @@ def evaluation_set(
         notes=truth.notes,
         labelled=truth.labelled,
         fingerprint=_fingerprint(truth, digests),
+        kind=kind,
     )
 
 

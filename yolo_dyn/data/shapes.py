@@ -1,4 +1,6 @@
-"""The embedded data set: drawn shapes on textured backgrounds, made offline at first use from a seed.
+"""The embedded data sets: drawn shapes on textured backgrounds, made offline at first use from a seed.
+
+The images are the same for every task: detection, segmentation, poses and rotated boxes (see `outlines`).
 
 Every byte is the same on every machine: the randomness is Python's ``random.Random.random`` and the raw bits of numpy's
 PCG64, both of which promise their stream, and all drawing is integer arithmetic. Images are BMP, whose bytes do not
@@ -10,12 +12,14 @@ import os
 import random
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from yolo_dyn.data.outlines import COS, SIN, STAR, TURNS, UNIT, Shape, label
 from yolo_dyn.errors import YoloDynError
 
 SEED = 0
@@ -24,13 +28,6 @@ SPLITS = {"train": 800, "val": 200}
 NAMES = ("circle", "square", "triangle", "bar", "cross", "star", "crescent")
 
 _FINE = 2  # fine pixels along a pixel: masks are drawn at this multiple of the resolution, for smooth edges
-_UNIT = 1024  # what stands for 1 in cosines, sines and radii, which are integers
-_TURNS = 64  # rotations a full turn is divided into
-_COS = [round(_UNIT * math.cos(2 * math.pi * i / _TURNS)) for i in range(_TURNS)]
-_SIN = [round(_UNIT * math.sin(2 * math.pi * i / _TURNS)) for i in range(_TURNS)]
-_STAR = [
-    (round(_UNIT * math.cos(a)), round(_UNIT * math.sin(a))) for a in (math.pi * (0.5 + 0.4 * i) for i in range(5))
-]
 
 Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
@@ -38,7 +35,7 @@ Mask = NDArray[np.bool_]
 
 def _star(u: Ints, v: Ints, r: int) -> Mask:
     """A pentagram: inside at least four of the five half-planes at distance r cos(72 degrees)."""
-    inside = [u * c + v * s <= r * 309 * _UNIT // 1000 for c, s in _STAR]
+    inside = [u * c + v * s <= r * 309 * UNIT // 1000 for c, s in STAR]
     return np.sum(inside, 0) >= 4
 
 
@@ -54,11 +51,11 @@ _INSIDE: dict[str, Callable[[Ints, Ints, int], Mask]] = {
 }
 
 
-def draw(folder: str | Path) -> None:
-    """Draw the whole data set, images and YOLO labels, into a folder, unless it is there.
+def draw(folder: str | Path, task: str = "detect") -> None:
+    """Draw the whole data set, images and YOLO labels of a task, into a folder, unless it is there.
 
     The folder appears only when it is complete, whichever of several processes is the first. Called by the
-    ``download:`` key of ``datasets/shapes.yaml``.
+    ``download:`` keys of ``datasets/shapes.yaml`` and its siblings.
 
     Raises:
         YoloDynError: if there is a folder that is not the whole data set.
@@ -77,7 +74,7 @@ def draw(folder: str | Path) -> None:
             images.mkdir(parents=True)
             labels.mkdir(parents=True)
             for index in TQDM(range(count), desc=f"drawing {split}"):
-                image, rows = draw_image(split, index)
+                image, rows = draw_image(split, index, task)
                 cv2.imwrite(str(images / f"{index:04}.bmp"), image)
                 (labels / f"{index:04}.txt").write_bytes("".join(f"{row}\n" for row in rows).encode())
         try:
@@ -93,25 +90,34 @@ def _is_complete(folder: Path) -> bool:
     return all(len(list((folder / "images" / split).glob("*.bmp"))) == count for split, count in SPLITS.items())
 
 
-def draw_image(split: str, index: int) -> tuple[NDArray[np.uint8], list[str]]:
+def draw_image(split: str, index: int, task: str = "detect") -> tuple[NDArray[np.uint8], list[str]]:
     """Draw one image and its labels.
 
     Args:
         split: "train" or "val".
         index: number of the image within its split.
+        task: "detect", "segment", "pose" or "obb".
 
     Returns:
-        The image, uint8 ``[H, W, 3]`` in BGR, and one row ``class x y w h`` a shape, in fractions of the image.
+        The image, uint8 ``[H, W, 3]`` in BGR, and one row a shape, in fractions of the image: ``class x y w h``, or as
+        Ultralytics has it for another task.
     """
+    image, found = draw_shapes(split, index)
+    return image, [label(shape, task, NAMES.index(shape.name), SIZE) for shape in found]
+
+
+def draw_shapes(split: str, index: int) -> tuple[NDArray[np.uint8], list[Shape]]:
+    """Draw one image, uint8 ``[H, W, 3]`` in BGR; with its shapes, in the order in which they were drawn."""
     seed = (SEED * len(SPLITS) + list(SPLITS).index(split)) * 1_000_000 + index
     rng, bits = random.Random(seed), np.random.PCG64(seed)
     canvas = _background(rng, bits)
     visible: list[Mask] = []
     areas: list[int] = []
-    rows: list[str] = []
+    found: list[Shape] = []
     for _ in range(_between(rng, 3, 8)):
         name = NAMES[_between(rng, 0, len(NAMES) - 1)]
-        coverage = _coverage(rng, name)  # [H, W], 0 .. 4 fine pixels
+        shape, outlined = _placed(rng, name)
+        coverage = _coverage(shape, outlined)  # [H, W], 0 .. 4 fine pixels
         mask = coverage >= _FINE
         if int(mask.sum()) < 30 or any(
             (seen & ~mask).sum() * 2 < area for seen, area in zip(visible, areas, strict=True)
@@ -119,12 +125,12 @@ def draw_image(split: str, index: int) -> tuple[NDArray[np.uint8], list[str]]:
             continue  # too little of it in the image, or it would hide more than half of an earlier shape
         visible = [seen & ~mask for seen in visible] + [mask]
         areas.append(int(mask.sum()))
-        rows.append(f"{NAMES.index(name)} {_box(mask)}")
+        found.append(replace(shape, box=_box(mask)))
         canvas = _paint(canvas, coverage, _contrasting(rng, canvas[mask].mean(0).astype(np.int64)))
     for _ in range(max(0, _between(rng, -3, 2))):
         canvas = _blur(canvas)
     noise = _raw(bits, (SIZE, SIZE, 3), 1 + 2 * _between(rng, 0, 8))
-    return np.clip(canvas + noise - noise.max() // 2, 0, 255).astype(np.uint8), rows
+    return np.clip(canvas + noise - noise.max() // 2, 0, 255).astype(np.uint8), found
 
 
 def _between(rng: random.Random, low: int, high: int) -> int:
@@ -166,17 +172,22 @@ def _background(rng: random.Random, bits: np.random.PCG64) -> Ints:
     return (first * mix[..., None] + second * (255 - mix[..., None])) // 255
 
 
-def _coverage(rng: random.Random, name: str) -> Ints:
-    """Fine pixels of each pixel that a rotated shape covers, filled or outlined, ``[H, W]`` in 0 .. 4."""
+def _placed(rng: random.Random, name: str) -> tuple[Shape, bool]:
+    """A shape somewhere in the image, and whether it is outlined."""
     radius = _between(rng, 8, 20) if rng.random() < 0.5 else _between(rng, 20, 48)
     cx, cy = (_between(rng, 0, SIZE) for _ in range(2))
-    turn, outlined = _between(rng, 0, _TURNS - 1), rng.random() < 0.4
+    return Shape(name, (cx, cy), radius, _between(rng, 0, TURNS - 1), ""), rng.random() < 0.4
+
+
+def _coverage(shape: Shape, outlined: bool) -> Ints:
+    """Fine pixels of each pixel that a rotated shape covers, filled or outlined, ``[H, W]`` in 0 .. 4."""
+    radius, turn, (cx, cy) = shape.radius, shape.turn, shape.centre
     reach = radius + 1  # a margin of background, from which an outline is cut
     (top, bottom), (left, right) = ((max(0, c - reach), min(SIZE, c + reach)) for c in (cy, cx))
     y, x = np.mgrid[top * _FINE : bottom * _FINE, left * _FINE : right * _FINE]
     x, y = x - cx * _FINE, y - cy * _FINE
-    u, v = x * _COS[turn] + y * _SIN[turn], y * _COS[turn] - x * _SIN[turn]
-    mask = _INSIDE[name](u, v, radius * _FINE * _UNIT)
+    u, v = x * COS[turn] + y * SIN[turn], y * COS[turn] - x * SIN[turn]
+    mask = _INSIDE[shape.name](u, v, radius * _FINE * UNIT)
     if outlined:
         line = max(2, radius * _FINE // 8)
         mask &= cv2.erode(mask.astype(np.uint8), np.ones((2 * line + 1, 2 * line + 1), np.uint8)) == 0

@@ -4,6 +4,8 @@ First the data YAML's `annotations:` key, then ``annotations/instances_<split>.j
 VOC download leaves it or in ``Annotations/``, then YOLO txt. Crowds and difficult objects are ignored in scoring,
 neither found nor missed, if the source knows them; YOLO txt does not. An image that json or XML does not list is
 left out, since nobody knows what it shows; one without txt has no objects, as everywhere in Ultralytics.
+Masks are in json and YOLO txt, keypoints in ``annotations/person_keypoints_<split>.json`` and YOLO txt, and rotated
+boxes in YOLO txt alone.
 """
 
 from collections.abc import Sequence
@@ -13,9 +15,12 @@ from typing import Any
 
 from yolo_dyn.data.annotations import Annotations, Boxes, encloses_something, note
 from yolo_dyn.data.coco_json import read_coco
+from yolo_dyn.data.tasks import BOXES, ObjectKind
 from yolo_dyn.data.voc_xml import read_voc
 from yolo_dyn.data.yolo_txt import read_yolo
-from yolo_dyn.errors import MissingFileError
+from yolo_dyn.errors import MissingFileError, YoloDynError
+
+OFFICIAL = {"detect": "instances", "segment": "instances", "pose": "person_keypoints"}  # json of COCO, by task
 
 
 @dataclass(frozen=True)
@@ -31,7 +36,12 @@ class Truth:
 
 
 def ground_truth(
-    images: Sequence[str | Path], names: dict[int, str], root: Path, split: str, annotations: str = ""
+    images: Sequence[str | Path],
+    names: dict[int, str],
+    root: Path,
+    split: str,
+    annotations: str = "",
+    kind: ObjectKind = BOXES,
 ) -> Truth:
     """Read the annotations of a list of images.
 
@@ -41,13 +51,14 @@ def ground_truth(
         root: folder of the data set.
         split: "train", "val" or "test".
         annotations: the data YAML's `annotations:` key, a COCO json or a folder of VOC XML, relative to `root`.
+        kind: what is needed of each object beside its box.
 
     Raises:
-        YoloDynError: if a file is missing or broken, or names an unknown class.
+        YoloDynError: if a file is missing or broken, names an unknown class, or lacks what is needed.
     """
     files = [Path(image) for image in images]
     sizes = [image_size(file) for file in files]
-    found = _read_annotations(files, sizes, names, root, split, annotations)
+    found = _read_annotations(files, sizes, names, root, split, annotations, kind)
     known = [
         (file, size, boxes) for file, size, boxes in zip(files, sizes, found.boxes, strict=True) if boxes is not None
     ]
@@ -71,22 +82,33 @@ def no_truth(files: list[Path], names: dict[int, str]) -> Truth:
 
 
 def _read_annotations(
-    files: list[Path], sizes: list[tuple[int, int]], names: dict[int, str], root: Path, split: str, annotations: str
+    files: list[Path],
+    sizes: list[tuple[int, int]],
+    names: dict[int, str],
+    root: Path,
+    split: str,
+    annotations: str,
+    kind: ObjectKind,
 ) -> Annotations:
     if annotations:
         path = root / annotations
         if not path.exists():
             raise MissingFileError(f"annotations: {annotations} does not exist in {root}")
-        return read_coco(files, names, path) if path.suffix == ".json" else read_voc(files, names, [path])
+        if kind.task == "obb" or (path.suffix != ".json" and kind.task != "detect"):
+            known = "YOLO txt" if kind.task == "obb" else "COCO json or YOLO txt"
+            raise YoloDynError(f"annotations: {annotations} holds nothing for the task {kind.task}, which takes {known}")
+        return read_coco(files, names, path, kind) if path.suffix == ".json" else read_voc(files, names, [path])
     for name in dict.fromkeys((split, *(file.parent.name for file in files[:1]))):  # val, or val2017 as in coco.yaml
-        path = root / "annotations" / f"instances_{name}.json"
+        path = root / "annotations" / f"{OFFICIAL.get(kind.task)}_{name}.json"
         if path.is_file():
-            return read_coco(files, names, path)
+            return read_coco(files, names, path, kind)
+    if kind.task != "detect":
+        return read_yolo(files, sizes, names, kind)
     folders = [*sorted((root / "images" / "VOCdevkit").glob("VOC*/Annotations")), root / "Annotations"]
     folders = [folder for folder in folders if folder.is_dir()]
     if any((folder / f"{file.stem}.xml").is_file() for folder in folders for file in files):
         return read_voc(files, names, folders)
-    return read_yolo(files, sizes, names)
+    return read_yolo(files, sizes, names, kind)
 
 
 def coco_dataset(known: list[tuple[Path, tuple[int, int], Boxes]], names: dict[int, str]) -> dict[str, Any]:

@@ -7,8 +7,8 @@ exporters, `insertion` puts layers into YAMLs (`places`, `replacing`) and checkp
 `precision` sets that of an opened OpenVINO file, `listing` finds images as the data loader does. `api` asks Ultralytics
 through its public interface alone, for all others.
 
-Elsewhere, classes of Ultralytics are only subclassed: `robustness.evaluate` its data set and its detection validator,
-to corrupt images before they are resized.
+Elsewhere, classes of Ultralytics are only subclassed: `robustness.loading` its data set, to corrupt images before they
+are resized, and `robustness.validators` its validators, to keep what they find.
 """
 
 import functools

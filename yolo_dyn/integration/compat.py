@@ -7,12 +7,14 @@ before 8.3.199 it imports the whole of itself at once, us in the middle of it.
 import contextlib
 import functools
 import inspect
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -54,6 +56,56 @@ def non_max_suppression(*args: Any, end2end: bool = False, **kwargs: Any) -> lis
     return non_max_suppression(*args, **kwargs)
 
 
+@contextlib.contextmanager
+def whole_suppression() -> Iterator[list[list[torch.Tensor]]]:
+    """Let validators' non-maximum suppression run to its end, and keep what it returns, one entry a call.
+
+    The stock one has a time limit, after which images stay empty.
+    """
+    try:
+        from ultralytics.utils import nms as module
+    except ImportError:  # before 8.3.190
+        from ultralytics.utils import ops as module
+    stock, kept = module.non_max_suppression, []
+
+    def suppress(*args: Any, **kwargs: Any) -> list[torch.Tensor]:
+        kept.append(stock(*args, **{**kwargs, "max_time_img": math.inf}))
+        return kept[-1]
+
+    with patch.object(module, "non_max_suppression", suppress):
+        yield kept
+
+
+def precision_falls_in_a_line() -> bool:
+    """Whether Ultralytics' precision falls to 0 at recall 1 in a straight line behind the last hit, as it did once."""
+    from ultralytics.utils.metrics import compute_ap
+
+    return bool(compute_ap(np.array([0.5]), np.array([1.0]))[0] > 0.6)
+
+
+def masks_in_image(masks: torch.Tensor, batch: dict[str, Any], i: int) -> np.ndarray:
+    """Masks ``[n, H, W]`` of the network's input in the original image, uint8 ``[h, w, n]``, as `save_json` does it.
+
+    Since 8.4 torch scales them, before OpenCV did.
+    """
+    from ultralytics.utils import ops
+
+    shape, ratio_pad = batch["ori_shape"][i], batch["ratio_pad"][i]
+    if "ratio_pad" in inspect.signature(ops.scale_masks).parameters:
+        scaled = ops.scale_masks(masks[None], shape, ratio_pad=ratio_pad)[0].byte()
+        return scaled.permute(1, 2, 0).cpu().numpy()
+    pixels = torch.as_tensor(masks, dtype=torch.uint8).permute(1, 2, 0).contiguous().cpu().numpy()
+    scaled = ops.scale_image(pixels, shape, ratio_pad=ratio_pad)
+    return scaled if scaled.ndim == 3 else scaled[..., None]
+
+
+def masks_of(validator: Any, preds: Any, rows: torch.Tensor, i: int, side: tuple[int, int]) -> torch.Tensor:
+    """Masks that a validator has found in an image; before 8.3.154 it makes them of prototypes when it scores them."""
+    if isinstance(preds, list):
+        return preds[i]["masks"]
+    return validator.process(preds[1][i], rows[:, 6:], rows[:, :4], shape=side)
+
+
 def no_reading() -> AbstractContextManager[Any]:
     """Hold a data set from reading some of its files when it is made, as it does since 8.3.110 to time it."""
     from ultralytics.data import base
@@ -93,15 +145,6 @@ def classifier_gives_logits() -> bool:
 
     classify = getattr(modules, "Classify", None)
     return classify is None or hasattr(classify, "export")
-
-
-def detections(rows: list[torch.Tensor]) -> Any:
-    """What non-maximum suppression yields, ``[n, 6]``, as the stock metrics take it: as it is before 8.3.154."""
-    from ultralytics.models.yolo.detect import DetectionValidator
-
-    if "gt_cls" in inspect.signature(DetectionValidator._process_batch).parameters:
-        return rows
-    return [{"bboxes": x[:, :4], "conf": x[:, 4], "cls": x[:, 5], "extra": x[:, 6:]} for x in rows]
 
 
 def is_checkpoint(backend: Any) -> bool:

@@ -23,11 +23,13 @@ import numpy as np
 from ultralytics.utils import LOGGER
 
 from yolo_dyn.data.images import EvaluationSet
+from yolo_dyn.data.tasks import ObjectKind
 from yolo_dyn.output.environment import processor
 from yolo_dyn.output.files import write_json, write_text, written_whole
-from yolo_dyn.robustness import scores
+from yolo_dyn.robustness import objects, scores
+from yolo_dyn.robustness.corrupter import Corrupter
 from yolo_dyn.robustness.diagnosis import Diagnosis, diagnose
-from yolo_dyn.robustness.evaluate import Corrupter, Detections, Settings, detect
+from yolo_dyn.robustness.evaluate import Detections, Settings, detect
 from yolo_dyn.robustness.fronts import Front
 from yolo_dyn.robustness.fronts.registry import COLON
 from yolo_dyn.robustness.records import CellRecord, Condition, FrontRecord
@@ -107,14 +109,14 @@ class FinishedCell:
 
     cell: Cell
     record: CellRecord
-    arrays: dict[str, np.ndarray]  # detections [n, 7], resampled [R, 2]
+    arrays: dict[str, np.ndarray]  # detections [n, 7], what they have beside their boxes, resampled [R, 2]
     hashes: dict[str, dict[str, str]]  # of each image's pixels
 
 
 def finished(cell: Cell, images: EvaluationSet, found: Detections, resamples: int, engine: str = "") -> FinishedCell:
     """Score and resample what was detected, by an engine of `matching`."""
     start = time.perf_counter()
-    result = scores.evaluate(images.coco, found.found, engine)
+    result = scores.evaluate(images.coco, found.found, engine, images.kind, found.shapes)
     resampled = scores.resample(result, resamples)
     diagnosis = diagnose(images.coco, found.found, result.records)
     record = CellRecord(
@@ -137,7 +139,8 @@ def finished(cell: Cell, images: EvaluationSet, found: Detections, resamples: in
         front=FrontRecord(cell.front, cell.alone, found.front_milliseconds, processor()) if cell.front else None,
         diagnosis=diagnosis,
     )
-    return FinishedCell(cell, record, {"detections": found.found, "resampled": resampled}, found.hashes)
+    arrays = {"detections": found.found, **objects.packed(images.kind, found.shapes), "resampled": resampled}
+    return FinishedCell(cell, record, arrays, found.hashes)
 
 
 def _pixels(hashes: dict[str, dict[str, str]]) -> dict[str, str]:
@@ -224,6 +227,16 @@ def load_arrays(folder: Path, cell: Cell, *names: str) -> dict[str, np.ndarray]:
     if "detections" in found:
         found["detections"] = np.ascontiguousarray(found["detections"], float)
     return found
+
+
+def load_found(folder: Path, cell: Cell, kind: ObjectKind) -> tuple[np.ndarray, np.ndarray | None]:
+    """Detections of a finished cell, ``[n, 7]``, and what they have beside their boxes, see `objects`.
+
+    Raises:
+        KeyError: if it keeps none.
+    """
+    arrays = load_arrays(folder, cell)
+    return arrays["detections"], objects.unpacked(kind, arrays)
 
 
 def of_other_models(folder: Path, cells: list[Cell]) -> list[Cell]:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import yaml
 from ultralytics.data.utils import img2label_paths
@@ -29,7 +30,7 @@ from yolo_dyn.robustness.corruptions import GAUSSIAN
 from yolo_dyn.robustness.evaluate import Settings
 from yolo_dyn.robustness.executors import RunOptions
 from yolo_dyn.robustness.fronts import chosen_fronts
-from yolo_dyn.robustness.models import class_names
+from yolo_dyn.robustness.models import common_task, described
 from yolo_dyn.robustness.pictures import grid, judged, most_different
 from yolo_dyn.robustness.plan import Plan, chosen_conditions
 from yolo_dyn.robustness.sweep import measure
@@ -57,6 +58,8 @@ def compare(
     project: str = "runs/compare",
 ) -> Written:
     """Draw what models detect in the same noisy images: found, missed and false alarms where the truth is known.
+
+    The models are of one task: detection, segmentation, pose or oriented boxes (OBB).
 
     Args:
         model: checkpoints or exported models.
@@ -94,7 +97,8 @@ def compare(
     plan = Plan(model_labels(model), conditions, settings, seed, resamples=1, fronts=chosen_fronts(front))
     plan.check()
     folder = writable(results_folder(project, name or (data_name(data) if data else source_name(source))))
-    read = partial(evaluation_set, data, split) if data else partial(_images, source, class_names(model[0]), folder)
+    task = common_task(plan.models.values())
+    read = partial(evaluation_set, data, split, task=task) if data else partial(_images, source, model[0], folder)
     available = read(images)
     if images is None and len(available.files) > count:
         available = read(_most_telling(plan, available, folder, count, conf))
@@ -113,19 +117,22 @@ def _most_telling(plan: Plan, images: EvaluationSet, folder: Path, count: int, c
     return [images.files[i].name for i in most_different(judged(sweep, sweep.cells, conf), count)]
 
 
-def _images(source: str, names: dict[int, str], folder: Path, only: list[str] | None) -> EvaluationSet:
-    """The images of a source, by a data YAML that is written for them."""
-    files = source_files(source)
+def _images(source: str, model: str, folder: Path, only: list[str] | None) -> EvaluationSet:
+    """The images of a source, by a data YAML that is written for them and for a model."""
+    about, files = described(model), source_files(source)
+    content: dict[str, Any] = {"names": about.names}
+    if about.kpt_shape:
+        content["kpt_shape"] = list(about.kpt_shape)
     listed, data = folder / "images.txt", folder / "data.yaml"
     listed.write_text("".join(f"{file.absolute()}\n" for file in files), encoding="utf-8")
     split = str(listed.absolute())
-    data.write_text(yaml.safe_dump({"train": split, "val": split, "names": names}), encoding="utf-8")
-    labelled = any(_classes(file) == names for file in _data_yamls(files[0]))
+    data.write_text(yaml.safe_dump({"train": split, "val": split, **content}), encoding="utf-8")
+    labelled = any(_classes(file) == about.names for file in _data_yamls(files[0]))
     if not labelled and any(Path(label).is_file() for label in img2label_paths(list(map(str, files)))):
         LOGGER.info(
             f"labels beside {source} are left aside: no data YAML above them has the model's classes; give data="
         )
-    return evaluation_set(str(data), "val", only, labelled)
+    return evaluation_set(str(data), "val", only, labelled, about.task)
 
 
 def _data_yamls(image: Path) -> Iterator[Path]:

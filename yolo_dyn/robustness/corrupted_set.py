@@ -22,7 +22,7 @@ from yolo_dyn.output.environment import versions
 from yolo_dyn.output.files import hash_file, writable, write_json, write_text, written_whole
 from yolo_dyn.output.outcome import Written
 from yolo_dyn.robustness.cells import digest
-from yolo_dyn.robustness.evaluate import Corrupter
+from yolo_dyn.robustness.corrupter import Corrupter
 from yolo_dyn.robustness.plan import chosen_conditions, made_by
 from yolo_dyn.robustness.records import Condition
 

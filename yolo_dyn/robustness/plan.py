@@ -39,6 +39,7 @@ class Plan:
             "resamples": self.resamples,
             "images": images.fingerprint,
             **({} if images.channels == 3 else {"channels": images.channels}),  # cells from before it was kept have 3
+            **images.kind.as_dict(),
             "machine": machine,
             "versions": versions(VERSIONS),
         }

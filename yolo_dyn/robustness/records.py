@@ -7,7 +7,7 @@ from typing import Any
 from yolo_dyn.output.arguments import Finite, OrDefault, Positive, Share, check_fields
 from yolo_dyn.robustness.corruptions import GAUSSIAN, SIGMA
 from yolo_dyn.robustness.diagnosis import Diagnosis
-from yolo_dyn.robustness.scores import SCORES
+from yolo_dyn.robustness.tasks import NAMES
 
 CLEAN = "clean"
 MEAN = "mPC"  # stands in the corruption's place if a figure is the mean over all of them
@@ -70,7 +70,7 @@ class CellScores:
     images: Positive
     skipped: OrDefault  # that could not be read, and are not among the images
     detections: OrDefault
-    scores: dict[str, Share]  # names of `scores.SCORES`; what no object of the data has is absent
+    scores: dict[str, Share]  # names of `tasks.NAMES`; what no object of the data has is absent
     per_class: dict[str, Share]  # AP
     intervals: dict[str, tuple[Finite, Finite]]  # 95 % of AP and AP50
     ultralytics: dict[str, Share]  # AP and AP50 as Ultralytics computes them
@@ -109,7 +109,7 @@ def _scored(content: dict[str, Any]) -> dict[str, Any]:
         "images": content["images"],
         "skipped": content.get("skipped", 0),
         "detections": content["detections"],
-        "scores": {name: content[name] for name in SCORES if name in content},
+        "scores": {name: content[name] for name in NAMES if name in content},
         "per_class": content["per_class"],
         "intervals": {name: (low, high) for name, (low, high) in content["intervals"].items()},
         "ultralytics": content["ultralytics"],

@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-import numpy as np
 from ultralytics.utils import LOGGER, TQDM
 
 from yolo_dyn.errors import YoloDynError
@@ -31,11 +30,15 @@ def diagnosed(sweep: Sweep) -> Sweep:
 
 def _diagnosis(sweep: Sweep, cell: Cell) -> Diagnosis:
     """From the detections that a cell keeps, or why there is none."""
-    detections = store.load_arrays(sweep.folder / "cells", cell).get("detections", np.zeros(0))
+    kind = sweep.images.kind
+    try:
+        detections, shapes = store.load_found(sweep.folder / "cells", cell, kind)
+    except KeyError:
+        return Diagnosis(missing=["the cell keeps no detections"])
     if detections.ndim != 2 or detections.shape[1] != 7:
         return Diagnosis(missing=["the cell keeps no detections"])
     try:
-        records = scores.evaluate(sweep.images.coco, detections).records
+        records = scores.evaluate(sweep.images.coco, detections, kind=kind, shapes=shapes).records
     except YoloDynError as error:
         return Diagnosis(missing=[f"the detections that the cell keeps do not fit: {error}"])
     return diagnose(sweep.images.coco, detections, records)

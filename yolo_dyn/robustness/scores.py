@@ -3,6 +3,8 @@
 The bootstrap does not match again: what was matched once is kept for each class and threshold, and a resample only
 counts each image as often as it was drawn. The draws depend on a seed and the number of images alone, so two models
 scored on the same images are resampled together, and their difference is a paired one.
+
+Boxes, masks and keypoints are scored by COCO's rules, rotated boxes by those of Ultralytics' own validator.
 """
 
 import functools
@@ -13,14 +15,17 @@ import numpy as np
 from scipy.sparse import csr_array
 from scipy.special import ndtr, ndtri
 
+from yolo_dyn.data.tasks import BOXES, ObjectKind
 from yolo_dyn.errors import YoloDynError
-from yolo_dyn.robustness import matching
+from yolo_dyn.integration import compat
+from yolo_dyn.robustness import matching, rotated
 from yolo_dyn.robustness.corruptions import bit_generator
 from yolo_dyn.robustness.matching import ClassRecords
+from yolo_dyn.robustness.tasks import COCO, SCORINGS, ULTRALYTICS, scoring
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)  # of the intersection over union
 RECALLS = np.linspace(0, 1, 101)
-SCORES = {"AP": 0, "AP50": 1, "AP75": 2, "AP_small": 3, "AP_medium": 4, "AP_large": 5, "AR100": 8}  # COCO's twelve
+SCORES = SCORINGS["detect"].scores  # of COCO's twelve
 RESAMPLED = ("AP", "AP50")
 CHUNK = 500_000  # values at a time: bounds the memory of a bootstrap
 
@@ -29,19 +34,28 @@ CHUNK = 500_000  # values at a time: bounds the memory of a bootstrap
 class Result:
     """Scores of one model on one set of images, and the records to resample."""
 
-    scores: dict[str, float]  # SCORES; a size without objects is absent
+    scores: dict[str, float]  # those of the task; a size without objects is absent
     per_class: dict[str, float]  # AP of each class that has objects
     records: list[ClassRecords]
     images: int
+    rules: str = COCO  # by which the AP is computed
 
 
-def evaluate(truth: dict[str, Any], detections: np.ndarray, engine: str = "") -> Result:
-    """Score detections as pycocotools does.
+def evaluate(
+    truth: dict[str, Any],
+    detections: np.ndarray,
+    engine: str = "",
+    kind: ObjectKind = BOXES,
+    shapes: np.ndarray | None = None,
+) -> Result:
+    """Score detections as pycocotools does, rotated boxes as Ultralytics does.
 
     Args:
         truth: COCO's format: `images`, `annotations` (with `area` and `iscrowd`), `categories`.
         detections: ``[n, 7]``: image id, left, top, width, height in pixels, score, category id.
         engine: what scores, which decides no number: see `matching.engine`.
+        kind: of the objects.
+        shapes: what the detections have beside their boxes, see `objects`.
 
     Returns:
         The scores; without any detection they are 0.
@@ -50,16 +64,37 @@ def evaluate(truth: dict[str, Any], detections: np.ndarray, engine: str = "") ->
         YoloDynError: if a detection names an unknown image or category.
     """
     _check(truth, detections)
-    scored = matching.score(matching.engine(engine), truth, detections)
+    if kind.task == "obb":
+        return _of_rotated_boxes(truth, detections, shapes)
+    scored = matching.score(matching.engine(engine, kind), truth, detections, kind, shapes)
     coco = scored.evaluation
     precision = coco.eval["precision"][:, :, :, 0, -1]  # [T, recall, class], all areas, 100 detections an image
     names = {c["id"]: c["name"] for c in truth["categories"]}
     means = {names[c]: precision[..., k].mean() for k, c in enumerate(coco.params.catIds)}
     return Result(
-        {name: float(coco.stats[at]) for name, at in SCORES.items() if coco.stats[at] >= 0},
+        {name: float(coco.stats[at]) for name, at in scoring(kind).scores.items() if coco.stats[at] >= 0},
         {name: float(value) for name, value in means.items() if value >= 0},
         scored.records,
         len(coco.params.imgIds),
+    )
+
+
+def _of_rotated_boxes(truth: dict[str, Any], detections: np.ndarray, shapes: np.ndarray | None) -> Result:
+    """Scores by Ultralytics' rules; none if there is no object."""
+    records = rotated.match(truth, detections, np.zeros((0, 5)) if shapes is None else shapes, THRESHOLDS)
+    once = np.ones((1, len(truth["images"])), int)
+    at = dict(zip(THRESHOLDS.round(2).tolist(), average_precision(records, once, ULTRALYTICS)[0], strict=True))
+    means = {
+        category["name"]: average_precision([record], once, ULTRALYTICS).mean()
+        for category, record in zip(sorted(truth["categories"], key=lambda c: c["id"]), records, strict=True)
+    }
+    found = {"AP": np.mean(list(at.values())), "AP50": at[0.5], "AP75": at[0.75]}
+    return Result(
+        {name: float(value) for name, value in found.items() if not np.isnan(value)},
+        {name: float(value) for name, value in means.items() if not np.isnan(value)},
+        records,
+        len(truth["images"]),
+        ULTRALYTICS,
     )
 
 
@@ -71,12 +106,13 @@ def _check(truth: dict[str, Any], detections: np.ndarray) -> None:
             raise YoloDynError(f"a detection names the {what} {unknown[0]:g}, which the annotations lack")
 
 
-def average_precision(records: list[ClassRecords], times: np.ndarray) -> np.ndarray:
+def average_precision(records: list[ClassRecords], times: np.ndarray, rules: str = COCO) -> np.ndarray:
     """AP over all classes when each image counts so many times; COCO's 101 recalls and ten thresholds.
 
     Args:
         records: of all classes.
         times: how often each image counts in each resample, ``[R, images]``.
+        rules: `tasks.COCO`, or `tasks.ULTRALYTICS` for the area under the curve as Ultralytics draws it.
 
     Returns:
         AP of each resample at each threshold, ``[R, T]``: the mean over the classes that have an object there; NaN
@@ -89,12 +125,14 @@ def average_precision(records: list[ClassRecords], times: np.ndarray) -> np.ndar
         counted = np.flatnonzero((r.hits | r.ignored).any(0))
         step = max(1, CHUNK // (len(counted) + 1))
         for some in (slice(i, i + step) for i in range(0, len(times), step)):
-            total[:, some] += _class_precision(r, counted, drawn[:, some], own[some])
+            total[:, some] += _class_precision(r, counted, drawn[:, some], own[some], rules)
     classes = np.count_nonzero(objects, 0)
     return np.divide(total, classes, out=np.full_like(total, np.nan), where=classes > 0).T
 
 
-def _class_precision(r: ClassRecords, counted: np.ndarray, drawn: np.ndarray, objects: np.ndarray) -> np.ndarray:
+def _class_precision(
+    r: ClassRecords, counted: np.ndarray, drawn: np.ndarray, objects: np.ndarray, rules: str
+) -> np.ndarray:
     """AP of one class, ``[T, R]``; 0 if it has no object. Precision falls between hits: only hits are looked at.
 
     Args:
@@ -102,6 +140,7 @@ def _class_precision(r: ClassRecords, counted: np.ndarray, drawn: np.ndarray, ob
         counted: positions of the detections that match something at any threshold, ``[n]``.
         drawn: how often each image counts in each resample, ``[images, R]``.
         objects: number of objects in each resample, ``[R]``.
+        rules: of `tasks`.
     """
     starts = np.concatenate([[0], counted + 1])
     ones = np.ones(starts[-1], np.int32)
@@ -120,12 +159,36 @@ def _class_precision(r: ClassRecords, counted: np.ndarray, drawn: np.ndarray, ob
         precision = hits / np.maximum(all_found, 1, out=all_found)
         envelope = np.maximum.accumulate(precision[::-1])[::-1]
         recall = hits / np.maximum(objects, 1)
+        if rules == ULTRALYTICS:
+            found[t] = _area(recall, envelope, hits[-1] / np.maximum(drawn[r.images].sum(0), 1))
+            continue
         reached = (100 * recall + 1e-9).astype(np.int32)  # the last of RECALLS that is reached,
         reached -= RECALLS[reached] > recall  # which are no exact hundredths either
         reached[1:] -= reached[:-1].copy()
         reached[:1] += 1
         found[t] = (envelope * reached).cumsum(0)[-1] / len(RECALLS)  # one by one, whatever else is in the chunk
     return found * (objects > 0)
+
+
+def _area(recall: np.ndarray, envelope: np.ndarray, last: np.ndarray) -> np.ndarray:
+    """The area under the curve as Ultralytics computes it, by the trapezoids between 101 recalls, ``[R]``.
+
+    Its curve is drawn through every detection, and is as high between two hits as at the second; so only hits are
+    looked at. Behind the last hit it is 0, or falls to 0 at recall 1 in a straight line: see `compat`.
+
+    Args:
+        recall: at each hit, ``[hits, R]``.
+        envelope: highest precision there or beyond, ``[hits, R]``.
+        last: precision of all detections, ``[R]``.
+    """
+    below = np.searchsorted(RECALLS, recall)  # how many recalls the curve has passed at each hit
+    halves = np.maximum(2 * below - 1, 0)  # what these count, in half steps: the first recall counts one
+    halves[1:] -= halves[:-1].copy()
+    area = (envelope * halves).sum(0)
+    if compat.precision_falls_in_a_line():
+        left, missing = 100 - below[-1], 1 - recall[-1]
+        area += np.divide(last * left * (left + 1) / 100, missing, out=np.zeros_like(last), where=missing > 0)
+    return area / 200
 
 
 @functools.lru_cache(maxsize=1)  # all cells of a sweep ask for the same
@@ -141,7 +204,7 @@ def draw_images(images: int, resamples: int = 1000, seed: int = 0) -> np.ndarray
 
 def resample(result: Result, resamples: int = 1000) -> np.ndarray:
     """AP and AP50 of bootstrap samples of the images, ``[R, 2]``."""
-    precision = average_precision(result.records, draw_images(result.images, resamples))
+    precision = average_precision(result.records, draw_images(result.images, resamples), result.rules)
     return np.stack([precision.mean(1), precision[:, 0]], 1)
 
 

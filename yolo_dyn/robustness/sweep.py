@@ -23,11 +23,12 @@ from yolo_dyn.output.files import results_folder, writable
 from yolo_dyn.output.labels import model_labels
 from yolo_dyn.robustness import cells as store
 from yolo_dyn.robustness.cells import Cell, Task
-from yolo_dyn.robustness.evaluate import Corrupter, Settings
+from yolo_dyn.robustness.corrupter import Corrupter
+from yolo_dyn.robustness.evaluate import Settings
 from yolo_dyn.robustness.executors import RunOptions
 from yolo_dyn.robustness.executors import executor as find_executor
 from yolo_dyn.robustness.fronts import chosen_fronts
-from yolo_dyn.robustness.models import check_model
+from yolo_dyn.robustness.models import check_model, common_task
 from yolo_dyn.robustness.plan import Plan, chosen_conditions
 from yolo_dyn.robustness.rediagnosis import diagnosed
 from yolo_dyn.robustness.report import write
@@ -61,8 +62,9 @@ def robustness(
     name: str = "",
     project: str = "runs/robustness",
 ) -> Sweep:
-    """Evaluate detection models under noise and other corruptions, all on the same pixels; resumes what was begun.
+    """Evaluate models under noise and other corruptions, all on the same pixels; resumes what was begun.
 
+    The models are of one task: detection, segmentation, pose or oriented boxes (OBB).
     The clean score P is always measured. Every finished cell (model, corruption, strength) is kept, so the same command
     again runs only what is missing, and models that other commands have measured in the folder, on the same pixels with
     the same settings, stand in the report too.
@@ -110,7 +112,7 @@ def robustness(
     plan = Plan(model_labels(model), conditions, settings, seed, resamples, chosen_fronts(front))
     plan.check()
     folder = writable(results_folder(project, name or data_name(data)))
-    images = evaluation_set(data, split)
+    images = evaluation_set(data, split, task=common_task(plan.models.values()))
     if not images.labelled:
         raise YoloDynError(f"{data}, split {split}, has no labels to score against; found: {images.source}")
     sweep = diagnosed(measure(plan, images, folder, options, others=True))
