@@ -185,7 +185,7 @@ def blood_cells(photos, tmp_path_factory, command) -> Callable[[str], Path]:
 def random_detector() -> Callable[..., Any]:
     """Build a network that finds something without training: random, with calibrated normalisation and wide scores."""
     import torch
-    from ultralytics.nn.tasks import DetectionModel
+    from ultralytics.nn import tasks
 
     from yolo_dyn.data import shapes
     from yolo_dyn.integration import integrate
@@ -193,9 +193,11 @@ def random_detector() -> Callable[..., Any]:
     integrate()
     drawn = np.stack([shapes.draw_image("val", i)[0] for i in range(8)])
 
-    def build(yaml: str, names: dict[int, str], seed: int = 0) -> DetectionModel:
+    def build(yaml: str, names: dict[int, str], seed: int = 0, **options: Any) -> tasks.DetectionModel:
         torch.manual_seed(seed)
-        model = DetectionModel(yaml, nc=len(names), verbose=False)
+        kinds = {"-seg": tasks.SegmentationModel, "-pose": tasks.PoseModel, "-obb": tasks.OBBModel}
+        kind = next((kind for part, kind in kinds.items() if part in yaml), tasks.DetectionModel)
+        model = kind(yaml, nc=len(names), verbose=False, **options)
         model.names = names
         for module in model.modules():
             if isinstance(module, torch.nn.BatchNorm2d):

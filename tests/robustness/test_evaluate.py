@@ -17,8 +17,8 @@ from ultralytics.data import YOLODataset
 from yolo_dyn import YoloDynError
 from yolo_dyn.data.images import evaluation_set, letterbox, read_image
 from yolo_dyn.robustness import corrupt
-from yolo_dyn.robustness.corruptions import SIGMA
 from yolo_dyn.robustness.corrupter import Corrupter
+from yolo_dyn.robustness.corruptions import SIGMA
 from yolo_dyn.robustness.evaluate import Settings, detect
 from yolo_dyn.robustness.loading import CorruptedImages
 from yolo_dyn.robustness.models import check_model

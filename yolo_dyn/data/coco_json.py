@@ -139,9 +139,7 @@ def _agreement(file: Path, name: PurePosixPath) -> Agreement:
     return len(list(itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))), file.suffix == name.suffix
 
 
-def write_detections(
-    file: Path, found: np.ndarray, beside: Callable[[int], dict[str, Any]] | None = None
-) -> None:
+def write_detections(file: Path, found: np.ndarray, beside: Callable[[int], dict[str, Any]] | None = None) -> None:
     """Write detections in COCO's format, a line each.
 
     Args:

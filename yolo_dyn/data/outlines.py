@@ -13,9 +13,7 @@ UNIT = 1024  # what stands for 1 in cosines, sines and radii, which are integers
 TURNS = 64  # rotations a full turn is divided into
 COS = [round(UNIT * math.cos(2 * math.pi * i / TURNS)) for i in range(TURNS)]
 SIN = [round(UNIT * math.sin(2 * math.pi * i / TURNS)) for i in range(TURNS)]
-STAR = [
-    (round(UNIT * math.cos(a)), round(UNIT * math.sin(a))) for a in (math.pi * (0.5 + 0.4 * i) for i in range(5))
-]
+STAR = [(round(UNIT * math.cos(a)), round(UNIT * math.sin(a))) for a in (math.pi * (0.5 + 0.4 * i) for i in range(5))]
 
 KEYPOINTS = ("centre", "top", "right", "bottom", "left")
 PIXEL = 0.25  # a shape's middle lies so far beyond its whole coordinates: half of a fine pixel, as it is drawn
@@ -45,13 +43,8 @@ def label(shape: Shape, task: str, number: int, size: int) -> str:
     if task == "detect":
         return f"{number} {shape.box}"
     if task == "pose":
-        points = (
-            f"{_fractions([point], size)} 2" if all(0 <= value <= size for value in point) else "0 0 0"
-            for point in keypoints(shape)
-        )
-        return " ".join([str(number), shape.box, *points])
-    points = polygon(shape, size) if task == "segment" else rotated_box(shape, size)
-    return f"{number} {_fractions(points, size)}"
+        return " ".join([str(number), shape.box, *(_seen(point, size) for point in keypoints(shape))])
+    return f"{number} {_fractions(polygon(shape, size) if task == 'segment' else rotated_box(shape, size), size)}"
 
 
 def polygon(shape: Shape, size: int) -> list[Point]:
@@ -134,6 +127,11 @@ def _cut(points: list[Point], size: int) -> list[Point]:
                     kept.append(point)
             points = kept
     return points
+
+
+def _seen(point: Point, size: int) -> str:
+    """A keypoint and its visibility: 0 outside the image."""
+    return f"{_fractions([point], size)} 2" if all(0 <= value <= size for value in point) else "0 0 0"
 
 
 def _fractions(points: Sequence[Point], size: int) -> str:

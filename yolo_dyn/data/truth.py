@@ -96,7 +96,9 @@ def _read_annotations(
             raise MissingFileError(f"annotations: {annotations} does not exist in {root}")
         if kind.task == "obb" or (path.suffix != ".json" and kind.task != "detect"):
             known = "YOLO txt" if kind.task == "obb" else "COCO json or YOLO txt"
-            raise YoloDynError(f"annotations: {annotations} holds nothing for the task {kind.task}, which takes {known}")
+            raise YoloDynError(
+                f"annotations: {annotations} holds nothing for the task {kind.task}, which takes {known}"
+            )
         return read_coco(files, names, path, kind) if path.suffix == ".json" else read_voc(files, names, [path])
     for name in dict.fromkeys((split, *(file.parent.name for file in files[:1]))):  # val, or val2017 as in coco.yaml
         path = root / "annotations" / f"{OFFICIAL.get(kind.task)}_{name}.json"

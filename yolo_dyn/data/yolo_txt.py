@@ -113,7 +113,7 @@ def _object(row: tuple[float, ...], size: tuple[int, int], kind: ObjectKind) -> 
     box = _box(_enclosing(row) if len(row) > 5 else row, *size)
     if kind.task == "detect":
         return box
-    polygon = [fraction * side for x, y in zip(row[1::2], row[2::2], strict=True) for fraction, side in zip((x, y), size)]
+    polygon = [fraction * size[at % 2] for at, fraction in enumerate(row[1:])]
     return box | {"segmentation": [polygon], "area": mask_area([polygon], *size)}
 
 

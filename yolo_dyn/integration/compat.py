@@ -86,7 +86,7 @@ def precision_falls_in_a_line() -> bool:
 def masks_in_image(masks: torch.Tensor, batch: dict[str, Any], i: int) -> np.ndarray:
     """Masks ``[n, H, W]`` of the network's input in the original image, uint8 ``[h, w, n]``, as `save_json` does it.
 
-    Since 8.4 torch scales them, before OpenCV did.
+    Since 8.4 torch scales them; before, OpenCV did, one by one here, since OpenCV 5 takes no hundred at once.
     """
     from ultralytics.utils import ops
 
@@ -94,9 +94,8 @@ def masks_in_image(masks: torch.Tensor, batch: dict[str, Any], i: int) -> np.nda
     if "ratio_pad" in inspect.signature(ops.scale_masks).parameters:
         scaled = ops.scale_masks(masks[None], shape, ratio_pad=ratio_pad)[0].byte()
         return scaled.permute(1, 2, 0).cpu().numpy()
-    pixels = torch.as_tensor(masks, dtype=torch.uint8).permute(1, 2, 0).contiguous().cpu().numpy()
-    scaled = ops.scale_image(pixels, shape, ratio_pad=ratio_pad)
-    return scaled if scaled.ndim == 3 else scaled[..., None]
+    pixels = torch.as_tensor(masks, dtype=torch.uint8).cpu().numpy()
+    return np.concatenate([ops.scale_image(each[..., None], shape, ratio_pad=ratio_pad).reshape(*shape, 1) for each in pixels], 2)
 
 
 def masks_of(validator: Any, preds: Any, rows: torch.Tensor, i: int, side: tuple[int, int]) -> torch.Tensor:

@@ -5,6 +5,7 @@ from typing import Any
 from yolo_dyn.robustness.diagnosis import Diagnosis
 from yolo_dyn.robustness.error_types import SHOWN, WHOLE
 from yolo_dyn.robustness.records import CellRecord
+from yolo_dyn.robustness.tasks import Scoring
 
 NOT_DIAGNOSED = "an earlier version measured the cell"
 GAINS = tuple(f"dAP50 of {name}" for name in (*SHOWN, *WHOLE))
@@ -24,11 +25,13 @@ def columns(record: CellRecord) -> list[Any]:
     return [*("" if value is None else value for value in values), "; ".join(found.missing)]
 
 
-def lines(records: list[CellRecord]) -> list[str]:
+def lines(records: list[CellRecord], rules: Scoring) -> list[str]:
     """The two types of errors that cost each model most, on clean images and where its AP50 is lowest."""
     models = dict.fromkeys(record.model for record in records)
     found = [line for model in models for line in _lines(model, [r for r in records if r.model == model])]
-    return ["", "AP50 to be gained by correcting one type of error alone, the two largest", "", *found] if found else []
+    of = "" if rules.objects == "boxes" else f" of {rules.errors_of}"
+    head = f"AP50{of} to be gained by correcting one type of error alone, the two largest"
+    return ["", head, "", *found] if found else []
 
 
 def _lines(model: str, records: list[CellRecord]) -> list[str]:

@@ -29,7 +29,8 @@ def draw_errors(sweep: Sweep, path: Path) -> None:
     """Draw the AP50 that each type of error costs, stacked, over the strength of each corruption."""
     figure, axes = _panels(sweep, _stack, sharey=True)
     for line in axes:
-        line[0].set_ylabel("AP50 gained by correcting\none type alone, summed up", fontsize=8)
+        of = "" if sweep.scoring.objects == "boxes" else f" of {sweep.scoring.errors_of}"
+        line[0].set_ylabel(f"AP50{of} gained by correcting\none type alone, summed up", fontsize=8)
     _finish(figure, axes, sweep, path, legend=True)
 
 
@@ -40,7 +41,7 @@ def draw_precision(sweep: Sweep, path: Path) -> None:
     for axis in axes.flat:
         axis.set(xlim=(0, 1), ylim=(0, 1.02))
         axis.set_xlabel("recall", fontsize=8)
-        axis.set_ylabel("precision at IoU 0.50", fontsize=8)
+        axis.set_ylabel(f"precision at {sweep.scoring.similarity} 0.50", fontsize=8)
     _finish(figure, axes, sweep, path)
 
 

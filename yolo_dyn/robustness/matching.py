@@ -58,7 +58,6 @@ class Engine:
             return truth.loadRes(detections)
         return self.truth({**{key: truth.dataset[key] for key in ("images", "categories")}, "annotations": []})
 
-
     def compare(self, truth: Any, detections: Any, kind: ObjectKind) -> Any:
         """An evaluation of such detections, which is not begun."""
         coco = self.evaluation(truth, self.found(truth, detections), scoring(kind).iou_type)
@@ -150,7 +149,11 @@ class Scored:
 
 
 def score(
-    by: Engine, truth: dict[str, Any], detections: np.ndarray, kind: ObjectKind = BOXES, shapes: np.ndarray | None = None
+    by: Engine,
+    truth: dict[str, Any],
+    detections: np.ndarray,
+    kind: ObjectKind = BOXES,
+    shapes: np.ndarray | None = None,
 ) -> Scored:
     """Score detections as COCO does.
 

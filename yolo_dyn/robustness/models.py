@@ -61,9 +61,8 @@ def check_model(model: str, images: EvaluationSet, imgsz: int) -> None:
         raise YoloDynError(f"model {model!r} and {images.data} have other classes: {_clash(about.names, images.names)}")
     if task == "pose" and about.kpt_shape != images.kind.kpt_shape:
         ours, theirs = (list(shape or ()) for shape in (about.kpt_shape, images.kind.kpt_shape))
-        raise YoloDynError(
-            f"model {model!r} and {images.data} have other keypoints: kpt_shape {ours} in the model, {theirs} in the data"
-        )
+        shapes = f"kpt_shape {ours} in the model, {theirs} in the data"
+        raise YoloDynError(f"model {model!r} and {images.data} have other keypoints: {shapes}")
     if about.imgsz and about.imgsz != (imgsz, imgsz):
         size = f"{about.imgsz[0]}x{about.imgsz[1]}"
         raise YoloDynError(f"model {model!r} was exported for images of {size}, and imgsz is {imgsz}")

@@ -4,6 +4,8 @@ Masks are COCO's run lengths, bytes, in an array of objects ``[n]``; keypoints `
 ``[n, 5]`` (centre, width, height in pixels, angle in radians) are arrays of float32. All lie in the original image.
 """
 
+import itertools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -30,8 +32,8 @@ def unpacked(kind: ObjectKind, arrays: dict[str, np.ndarray]) -> np.ndarray | No
     if kind.task == "detect":
         return None
     if kind.task == "segment":
-        joined, ends = arrays["masks"].tobytes(), arrays["mask_ends"].tolist()
-        return masks([joined[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)])
+        together, ends = arrays["masks"].tobytes(), arrays["mask_ends"].tolist()
+        return masks([together[start:end] for start, end in itertools.pairwise([0, *ends])])
     return arrays[kind.task]
 
 
@@ -76,6 +78,17 @@ def results(kind: ObjectKind, truth: dict[str, Any], detections: np.ndarray, sha
         {"image_id": int(row[0]), "category_id": int(row[6]), "score": row[5], **members(kind, shape, sizes[row[0]])}
         for row, shape in zip(detections.tolist(), shapes, strict=True)
     ]
+
+
+def writer(
+    kind: ObjectKind, truth: dict[str, Any], detections: np.ndarray, shapes: np.ndarray | None
+) -> Callable[[int], dict[str, Any]] | None:
+    """What gives the `members` of a detection by its number; None for boxes."""
+    if shapes is None:
+        return None
+    found = shapes
+    sizes = {image["id"]: (image["height"], image["width"]) for image in truth["images"]}
+    return lambda number: members(kind, found[number], sizes[detections[number, 0]])
 
 
 def ignored(kind: ObjectKind, annotation: dict[str, Any]) -> bool:
@@ -129,6 +142,31 @@ def outlines(segmentation: Any, size: tuple[int, int]) -> list[np.ndarray]:
     pixels = mask.decode(run_lengths(segmentation, size))
     found = [each.reshape(-1, 2) for each in cv2.findContours(pixels, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)[0]]
     return found or [np.zeros((1, 2), int)]
+
+
+Drawing = tuple[list[np.ndarray], np.ndarray]  # polygons [k, 2], and points [k, 2], in pixels
+
+
+def framed(kind: ObjectKind) -> bool:
+    """Whether pictures show the box: not where an outline is drawn in its place."""
+    return kind.task in ("detect", "pose")
+
+
+def found_outline(kind: ObjectKind, shape: Any, size: tuple[int, int]) -> Drawing:
+    """What pictures show of a detection beside its box, in an image of that height and width."""
+    if kind.task == "segment":
+        return outlines({"size": list(size), "counts": shape}, size), np.zeros((0, 2))
+    if kind.task == "obb":
+        return [corners(shape[None])[0]], np.zeros((0, 2))
+    return [], shape[:, :2] if kind.task == "pose" else np.zeros((0, 2))
+
+
+def true_outline(kind: ObjectKind, annotation: dict[str, Any], size: tuple[int, int]) -> Drawing:
+    """The same of an object of the truth, of its keypoints those that are there."""
+    if kind.task == "pose":
+        points = np.reshape(annotation["keypoints"], (-1, 3))
+        return [], points[points[:, 2] > 0, :2]
+    return ([] if kind.task == "detect" else outlines(annotation["segmentation"], size)), np.zeros((0, 2))
 
 
 def oks(found: np.ndarray, annotation: dict[str, Any], sigmas: np.ndarray) -> np.ndarray:

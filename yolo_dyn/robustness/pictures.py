@@ -8,16 +8,19 @@ from typing import Any
 import numpy as np
 
 from yolo_dyn.data.images import EvaluationSet, read_image
+from yolo_dyn.data.tasks import BOXES, ObjectKind
 from yolo_dyn.output.style import BLUE, VERMILLION, YELLOW, marked_line, panel_height, save, verbatim
 from yolo_dyn.robustness import cells as store
 from yolo_dyn.robustness.cells import Cell
+from yolo_dyn.robustness.corrupter import Corrupter
 from yolo_dyn.robustness.corruptions import SIGMA
-from yolo_dyn.robustness.evaluate import Corrupter
 from yolo_dyn.robustness.fronts import find_front
+from yolo_dyn.robustness.objects import found_outline, framed, similarity, true_outline
+from yolo_dyn.robustness.objects import ignored as ignored_object
 from yolo_dyn.robustness.records import CLEAN, Condition
 from yolo_dyn.robustness.results import Sweep
 
-MATCH = 0.5  # least intersection over union of a hit
+MATCH = 0.5  # least similarity of a hit
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,7 @@ class Judged:
     hit: np.ndarray  # bool [n]
     ignored: np.ndarray  # bool [n], on a crowd or a difficult object
     missed: list[dict[str, Any]]  # objects nobody found
+    shapes: np.ndarray | None = None  # what the detections have beside their boxes
 
     @property
     def balance(self) -> int:
@@ -35,21 +39,35 @@ class Judged:
         return int(self.hit.sum() - (~self.hit & ~self.ignored).sum())
 
 
-def judge(found: np.ndarray, objects: list[dict[str, Any]]) -> Judged:
-    """Match detections to objects of their class, best score first, each object once."""
-    from pycocotools import mask
+def judge(
+    found: np.ndarray,
+    objects: list[dict[str, Any]],
+    kind: ObjectKind = BOXES,
+    shapes: np.ndarray | None = None,
+    size: tuple[int, int] = (0, 0),
+) -> Judged:
+    """Match detections of an image to objects of their class, best score first, each object once.
 
-    found = found[np.argsort(-found[:, 5], kind="mergesort")]
+    Args:
+        found: detections, ``[n, 7]``.
+        objects: annotations in COCO's format.
+        kind: of the objects.
+        shapes: what the detections have beside their boxes, see `objects`.
+        size: height and width of the image, which masks need.
+    """
+    order = np.argsort(-found[:, 5], kind="mergesort")
+    found, shapes = found[order], None if shapes is None else shapes[order]
     hit, ignored, taken = (np.zeros(n, bool) for n in (len(found), len(found), len(objects)))
-    crowd = [bool(o["iscrowd"]) for o in objects]
-    overlap = mask.iou(found[:, 1:5].tolist(), [o["bbox"] for o in objects], [int(c) for c in crowd])
+    crowd = [ignored_object(kind, o) for o in objects]
+    overlap = similarity(kind, found[:, 1:5], shapes, objects, size)
     for i, row in enumerate(found):
         fitting = [j for j, o in enumerate(objects) if o["category_id"] == row[6] and (crowd[j] or not taken[j])]
         candidates = [(not crowd[j], overlap[i][j], j) for j in fitting if overlap[i][j] >= MATCH]
         if candidates:  # an object that counts comes before a crowd, then the one most overlapped
             hit[i], _, best = max(candidates)
             ignored[i], taken[best] = not hit[i], True
-    return Judged(found, hit, ignored, [o for o, t, c in zip(objects, taken, crowd, strict=True) if not t and not c])
+    missed = [o for o, t, c in zip(objects, taken, crowd, strict=True) if not t and not c]
+    return Judged(found, hit, ignored, missed, shapes)
 
 
 Found = dict[tuple[str, Condition], list[Judged]]  # model and condition -> images
@@ -60,11 +78,16 @@ def judged(sweep: Sweep, cells: list[Cell], conf: float) -> Found:
     objects: list[list[dict[str, Any]]] = [[] for _ in sweep.images.files]
     for annotation in sweep.images.coco["annotations"]:
         objects[annotation["image_id"]].append(annotation)
+    kind = sweep.images.kind
+    sizes = [(image["height"], image["width"]) for image in sweep.images.coco["images"]]
     judged: Found = {}
     for cell in cells:
-        found = store.load_arrays(sweep.folder / "cells", cell, "detections")["detections"]
-        found = found[found[:, 5] >= conf]
-        judged[cell.label, cell.condition] = [judge(found[found[:, 0] == i], o) for i, o in enumerate(objects)]
+        found, shapes = store.load_found(sweep.folder / "cells", cell, kind)
+        judged[cell.label, cell.condition] = []
+        for i, own in enumerate(objects):
+            kept = (found[:, 5] >= conf) & (found[:, 0] == i)
+            some = None if shapes is None else shapes[kept]
+            judged[cell.label, cell.condition].append(judge(found[kept], own, kind, some, sizes[i]))
     return judged
 
 
@@ -128,7 +151,7 @@ def _draw_grid(sweep: Sweep, path: Path, chosen: list[int], found: Found) -> Non
             if model in fronts:
                 image = fronts[model].told(condition.noise).apply(image, file.name)
             axis.imshow(image[..., ::-1] if image.shape[2] == 3 else image[..., 0], cmap="gray")
-            _boxes(axis, found[model, condition][i], sweep.images)
+            _objects(axis, found[model, condition][i], sweep.images, image.shape[:2])
             axis.set_xticks([])
             axis.set_yticks([])
         line[0].set_ylabel(f"{model}\n{sweep.images.files[i].name}", fontsize=7)
@@ -145,21 +168,35 @@ def _panel(images: EvaluationSet, chosen: Iterable[int]) -> tuple[float, float]:
     return panel_height(3.4, ((s["height"], s["width"]) for s in shapes)), 3.4
 
 
-def _boxes(axis: Any, judged: Judged, images: EvaluationSet) -> None:
+def _objects(axis: Any, judged: Judged, images: EvaluationSet, size: tuple[int, int]) -> None:
     for missed in judged.missed:
-        _box(axis, missed["bbox"], YELLOW, "--", images.names[missed["category_id"]])
-    for row, hit, ignored in zip(judged.found, judged.hit, judged.ignored, strict=True):
+        _box(axis, missed["bbox"], YELLOW, "--", images.names[missed["category_id"]], framed(images.kind))
+        _shape(axis, *true_outline(images.kind, missed, size), YELLOW, "--")
+    shapes = [None] * len(judged.found) if judged.shapes is None else judged.shapes
+    for row, shape, hit, ignored in zip(judged.found, shapes, judged.hit, judged.ignored, strict=True):
         colour, style = (BLUE, "-") if hit or ignored or not images.labelled else (VERMILLION, ":")
-        _box(axis, row[1:5], colour, style, f"{images.names[int(row[6])]} {row[5]:.2f}")
+        _box(axis, row[1:5], colour, style, f"{images.names[int(row[6])]} {row[5]:.2f}", framed(images.kind))
+        _shape(axis, *found_outline(images.kind, shape, size), colour, style)
     alarms = int((~judged.hit & ~judged.ignored).sum())
     counts = f"{judged.hit.sum()} found, {len(judged.missed)} missed, {alarms} false"
     axis.set_title(counts if images.labelled else f"{len(judged.found)} detections", fontsize=7)
 
 
-def _box(axis: Any, box: Any, colour: str, style: str, text: str) -> None:
+def _shape(axis: Any, polygons: list[np.ndarray], points: np.ndarray, colour: str, style: str) -> None:
+    """Draw outlines, and points ``[k, 2]``."""
+    from matplotlib.patches import Polygon
+
+    for polygon in polygons:
+        axis.add_patch(Polygon(polygon, fill=False, edgecolor=colour, linestyle=style, linewidth=1.3))
+    axis.scatter(*points.T, s=9, color=colour, edgecolors="white", linewidths=0.4, zorder=3)
+
+
+def _box(axis: Any, box: Any, colour: str, style: str, text: str, frame: bool = True) -> None:
+    """Draw a label, and the box unless an outline is drawn for it."""
     from matplotlib.patches import Rectangle
 
-    axis.add_patch(Rectangle(box[:2], *box[2:4], fill=False, edgecolor=colour, linestyle=style, linewidth=1.3))
+    if frame:
+        axis.add_patch(Rectangle(box[:2], *box[2:4], fill=False, edgecolor=colour, linestyle=style, linewidth=1.3))
     ink = "black" if colour == YELLOW else "white"
     label = {"facecolor": colour, "edgecolor": "none", "pad": 0.6, "alpha": 0.85}
     inside = box[1] < 0.05 * axis.get_ylim()[0]  # of the picture, whose y axis points down
@@ -189,7 +226,8 @@ def curves(sweep: Sweep, path: Path) -> None:
             for number, model in enumerate(sweep.models):
                 _curve(axis, sweep, model, corruption, name, number)
             axis.set_xlabel(_unit(sweep, corruption), fontsize=9)
-            axis.set_ylabel(f"{name} ({'IoU 0.50 to 0.95' if name == 'AP' else 'IoU 0.50'})", fontsize=9)
+            at = "0.50 to 0.95" if name == "AP" else "0.50"
+            axis.set_ylabel(f"{name} ({sweep.scoring.similarity} {at})", fontsize=9)
             axis.set_ylim(bottom=0)
             axis.grid(alpha=0.3)
     figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=9)

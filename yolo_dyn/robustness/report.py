@@ -6,7 +6,7 @@ from typing import Any
 from yolo_dyn.output.environment import environment
 from yolo_dyn.output.files import write_text
 from yolo_dyn.output.pages import embedded, render
-from yolo_dyn.robustness import diagnosis_pictures, published, scores
+from yolo_dyn.robustness import diagnosis_pictures, published
 from yolo_dyn.robustness.arms import processors
 from yolo_dyn.robustness.diagnosis_lines import NOT_DIAGNOSED
 from yolo_dyn.robustness.error_types import SHOWN, WHOLE
@@ -52,7 +52,8 @@ def html(sweep: Sweep, drawn: list[str] | None) -> str:
         sweep=sweep,
         conditions=sweep.conditions,
         scores={(record.model, record.condition): record.scores for record in sweep.records},
-        names=list(scores.SCORES),
+        names=list(sweep.scoring.scores),
+        rules=sweep.scoring,
         types=SHOWN,
         whole=WHOLE,
         least=LEAST_SCORE,

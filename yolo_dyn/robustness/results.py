@@ -15,13 +15,14 @@ from yolo_dyn.output.environment import environment
 from yolo_dyn.output.files import write_csv, write_json, write_text, written_whole
 from yolo_dyn.output.outcome import Outcome
 from yolo_dyn.robustness import cells as store
-from yolo_dyn.robustness import diagnosis_lines, published, scores
+from yolo_dyn.robustness import diagnosis_lines, objects, published, scores
 from yolo_dyn.robustness.arms import Arm, arms
 from yolo_dyn.robustness.arms import lines as arm_lines
 from yolo_dyn.robustness.cells import Cell
 from yolo_dyn.robustness.corruptions.frost import DRAWN
 from yolo_dyn.robustness.differences import differences, key, performance, whole
 from yolo_dyn.robustness.records import CellRecord, Condition, Degradation, Difference, Fall, Summary
+from yolo_dyn.robustness.tasks import Scoring, scoring
 
 SIZES = ("AP_small", "AP_medium", "AP_large")
 COLUMNS = ("model", "weights", "corruption", "sigma", "severity", "strength", "seed", "images", "skipped", "detections")
@@ -81,6 +82,11 @@ class Sweep(Outcome):
         return f"{data_name(self.images.data)}, {split}{len(self.images.files)} images"
 
     @property
+    def scoring(self) -> Scoring:
+        """How detections are compared with the truth."""
+        return scoring(self.images.kind)
+
+    @property
     def models(self) -> list[str]:
         """Labels, the first one being what the others are compared with."""
         return list(dict.fromkeys(record.model for record in self.records))
@@ -102,9 +108,10 @@ class Sweep(Outcome):
 
     @property
     def benchmark(self) -> bool:
-        """Whether each model has all of COCO-C, whose mean mPC then is."""
+        """Whether each model has all of COCO-C, whose mean mPC then is, for boxes as in the benchmark."""
         each = [{r.condition for r in self.records if r.model == model} for model in self.models]
-        return bool(each) and all(whole(conditions) for conditions in each)
+        boxes = self.scoring.objects == "boxes"
+        return boxes and bool(each) and all(whole(conditions) for conditions in each)
 
     @property
     def drawn_frost(self) -> bool:
@@ -127,6 +134,7 @@ class Sweep(Outcome):
                 "notes": self.images.notes,
                 "skipped": self.images.skipped,
                 "fingerprint": self.images.fingerprint,
+                **self._task(),
             },
             "environment": environment(),
             "summary": [row.as_dict() for row in self.summary],
@@ -135,6 +143,11 @@ class Sweep(Outcome):
             "degradation": [row.as_dict() for row in self.degradation],
             "cells": [record.as_dict() for record in self.records],
         }
+
+    def _task(self) -> dict[str, Any]:
+        """What the numbers are of; nothing for boxes."""
+        described = {"scores": self.scoring.title, "diagnosis": f"of {self.scoring.errors_of}"}
+        return self.images.kind.as_dict() and self.images.kind.as_dict() | described
 
     def write_json(self) -> Path:
         path = self.folder / "results.json"
@@ -147,12 +160,12 @@ class Sweep(Outcome):
         intervals = [f"{name}_{end}" for name in scores.RESAMPLED for end in ("low", "high")]
         fronts = FRONT_COLUMNS if self.arms else ()
         classes = [f"AP of {name}" for name in self.classes]
-        heads = [*COLUMNS, *scores.SCORES, *intervals, *fronts, *classes, *diagnosis_lines.COLUMNS]
+        heads = [*COLUMNS, *self.scoring.scores, *intervals, *fronts, *classes, *diagnosis_lines.COLUMNS]
         rows: list[list[Any]] = [heads]
         for record in self.records:
             cells = record.as_dict()
             bounds = [value for name in scores.RESAMPLED for value in record.intervals.get(name, ("", ""))]
-            values = [cells.get(key, "") for key in (*COLUMNS, *scores.SCORES)]
+            values = [cells.get(key, "") for key in (*COLUMNS, *self.scoring.scores)]
             behind = self._front_values(record) if self.arms else ()
             of_classes = [record.per_class.get(name, "") for name in self.classes]
             rows.append([*values, *bounds, *behind, *of_classes, *diagnosis_lines.columns(record)])
@@ -181,9 +194,9 @@ class Sweep(Outcome):
         folder = self.folder / "detections"
         for cell in TQDM(self.cells, desc="detections as json", unit="cells"):
             (folder / cell.label).mkdir(parents=True, exist_ok=True)
-            arrays = store.load_arrays(self.folder / "cells", cell, "detections")
+            found, shapes = store.load_found(self.folder / "cells", cell, self.images.kind)
             with written_whole(folder / cell.label / f"{cell.condition.slug}.json") as file:
-                write_detections(file, arrays["detections"])
+                write_detections(file, found, objects.writer(self.images.kind, self.images.coco, found, shapes))
         return folder
 
 
@@ -211,7 +224,7 @@ def terminal(sweep: Sweep) -> str:
     found = {(record.model, str(record.condition)): record for record in sweep.records}
     stock = any(record.ultralytics for record in sweep.records)
     also = ", and Ultralytics' own, which the report explains" if stock else ""
-    lines = ["", f"AP (COCO, over IoU 0.50 to 0.95){also}", ""]
+    lines = ["", f"{sweep.scoring.title}{also}", ""]
     for start in range(0, len(conditions), 6):
         some = conditions[start : start + 6]
         rows: dict[str, list[float | None]] = {}
@@ -236,7 +249,7 @@ def terminal(sweep: Sweep) -> str:
         lines.append(f"{row.model}  {row.condition!s:<24}{d.value:+.3f}  [{d.low:+.3f}, {d.high:+.3f}]")
     if sweep.arms:
         lines += ["", *arm_lines(sweep.arms, sweep.conditions)]
-    lines += diagnosis_lines.lines(sweep.records)
+    lines += diagnosis_lines.lines(sweep.records, sweep.scoring)
     for record in sweep.records:
         if record.pixels:
             pixels = "  ".join(f"{key} {value[:16]}" for key, value in record.pixels.items())

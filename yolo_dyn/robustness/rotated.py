@@ -15,7 +15,9 @@ from yolo_dyn.robustness.matching import ClassRecords
 from yolo_dyn.robustness.objects import prob_iou, rotated
 
 
-def match(truth: dict[str, Any], detections: np.ndarray, boxes: np.ndarray, thresholds: np.ndarray) -> list[ClassRecords]:
+def match(
+    truth: dict[str, Any], detections: np.ndarray, boxes: np.ndarray, thresholds: np.ndarray
+) -> list[ClassRecords]:
     """Match detections to the objects of their images.
 
     Args:

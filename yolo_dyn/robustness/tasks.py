@@ -16,6 +16,7 @@ class Scoring:
     scores: dict[str, int]  # names, and their places among the results of pycocotools
     iou_type: str = ""  # as pycocotools calls it; empty if its rules are Ultralytics'
     of: str = "box"  # whose metrics Ultralytics' validator gives
+    errors_of: str = "boxes"  # what types of errors and reliability are told of
 
     @property
     def rules(self) -> str:
@@ -29,14 +30,14 @@ class Scoring:
         return f"AP{of} ({self.rules}, over {self.similarity} 0.50 to 0.95)"
 
 
-_AREAS = {"AP": 0, "AP50": 1, "AP75": 2, "AP_small": 3, "AP_medium": 4, "AP_large": 5, "AR100": 8}
+_OVER_THRESHOLDS = {"AP": 0, "AP50": 1, "AP75": 2}
+_AREAS = {**_OVER_THRESHOLDS, "AP_small": 3, "AP_medium": 4, "AP_large": 5, "AR100": 8}
+_OF_KEYPOINTS = {**_OVER_THRESHOLDS, "AP_medium": 3, "AP_large": 4, "AR20": 5}
 SCORINGS = {
     "detect": Scoring("boxes", "IoU", _AREAS, "bbox"),
     "segment": Scoring("masks", "IoU of masks", _AREAS, "segm", "seg"),
-    "pose": Scoring(
-        "keypoints", "OKS", {"AP": 0, "AP50": 1, "AP75": 2, "AP_medium": 3, "AP_large": 4, "AR20": 5}, "keypoints", "pose"
-    ),
-    "obb": Scoring("rotated boxes", "ProbIoU", {"AP": 0, "AP50": 1, "AP75": 2}),
+    "pose": Scoring("keypoints", "OKS", _OF_KEYPOINTS, "keypoints", "pose"),
+    "obb": Scoring("rotated boxes", "ProbIoU", _OVER_THRESHOLDS, errors_of="boxes around the rotated boxes"),
 }
 NAMES = tuple(dict.fromkeys(name for each in SCORINGS.values() for name in each.scores))  # of the scores of any task
 
