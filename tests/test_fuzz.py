@@ -157,6 +157,7 @@ RULES: dict[str, Callable[[str], bool]] = {
     "args": several(anything, 0),
     "experts": whole(1, 64),
     "imgsz": whole(32, 16384, 32),
+    "pictures": several(lambda text: text in ("png", "pdf", "svg")),
     "quality": whole(1, 100),
     "p": real(finite=False),  # noise-recipe checks both by itself
     "rounds": whole(1),

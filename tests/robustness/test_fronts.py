@@ -362,7 +362,7 @@ def done(detectors, tmp_path_factory):
 
 @pytest.fixture
 def without_pictures(monkeypatch) -> None:
-    monkeypatch.setattr("yolo_dyn.robustness.sweep.write", lambda sweep: None)
+    monkeypatch.setattr("yolo_dyn.robustness.sweep.write", lambda *_: None)
 
 
 @pytest.fixture

@@ -49,6 +49,19 @@ class Some:
 
 
 @dataclass(frozen=True)
+class OneOf:
+    """Some words."""
+
+    words: tuple[str, ...]
+
+    def __contains__(self, value: Any) -> bool:
+        return value in self.words
+
+    def __str__(self) -> str:
+        return f"one of {', '.join(self.words)}"
+
+
+@dataclass(frozen=True)
 class OfFile:
     """A path that ends in a name."""
 
@@ -72,6 +85,7 @@ Threads = Annotated[int, Range(0, 1024)]
 Names = Annotated[list[str], Some()]
 Seeds = Annotated[list[OrDefault], Some()]
 Sigmas = Annotated[list[GreyLevels], Some()]
+Pictures = Annotated[list[Annotated[str, OneOf(("png", "pdf", "svg"))]], Some()]
 Severities = Annotated[list[Severity], Some()]
 
 
