@@ -16,6 +16,7 @@ from ultralytics import YOLO
 from yolo_dyn.layers import SGDM
 
 SMALL = ("imgsz=64", "batch=8", "workers=0", "device=cpu", "plots=False", "seed=0")
+FAST = (*SMALL, "deterministic=False")  # for which torch loads its compiler
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +39,7 @@ def trained(project, tiny, command) -> Path:
         "epochs=3",
         f"project={run.parent}",
         "name=train",
-        *SMALL,
+        *FAST,
     ]
     log = (project / "train.log").open("w")
     process = subprocess.Popen(
@@ -106,7 +107,7 @@ def test_export_to_onnx_agrees_with_torch(trained, project, command):
 @since("8.4.45", "transfer of the head if the classes are others")
 def test_transfer_and_freeze(trained, tiny, project, command):
     words = ("model=yolov8n-sgdm.yaml", f"pretrained={trained}", "freeze=10", "epochs=1", f"project={project / 'runs'}")
-    done = command("yolo", "train", *words, "name=frozen", f"data={tiny}", *SMALL, cwd=project)
+    done = command("yolo", "train", *words, "name=frozen", f"data={tiny}", *FAST, cwd=project)
     total = len(YOLO(trained).model.state_dict())
     assert f"Transferred {total}/{total} items from pretrained weights" in done.stdout
     assert "Freezing layer 'model.9." in done.stdout

@@ -25,7 +25,7 @@ from yolo_dyn.study.picture import panels
 from yolo_dyn.study.records import RunRecord, read_record, write_record
 from yolo_dyn.study.results import StudyResults
 
-FAST = ["imgsz=64", "epochs=1", "batch=4", "workers=0", "plots=False", "device=cpu"]
+FAST = ["imgsz=64", "epochs=1", "batch=4", "workers=0", "plots=False", "deterministic=False", "device=cpu"]
 SMALL = {
     "title": "Does it help?",
     "paper": "A paper, Table 1",
