@@ -66,8 +66,9 @@ def test_a_worker_process_unpickles_and_trains_our_model(hook, tmp_path, tiny):
 import os, subprocess, sys
 from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.utils.dist import generate_ddp_file
-args = dict(model="yolov8n-sgdm.yaml", data={str(tiny)!r}, imgsz=64, epochs=1, batch=8, workers=0, device="cpu", plots=False)
-trainer = DetectionTrainer(overrides={{**args, "lr_steps": {{1: 0.5}}, "project": {str(tmp_path)!r}, "name": "worker"}})
+args = dict(model="yolov8n-sgdm.yaml", data={str(tiny)!r}, imgsz=64, epochs=1, batch=8, workers=0, device="cpu")
+args |= {{"plots": False, "lr_steps": {{1: 0.5}}, "project": {str(tmp_path)!r}, "name": "worker"}}
+trainer = DetectionTrainer(overrides=args)
 file = generate_ddp_file(trainer)
 text = open(file).read().removeprefix({HEAD!r})
 if os.environ.get("YOLO_DYN_AUTOREGISTER") != "0":
