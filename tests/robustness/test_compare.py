@@ -14,7 +14,7 @@ from yolo_dyn import YoloDynError, cli
 from yolo_dyn.robustness import pictures
 from yolo_dyn.robustness.compare import compare
 
-SMALL = {"imgsz": 192, "device": "cpu", "conf": 0.7}  # few boxes, since each takes its time to draw
+SMALL = {"imgsz": 192, "device": "cpu"}
 
 
 def found(*rows: tuple) -> np.ndarray:

@@ -39,7 +39,8 @@ from yolo_dyn.robustness.results import Sweep
 from yolo_dyn.robustness.scores import paired_interval
 from yolo_dyn.robustness.sweep import robustness
 
-FAST = {"imgsz": 192, "batch": 5, "max_det": 15, "device": "cpu", "threads": 1, "resamples": 50}
+FAST = {"imgsz": 192, "batch": 5, "device": "cpu", "threads": 1, "resamples": 50}
+FEW = {"max_det": 15}  # boxes, since each takes its time to draw
 NUMBERS = ("AP", "AP50", "AP75", "AP_large", "AR100", "per_class", "intervals", "ultralytics", "detections")
 
 
@@ -681,7 +682,7 @@ def alive(session: int) -> list[int]:
 
 
 def test_broken_images_are_skipped_and_counted_and_change_no_score(folder, log):
-    expected = run(folder)
+    expected = run(folder, **FEW)
     good = (folder / "images/val/0.png").read_bytes()
     (folder / "images/val/empty.png").touch()
     (folder / "images/val/text.jpg").write_text("no image")
@@ -693,7 +694,7 @@ def test_broken_images_are_skipped_and_counted_and_change_no_score(folder, log):
     head = b"IHDR" + struct.pack(">IIBBBBB", 20_000, 20_000, 8, 2, 0, 0, 0)  # a PNG of 400 megapixels, as it says
     bomb = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + head + struct.pack(">I", zlib.crc32(head))
     (folder / "images/val/bomb.png").write_bytes(bomb + struct.pack(">I", 0) + b"IDAT")
-    found = run(folder)
+    found = run(folder, **FEW)
     assert numbers(found) == numbers(expected)
     assert {record.skipped for record in found.records} == {25}
     assert {record.images for record in found.records} == {10}
@@ -715,7 +716,7 @@ def test_broken_images_are_skipped_and_counted_and_change_no_score(folder, log):
 def test_labels_and_images_that_do_not_pair(folder, log):
     (folder / "labels/val/1.txt").unlink()
     (folder / "labels/val/of_nothing.txt").write_text("0 0.5 0.5 0.1 0.1\n")
-    found = run(folder)
+    found = run(folder, **FEW)
     text, page = "\n".join(log), (found.folder / "report.html").read_text()
     for note in (
         "1 images have no label file and count as without objects: 1.png",
@@ -741,7 +742,7 @@ def test_no_detections_at_all(folder, log):
 def test_images_without_any_object(folder):
     for file in (folder / "labels/val").glob("*.txt"):
         file.write_text("")
-    found = run(folder, model=["a.pt", "b.pt"])
+    found = run(folder, model=["a.pt", "b.pt"], **FEW)
     assert all("AP" not in record.scores for record in found.records)
     assert found.summary[0].ap.as_dict() == {"P": None, "mPC": None, "rPC": None, "cells": 0}
     assert found.differences == []
