@@ -22,6 +22,7 @@ from yolo_dyn.robustness.results import Sweep
 
 MATCH = 0.5  # least similarity of a hit
 FALSE_ALARM, IGNORED = -1, -2  # in the place of the number of the object that a detection finds
+NAMED = 25  # detections of a panel: the names of more would hide the picture, and take seconds to draw
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,8 @@ def spread_conditions(sweep: Sweep, conf: float, columns: int = 4) -> Found:
 def grid(sweep: Sweep, path: Path, found: Found, count: int = 3) -> list[str]:
     """Draw images with the detections of every model under every condition.
 
-    Where a model has a front, the image is what the front makes of it.
+    Every box is drawn; of more than `NAMED` in a panel those that score best have their names. Where a model has a
+    front, the image is what the front makes of it.
 
     Args:
         sweep: finished cells.
@@ -183,9 +185,11 @@ def _objects(axis: Any, judged: Judged, images: EvaluationSet, size: tuple[int, 
         _box(axis, missed["bbox"], YELLOW, "--", images.names[missed["category_id"]], framed(images.kind))
         _shape(axis, *true_outline(images.kind, missed, size), YELLOW, "--")
     shapes = [None] * len(judged.found) if judged.shapes is None else judged.shapes
-    for row, shape, hit, ignored in zip(judged.found, shapes, judged.hit, judged.ignored, strict=True):
+    rows = zip(judged.found, shapes, judged.hit, judged.ignored, strict=True)
+    for rank, (row, shape, hit, ignored) in enumerate(rows):
         colour, style = (BLUE, "-") if hit or ignored or not images.labelled else (VERMILLION, ":")
-        _box(axis, row[1:5], colour, style, f"{images.names[int(row[6])]} {row[5]:.2f}", framed(images.kind))
+        name = f"{images.names[int(row[6])]} {row[5]:.2f}" if rank < NAMED else ""
+        _box(axis, row[1:5], colour, style, name, framed(images.kind))
         _shape(axis, *found_outline(images.kind, shape, size), colour, style)
     alarms = int((~judged.hit & ~judged.ignored).sum())
     counts = f"{judged.hit.sum()} found, {len(judged.missed)} missed, {alarms} false"
@@ -202,11 +206,13 @@ def _shape(axis: Any, polygons: list[np.ndarray], points: np.ndarray, colour: st
 
 
 def _box(axis: Any, box: Any, colour: str, style: str, text: str, frame: bool = True) -> None:
-    """Draw a label, and the box unless an outline is drawn for it."""
+    """Draw a label if there is one, and the box unless an outline is drawn for it."""
     from matplotlib.patches import Rectangle
 
     if frame:
         axis.add_patch(Rectangle(box[:2], *box[2:4], fill=False, edgecolor=colour, linestyle=style, linewidth=1.3))
+    if not text:
+        return
     ink = "black" if colour == YELLOW else "white"
     label = {"facecolor": colour, "edgecolor": "none", "pad": 0.6, "alpha": 0.85}
     inside = box[1] < 0.05 * axis.get_ylim()[0]  # of the picture, whose y axis points down
