@@ -313,6 +313,18 @@ function prepareErrors() {
 
 // the viewer ---------------------------------------------------------------------------------------------------------
 
+/** What viewer.py writes in the order of a list. */
+const named = {
+  object: ([kind, x, y, width, height, counts, polygons, points]) => (
+    { class: kind, box: [x, y, width, height], counts: Boolean(counts), polygons, points }),
+  detection: ([kind, x, y, width, height, thousandths, of, polygons, points]) => (
+    { class: kind, box: [x, y, width, height], score: thousandths / 1000, of, polygons, points }),
+};
+for (const image of data.images) {
+  image.objects = image.objects.map(named.object);
+  image.found = image.found.map((row) => row.map((cell) => cell && cell.map(named.detection)));
+}
+
 const view = { image: 0, corruption: 0, strength: 0, least: 0.25, only: -1, large: -1 };
 
 /** What a model makes of an image: detections by what they are, and objects that nobody finds. */
@@ -345,7 +357,7 @@ const listed = () => data.images.map((_, n) => n).filter((n) => !byId("differ").
 function outlineOf(each, look) {
   const shapes = [];
   const [x, y, width, height] = each.box;
-  if (data.framed || !each.polygons) shapes.push(drawn("rect", { x, y, width, height, ...look }));
+  if (data.framed) shapes.push(drawn("rect", { x, y, width, height, ...look }));
   for (const polygon of each.polygons ?? []) shapes.push(drawn("polygon", { points: polygon.join(" "), ...look }));
   for (let n = 0; n < (each.points ?? []).length; n += 2) {
     shapes.push(drawn("circle", { cx: each.points[n], cy: each.points[n + 1], r: "0.8%", ...look }));
@@ -378,7 +390,7 @@ function panel(image, m, i) {
     ? `${told.found.length} found, ${told.missed.length} missed, ${told.alarms.length} false`
     : `${told.alarms.length} detections`;
   const stage = element("button", { type: "button", class: "stage", title: "larger or smaller" },
-    element("img", { src: image.tiles[m][i], alt: `${image.name}, ${data.conditions[i].name}` }), svg);
+    element("img", { src: image.tiles[image.fronts[m]][i], alt: `${image.name}, ${data.conditions[i].name}` }), svg);
   stage.addEventListener("click", () => {
     view.large = view.large === m ? -1 : m;
     show();
@@ -415,7 +427,7 @@ function step(by) {
 
 function prepareViewer() {
   if (!data.images.length) return;
-  byId("corruption-choice").append(choice("corruption", corruptions, (n) => {
+  byId("corruption-choice").prepend(choice("corruption", corruptions, (n) => {
     view.corruption = n;
     show();
   }));
