@@ -1,4 +1,7 @@
-"""Masks, keypoints and rotated boxes: their scores by hand, what is kept of them, and models that do not fit."""
+"""Masks, keypoints and rotated boxes: their scores by hand, what is kept of them, and models that do not fit.
+
+It also runs what docs/robustness.md says of them, with models that need no training.
+"""
 
 import contextlib
 import csv

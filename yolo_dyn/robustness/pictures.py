@@ -151,6 +151,7 @@ def _draw_grid(sweep: Sweep, path: Path, chosen: list[int], found: Found) -> Non
             if model in fronts:
                 image = fronts[model].told(condition.noise).apply(image, file.name)
             axis.imshow(image[..., ::-1] if image.shape[2] == 3 else image[..., 0], cmap="gray")
+            axis.autoscale(False)  # what leaves the image is cut off
             _objects(axis, found[model, condition][i], sweep.images, image.shape[:2])
             axis.set_xticks([])
             axis.set_yticks([])
