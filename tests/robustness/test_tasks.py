@@ -33,7 +33,7 @@ from yolo_dyn.robustness import cells as store
 from yolo_dyn.robustness import objects
 from yolo_dyn.robustness.compare import compare
 from yolo_dyn.robustness.corrupter import Corrupter
-from yolo_dyn.robustness.evaluate import Detections, Settings, detect
+from yolo_dyn.robustness.evaluate import Settings, detect
 from yolo_dyn.robustness.matching import ENGINES, ClassRecords, engine, score
 from yolo_dyn.robustness.objects import corners, outlines
 from yolo_dyn.robustness.pictures import judge
@@ -306,7 +306,7 @@ def test_what_is_found_is_what_the_stock_validator_writes(task, trained, found, 
 
 
 def test_rotated_boxes_score_as_in_ultralytics_own_validator(trained):
-    """To the last digit where one scale leads from the image, in which we compare, to the network's input, in which it does."""
+    """To the last digit where one scale leads from the image, where we compare, to the network's input, where it does."""
     corner = np.array([[0, 0], [1, 0], [1, 1], [0, 1]], np.float32)
     resampled = ops.resample_segments([corner.copy()], n=100)[0]
     kept = all(np.abs(resampled - each).sum(1).min() == 0 for each in corner)  # earlier ones cut corners off the truth
