@@ -148,6 +148,13 @@ def classifier_gives_logits() -> bool:
     return classify is None or hasattr(classify, "export")
 
 
+def fit_layers() -> None:
+    """Let our classifier give what this Ultralytics takes."""
+    from yolo_dyn.layers import Classifier
+
+    Classifier.gives_logits = classifier_gives_logits()
+
+
 def is_checkpoint(backend: Any) -> bool:
     """Whether an AutoBackend has opened a checkpoint, no exported file; `pt` told it before 8.4.23."""
     return backend.format == "pt" if hasattr(backend, "format") else bool(backend.pt)

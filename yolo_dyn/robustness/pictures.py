@@ -21,6 +21,7 @@ from yolo_dyn.robustness.records import CLEAN, Condition
 from yolo_dyn.robustness.results import Sweep
 
 MATCH = 0.5  # least similarity of a hit
+NAMED = 25  # detections of a panel: the names of more would hide the picture, and take seconds to draw
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,8 @@ def judged(sweep: Sweep, cells: list[Cell], conf: float) -> Found:
 def grid(sweep: Sweep, path: Path, count: int = 3, conf: float = 0.25, columns: int = 4) -> list[str]:
     """Draw images with the detections of every model that was asked for under every condition.
 
-    Where a model has a front, the image is what the front makes of it.
+    Every box is drawn; of more than `NAMED` in a panel those that score best have their names. Where a model has a
+    front, the image is what the front makes of it.
 
     Args:
         sweep: finished cells.
@@ -174,9 +176,11 @@ def _objects(axis: Any, judged: Judged, images: EvaluationSet, size: tuple[int, 
         _box(axis, missed["bbox"], YELLOW, "--", images.names[missed["category_id"]], framed(images.kind))
         _shape(axis, *true_outline(images.kind, missed, size), YELLOW, "--")
     shapes = [None] * len(judged.found) if judged.shapes is None else judged.shapes
-    for row, shape, hit, ignored in zip(judged.found, shapes, judged.hit, judged.ignored, strict=True):
+    drawn = zip(judged.found, shapes, judged.hit, judged.ignored, strict=True)
+    for rank, (row, shape, hit, ignored) in enumerate(drawn):
         colour, style = (BLUE, "-") if hit or ignored or not images.labelled else (VERMILLION, ":")
-        _box(axis, row[1:5], colour, style, f"{images.names[int(row[6])]} {row[5]:.2f}", framed(images.kind))
+        name = f"{images.names[int(row[6])]} {row[5]:.2f}" if rank < NAMED else ""
+        _box(axis, row[1:5], colour, style, name, framed(images.kind))
         _shape(axis, *found_outline(images.kind, shape, size), colour, style)
     alarms = int((~judged.hit & ~judged.ignored).sum())
     counts = f"{judged.hit.sum()} found, {len(judged.missed)} missed, {alarms} false"
@@ -189,7 +193,8 @@ def _shape(axis: Any, polygons: list[np.ndarray], points: np.ndarray, colour: st
 
     for polygon in polygons:
         axis.add_patch(Polygon(polygon, fill=False, edgecolor=colour, linestyle=style, linewidth=1.3))
-    axis.scatter(*points.T, s=9, color=colour, edgecolors="white", linewidths=0.4, zorder=3)
+    if len(points):
+        axis.scatter(*points.T, s=9, color=colour, edgecolors="white", linewidths=0.4, zorder=3)
 
 
 def _box(axis: Any, box: Any, colour: str, style: str, text: str, frame: bool = True) -> None:
@@ -198,6 +203,8 @@ def _box(axis: Any, box: Any, colour: str, style: str, text: str, frame: bool = 
 
     if frame:
         axis.add_patch(Rectangle(box[:2], *box[2:4], fill=False, edgecolor=colour, linestyle=style, linewidth=1.3))
+    if not text:
+        return
     ink = "black" if colour == YELLOW else "white"
     label = {"facecolor": colour, "edgecolor": "none", "pad": 0.6, "alpha": 0.85}
     inside = box[1] < 0.05 * axis.get_ylim()[0]  # of the picture, whose y axis points down
