@@ -306,10 +306,13 @@ def test_what_is_found_is_what_the_stock_validator_writes(task, trained, found, 
 
 
 def test_rotated_boxes_score_as_in_ultralytics_own_validator(trained):
-    """To the last digit where one scale leads from the image, where we compare, to the network's input, where it does."""
+    """To the last digit where one scale leads from the image, where we compare, to the network's input, where it does.
+
+    The truth is cut at its corners by earlier versions, which sample it.
+    """
     corner = np.array([[0, 0], [1, 0], [1, 1], [0, 1]], np.float32)
     resampled = ops.resample_segments([corner.copy()], n=100)[0]
-    kept = all(np.abs(resampled - each).sum(1).min() == 0 for each in corner)  # earlier ones cut corners off the truth
+    kept = all(np.abs(resampled - each).sum(1).min() == 0 for each in corner)
     for only, tolerance in ((SQUARE, 1e-9 if kept else 0.2), (None, 0.2)):
         images = evaluation_set(str(trained("obb") / "data.yaml"), only=only, task="obb")
         for name in "ab":
