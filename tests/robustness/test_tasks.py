@@ -37,16 +37,17 @@ from yolo_dyn.robustness.evaluate import Settings, detect
 from yolo_dyn.robustness.matching import ENGINES, ClassRecords, engine, score
 from yolo_dyn.robustness.objects import corners, outlines
 from yolo_dyn.robustness.pictures import judge
+from yolo_dyn.robustness.rediagnosis import diagnosed
 from yolo_dyn.robustness.scores import average_precision, draw_images, evaluate
 from yolo_dyn.robustness.sweep import robustness
 from yolo_dyn.robustness.tasks import ULTRALYTICS
 
 YAMLS = {"segment": "yolov8n-seg.yaml", "pose": "yolov8n-pose.yaml", "obb": "yolov8n-obb.yaml"}
 IOU_TYPES = {"segment": "segm", "pose": "keypoints"}
-SETTINGS = Settings(imgsz=96, batch=4, threads=1)
-FAST = {"imgsz": 96, "threads": 1, "resamples": 20, "device": "cpu"}
-SIZES = [(96, 96), (80, 100), (116, 87), (50, 96), (128, 128)]
-SQUARE = ["0.png", "4.png"]
+SETTINGS = Settings(imgsz=96, batch=4, max_det=40, threads=1)
+FAST = {"imgsz": 96, "max_det": 40, "threads": 1, "resamples": 20, "device": "cpu"}
+SIZES = [(96, 96), (80, 100), (116, 87), (128, 128)]
+SQUARE = ["0.png", "3.png"]
 
 
 def label(
@@ -65,7 +66,8 @@ def label(
         numbers = ((largest + moved) / sides).clip(0, 1).ravel()
     else:
         numbers = ((corners(shape[None])[0] + moved) / sides).clip(0, 1).ravel()
-    return " ".join([str(int(row[6])), *(f"{value:.7g}" for value in numbers)]) + "\n"
+    text = " ".join(f"{value:.7g}" for value in numbers)
+    return f"{int(row[6])} {text}\n" if len(numbers) > 5 else ""  # a mask of a line or two has no polygon
 
 
 @pytest.fixture(scope="session")
@@ -95,22 +97,26 @@ def prepare(task: str, folder: Path, random_detector) -> Path:
     data.write_text(f"path: {folder}\ntrain: images/val\nval: images/val\n{keypoints}names:\n{lines}")
     options = {"data_kpt_shape": (5, 3)} if task == "pose" else {}
     model, other = (random_detector(YAMLS[task], names, seed, **options) for seed in (0, 1))
+    for head in (model.model[-1], other.model[-1]):
+        for sides in head.cv2:  # shorter ones are likelier, so that objects lie inside the images
+            sides[-1].bias.data -= torch.arange(16).repeat(4)
     wrapper = YOLO(YAMLS[task])
     wrapper.model = model
     save(wrapper, folder / "a.pt")
     second = other.state_dict()
     model.load_state_dict(
-        {k: torch.lerp(v, second[k], 0.08) if v.is_floating_point() else v for k, v in model.state_dict().items()}
+        {k: torch.lerp(v, second[k], 0.02) if v.is_floating_point() else v for k, v in model.state_dict().items()}
     )
     save(wrapper, folder / "b.pt")
     images = evaluation_set(str(data), task=task)
-    found = detect(str(folder / "a.pt"), images, Corrupter(None), replace(SETTINGS, conf=0.05))
+    found = detect(str(folder / "a.pt"), images, Corrupter(None), SETTINGS)
     rng = np.random.default_rng(0)
-    best = np.argsort(-found.found[:, 5])[:40]
-    for i, (file, entry) in enumerate(zip(images.files, images.coco["images"], strict=True)):
-        size = entry["height"], entry["width"]
-        own = best[found.found[best, 0] == i]
-        rows = [label(task, found.found[k], found.shapes[k], size, rng) for k in own]
+    for i, (file, size) in enumerate(zip(images.files, SIZES, strict=True)):
+        own = np.flatnonzero(found.found[:, 0] == i)
+        if task == "obb":  # what is cut at the border may fit several boxes equally well
+            low, sides = found.found[own, 1:3], found.found[own, 3:5]
+            own = own[((low >= 0.1 * sides) & (low + 1.1 * sides <= size[::-1])).all(1)]
+        rows = [label(task, found.found[k], found.shapes[k], size, rng) for k in own[:10]]
         (folder / "labels/val" / f"{file.stem}.txt").write_text("".join(rows))
     return folder
 
@@ -283,12 +289,20 @@ def test_what_is_found_is_what_the_stock_validator_writes(task, trained, found, 
         pytest.skip("Ultralytics itself scales all masks at once by OpenCV, which takes no more than four")
     images, ours = found(task)
     stock = YOLO(trained(task) / "a.pt").val(
-        data=images.data, imgsz=96, batch=4, rect=False, workers=0, plots=False, save_json=True, project=tmp_path
+        data=images.data,
+        imgsz=96,
+        batch=4,
+        max_det=40,
+        rect=False,
+        workers=0,
+        plots=False,
+        save_json=True,
+        project=tmp_path,
     )
     metrics = {"segment": "seg", "pose": "pose", "obb": "box"}[task]
     assert ours.ultralytics == {"AP": getattr(stock, metrics).map, "AP50": getattr(stock, metrics).map50}
     written = json.loads((stock.save_dir / "predictions.json").read_text())
-    assert len(written) == len(ours.found) > 100
+    assert len(written) == len(ours.found) > 80
     for row, shape, theirs in zip(ours.found, ours.shapes, written, strict=True):
         assert images.files[int(row[0])].stem == str(theirs["image_id"])
         assert row[5] == pytest.approx(theirs["score"], abs=1e-5)
@@ -319,7 +333,7 @@ def test_rotated_boxes_score_as_in_ultralytics_own_validator(trained):
             found = detect(str(trained("obb") / f"{name}.pt"), images, Corrupter(None), SETTINGS)
             scores = evaluate(images.coco, found.found, "", images.kind, found.shapes).scores
             assert found.ultralytics == pytest.approx({key: scores[key] for key in ("AP", "AP50")}, abs=tolerance)
-            assert scores["AP50"] > scores["AP"] > 0.02
+            assert scores["AP50"] > scores["AP"] > 0.01
 
 
 def random_records(seed: int) -> list[ClassRecords]:
@@ -353,7 +367,7 @@ def test_the_area_under_the_curve_is_ultralytics_own(seed):
 
 
 @pytest.mark.parametrize("task", YAMLS)
-def test_a_sweep(task, trained, sweeps):
+def test_a_sweep(task, sweeps):
     sweep = sweeps(task)
     title = {
         "segment": "AP of masks (COCO, over IoU of masks 0.50 to 0.95)",
@@ -375,8 +389,12 @@ def test_a_sweep(task, trained, sweeps):
         f"Types of errors and reliability are those of boxes{' around the rotated boxes' if task == 'obb' else ''}, by"
         in page
     )
+
+
+def test_the_same_command_again_measures_nothing(trained, sweeps):
+    sweep = sweeps("segment")
     before = {file: file.stat().st_mtime_ns for file in (sweep.folder / "cells").iterdir()}
-    models = [str(trained(task) / f"{name}.pt") for name in "ab"]
+    models = [str(trained("segment") / f"{name}.pt") for name in "ab"]
     again = robustness(models, sweep.images.data, sigma=[60], project=str(sweep.folder.parent), **FAST)
     assert {file: file.stat().st_mtime_ns for file in (sweep.folder / "cells").iterdir()} == before
     assert [record.scores for record in again.records] == [record.scores for record in sweep.records]
@@ -398,14 +416,13 @@ def test_what_is_kept_is_what_was_found(task, found, sweeps):
 
 
 @pytest.mark.parametrize("task", YAMLS)
-def test_a_cell_without_diagnosis_gets_it_from_what_it_keeps(task, trained, sweeps, tmp_path):
+def test_a_cell_without_diagnosis_gets_it_from_what_it_keeps(task, sweeps, tmp_path):
     sweep = sweeps(task)
-    shutil.copytree(sweep.folder, tmp_path / sweep.folder.name)
-    for file in (tmp_path / sweep.folder.name / "cells").glob("*.json"):
-        file.write_text(json.dumps({**json.loads(file.read_text()), "diagnosis": None}))
-    models = [str(trained(task) / f"{name}.pt") for name in "ab"]
-    again = robustness(models, sweep.images.data, sigma=[60], project=str(tmp_path), **FAST)
+    shutil.copytree(sweep.folder / "cells", tmp_path / "cells")
+    earlier = [replace(record, diagnosis=None) for record in sweep.records]
+    again = diagnosed(replace(sweep, folder=tmp_path, records=earlier))
     assert [record.diagnosis for record in again.records] == [record.diagnosis for record in sweep.records]
+    assert all(record.diagnosis.errors for record in sweep.records)
 
 
 def fullest(images) -> tuple[int, list[dict], tuple[int, int]]:

@@ -189,10 +189,11 @@ def _objects(axis: Any, judged: Judged, images: EvaluationSet, size: tuple[int, 
 
 def _shape(axis: Any, polygons: list[np.ndarray], points: np.ndarray, colour: str, style: str) -> None:
     """Draw outlines, and points ``[k, 2]``."""
-    from matplotlib.patches import Polygon
+    from matplotlib.collections import PolyCollection
 
-    for polygon in polygons:
-        axis.add_patch(Polygon(polygon, fill=False, edgecolor=colour, linestyle=style, linewidth=1.3))
+    if polygons:
+        look = {"facecolors": "none", "edgecolors": colour, "linestyles": style, "linewidths": 1.3}
+        axis.add_collection(PolyCollection(polygons, **look), autolim=False)
     if len(points):
         axis.scatter(*points.T, s=9, color=colour, edgecolors="white", linewidths=0.4, zorder=3)
 
