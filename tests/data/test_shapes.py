@@ -127,7 +127,7 @@ def test_outlines_are_those_of_what_is_drawn():
             assert np.abs(points.max(0) - [x + width / 2, y + height / 2]).max() < 4 / shapes.SIZE
             area, box = (filled(of(shape, shapes.SIZE)) for of in (outlines.polygon, outlines.rotated_box))
             whole = all(shape.radius < at < shapes.SIZE - shape.radius for at in shape.centre)
-            assert (area & box).sum() > (0.9 if whole else 0.7) * area.sum()  # of small ones many pixels lie at the edge
+            assert (area & box).sum() > (0.9 if whole else 0.7) * area.sum()  # small ones have many pixels at the edge
             centre, top, right, bottom, left = outlines.keypoints(shape)
             assert top[1] < bottom[1]
             assert left[0] < right[0]

@@ -192,7 +192,7 @@ def _shape(axis: Any, polygons: list[np.ndarray], points: np.ndarray, colour: st
     from matplotlib.collections import PolyCollection
 
     if polygons:
-        look = {"facecolors": "none", "edgecolors": colour, "linestyles": style, "linewidths": 1.3}
+        look: dict[str, Any] = {"facecolors": "none", "edgecolors": colour, "linestyles": style, "linewidths": 1.3}
         axis.add_collection(PolyCollection(polygons, **look), autolim=False)
     if len(points):
         axis.scatter(*points.T, s=9, color=colour, edgecolors="white", linewidths=0.4, zorder=3)
