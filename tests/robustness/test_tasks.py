@@ -34,6 +34,7 @@ from yolo_dyn.robustness import objects
 from yolo_dyn.robustness.compare import compare
 from yolo_dyn.robustness.corrupter import Corrupter
 from yolo_dyn.robustness.evaluate import Settings, detect
+from yolo_dyn.robustness.loading import CorruptedImages
 from yolo_dyn.robustness.matching import ENGINES, ClassRecords, engine, score
 from yolo_dyn.robustness.objects import corners, outlines
 from yolo_dyn.robustness.pictures import judge
@@ -282,6 +283,22 @@ def test_official_masks_with_crowds(photos):
     assert 0.1 < result.scores["AP"] < 0.9
 
 
+def test_official_masks_as_ultralytics_takes_them(photos):
+    """Objects in several parts, which it connects by lines, and none of the crowds."""
+    everything = evaluation_set(str(photos / "coco-tiny/data.yaml"), task="segment")
+    parts = {a["image_id"]: len(a["segmentation"]) for a in everything.coco["annotations"] if not a["iscrowd"]}
+    crowds = [a["image_id"] for a in everything.coco["annotations"] if a["iscrowd"]]
+    chosen = [everything.files[i].name for i in {max(parts, key=parts.get), *crowds[:2]}]
+    images = evaluation_set(everything.data, only=chosen, task="segment")
+    for i, item in enumerate(CorruptedImages(images, Corrupter(None), False, imgsz=320)):
+        counted = [a for a in images.coco["annotations"] if a["image_id"] == i and not a["iscrowd"]]
+        assert len(item["cls"]) == len(counted) > 0
+        size = images.coco["images"][i]["height"], images.coco["images"][i]["width"]
+        covered = np.any([mask.decode(objects.run_lengths(a["segmentation"], size)) for a in counted], 0)
+        share = (item["masks"] > 0).sum() * 16 / (320 / max(size)) ** 2  # a fourth of the resolution
+        assert float(share) == pytest.approx(covered.sum(), rel=0.15)  # drawn with their borders
+
+
 @pytest.mark.parametrize("task", YAMLS)
 def test_what_is_found_is_what_the_stock_validator_writes(task, trained, found, tmp_path):
     """Masks to the pixel, keypoints and boxes to the digits that `save_json` writes; and the stock scores."""
@@ -486,6 +503,22 @@ def test_compare_draws_poses_of_a_folder_of_images(trained, tmp_path):
         conf=0.01,
     )
     assert cv2.imread(str(done.files[0])) is not None
+
+
+@pytest.mark.accept
+@pytest.mark.parametrize("task", YAMLS)
+def test_from_the_embedded_set_to_the_report(task, command, tmp_path):
+    """By the stock command and ours, with the data sets' bare names."""
+    name = YAMLS[task].removeprefix("yolov8n-")
+    settings = {"YOLO_CONFIG_DIR": str(tmp_path / "config")}
+    words = [f"model={YAMLS[task]}", f"data=shapes-{name}", "imgsz=64", "epochs=1", "fraction=0.04", "plots=False"]
+    words += ["device=cpu", "workers=0", "val=False", f"project={tmp_path}", "name=run"]
+    command("yolo-dyn", "train", *words, cwd=tmp_path, **settings)
+    best = str(tmp_path / "run" / "weights" / "last.pt")
+    words = [f"model={best}", f"data=shapes-{name}", "imgsz=64", "sigma=25", "resamples=20", "max_det=20", "threads=1"]
+    done = command("yolo-dyn", "robustness", *words, cwd=tmp_path, **settings)
+    assert "2 cells, pictures and report.html" in done.stdout
+    assert (tmp_path / f"runs/robustness/shapes-{name.removesuffix('.yaml')}/report.html").is_file()
 
 
 def test_models_and_data_that_do_not_fit(trained, detectors, tmp_path, random_detector):
