@@ -290,13 +290,13 @@ def test_official_masks_as_ultralytics_takes_them(photos):
     crowds = [a["image_id"] for a in everything.coco["annotations"] if a["iscrowd"]]
     chosen = [everything.files[i].name for i in {max(parts, key=parts.get), *crowds[:2]}]
     images = evaluation_set(everything.data, only=chosen, task="segment")
-    for i, item in enumerate(CorruptedImages(images, Corrupter(None), False, imgsz=320)):
+    for i, item in enumerate(CorruptedImages(images, Corrupter(None), False, imgsz=640)):
         counted = [a for a in images.coco["annotations"] if a["image_id"] == i and not a["iscrowd"]]
         assert len(item["cls"]) == len(counted) > 0
         size = images.coco["images"][i]["height"], images.coco["images"][i]["width"]
         covered = np.any([mask.decode(objects.run_lengths(a["segmentation"], size)) for a in counted], 0)
-        share = (item["masks"] > 0).sum() * 16 / (320 / max(size)) ** 2  # a fourth of the resolution
-        assert float(share) == pytest.approx(covered.sum(), rel=0.15)  # drawn with their borders
+        share = (item["masks"] > 0).sum() * 16 / (640 / max(size)) ** 2  # a fourth of the resolution
+        assert float(share) == pytest.approx(covered.sum(), rel=0.2)  # drawn with their borders
 
 
 @pytest.mark.parametrize("task", YAMLS)
