@@ -226,7 +226,8 @@ def detectors(random_detector, tmp_path_factory) -> Path:
 
     from yolo_dyn.data import shapes
     from yolo_dyn.data.images import evaluation_set
-    from yolo_dyn.robustness.evaluate import Corrupter, Settings, detect
+    from yolo_dyn.robustness.corrupter import Corrupter
+    from yolo_dyn.robustness.evaluate import Settings, detect
 
     folder = tmp_path_factory.mktemp("detectors")
     images, labels = folder / "images" / "val", folder / "labels" / "val"

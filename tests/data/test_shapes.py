@@ -9,11 +9,19 @@ import numpy as np
 import pytest
 import yaml
 from helpers import ROOT
+from pycocotools import mask
+from ultralytics.data import YOLODataset
 
 from yolo_dyn import YoloDynError
-from yolo_dyn.data import shapes
+from yolo_dyn.data import outlines, shapes
 
 SHA256 = "ef20642bcc8bf2808d58fe0c32d655d4da1aa90d46e30b8ce2bd6183bd2be7ae"
+OF_LABELS = {  # of the first fifty images to validate on
+    "segment": "98f20308ed887ecdcdd85023ae6b8a2c6680f2a0c7dab79a1c62ec276f68c633",
+    "pose": "74a5981b8c7d5acf9028b0a12156554fa9926fa6f03b3260264b87781aad09e7",
+    "obb": "b89a58dd31956e4b0c02be7b17f6c0e14f2d4fd5ca74b2b63e3af6dc6666b369",
+}
+NAMED = {"segment": "shapes-seg.yaml", "pose": "shapes-pose.yaml", "obb": "shapes-obb.yaml"}
 
 
 @pytest.fixture(scope="module")
@@ -62,8 +70,69 @@ def test_splits_classes_and_sizes(folder):
     assert np.percentile(sides, 90) > 60
 
 
-def test_the_data_yaml_names_the_classes():
-    assert tuple(yaml.safe_load((ROOT / "datasets" / "shapes.yaml").read_text())["names"].values()) == shapes.NAMES
+@pytest.mark.parametrize("name", ["shapes.yaml", *NAMED.values()])
+def test_the_data_yaml_names_the_classes(name):
+    content = yaml.safe_load((ROOT / "datasets" / name).read_text())
+    assert tuple(content["names"].values()) == shapes.NAMES
+    assert content["path"] == name.removesuffix(".yaml")
+    if "pose" in name:
+        assert content["kpt_shape"] == [len(outlines.KEYPOINTS), 3]
+        turned = {"left": "right", "right": "left"}
+        assert [outlines.KEYPOINTS[i] for i in content["flip_idx"]] == [turned.get(k, k) for k in outlines.KEYPOINTS]
+
+
+@pytest.mark.parametrize("task", NAMED)
+def test_labels_of_other_tasks_are_the_same_everywhere(task):
+    digest = hashlib.sha256()
+    for index in range(50):
+        digest.update("\n".join(shapes.draw_image("val", index, task)[1]).encode())
+    assert digest.hexdigest() == OF_LABELS[task]
+
+
+@pytest.mark.parametrize("task", NAMED)
+def test_ultralytics_takes_the_sets_of_other_tasks(task, tmp_path, monkeypatch):
+    """Every object of every image, none mended or dropped."""
+    monkeypatch.setattr(shapes, "SPLITS", {"train": 1, "val": 12})
+    content = yaml.safe_load((ROOT / "datasets" / NAMED[task]).read_text())
+    assert f'draw(yaml["path"], "{task}")' in content["download"]
+    shapes.draw(tmp_path / "set", task)
+    stock = YOLODataset(img_path=str(tmp_path / "set/images/val"), data=content, task=task, augment=False, imgsz=192)
+    for index, entry in enumerate(stock.labels):
+        image, found = shapes.draw_shapes("val", index)
+        assert (cv2.imread(entry["im_file"]) == image).all()
+        assert len(entry["cls"]) == len(found)
+    item = stock[0]
+    assert {"segment": "masks", "pose": "keypoints", "obb": "bboxes"}[task] in item
+    assert task != "obb" or item["bboxes"].shape[1] == 5
+
+
+def filled(points: list[tuple[float, float]]) -> np.ndarray:
+    flat = [value for point in points for value in point]
+    return mask.decode(mask.frPyObjects([flat], shapes.SIZE, shapes.SIZE))[..., 0]
+
+
+def test_outlines_are_those_of_what_is_drawn():
+    """Colours change at the polygon of the last shape, which nothing hides; boxes and keypoints lie where it does."""
+    changes = []
+    for index in range(20):
+        image, found = shapes.draw_shapes("val", index)
+        area = filled(outlines.polygon(found[-1], shapes.SIZE))
+        near = np.ones((3, 3), np.uint8)
+        inner, outer = area - cv2.erode(area, near), cv2.dilate(area, near, iterations=3) - cv2.dilate(area, near)
+        changes.append(np.abs(np.median(image[inner > 0], 0) - np.median(image[outer > 0], 0)).max())
+        for shape in found:
+            points = np.array(outlines.polygon(shape, shapes.SIZE)) / shapes.SIZE
+            x, y, width, height = map(float, shape.box.split())
+            assert np.abs(points.min(0) - [x - width / 2, y - height / 2]).max() < 4 / shapes.SIZE  # of a thin tip
+            assert np.abs(points.max(0) - [x + width / 2, y + height / 2]).max() < 4 / shapes.SIZE
+            area, box = (filled(of(shape, shapes.SIZE)) for of in (outlines.polygon, outlines.rotated_box))
+            whole = all(shape.radius < at < shapes.SIZE - shape.radius for at in shape.centre)
+            assert (area & box).sum() > (0.9 if whole else 0.7) * area.sum()  # small ones have many pixels at the edge
+            centre, top, right, bottom, left = outlines.keypoints(shape)
+            assert top[1] < bottom[1]
+            assert left[0] < right[0]
+            assert np.abs(np.array(centre) - shape.centre).max() < 1
+    assert np.mean(np.array(changes) > 20) > 0.9
 
 
 def test_an_existing_folder_is_left_alone(tmp_path):

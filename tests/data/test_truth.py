@@ -12,6 +12,7 @@ from helpers import since
 from ultralytics.data.utils import verify_image_label
 
 from yolo_dyn import YoloDynError
+from yolo_dyn.data.tasks import object_kind
 from yolo_dyn.data.truth import ground_truth
 from yolo_dyn.integration.api import dataset
 
@@ -309,3 +310,95 @@ def test_sources_of_real_photos_agree(photos):
     assert "YOLO txt" in txt.source
     plain = sorted((a["image_id"], a["category_id"], 0) for a in txt.coco["annotations"])
     assert plain == [box for box in found["Annotations"] if not box[2]]
+
+
+def kinds(root: Path, text: str, task: str, **described):
+    (root / "labels/val/a.txt").write_text(text)
+    kind = object_kind(task, described, "data.yaml")
+    return ground_truth(images(root), NAMES, root, "val", kind=kind).coco["annotations"]
+
+
+def test_polygons_of_yolo_txt_are_masks(root):
+    text = "1 0.1 0.1 0.3 0.1 0.3 0.4 0.1 0.4\n0 0.5 0.5 0.6 0.5 0.5 0.7\n"
+    square, triangle = kinds(root, text, "segment")
+    assert square["segmentation"] == [pytest.approx([10, 5, 30, 5, 30, 20, 10, 20])]
+    assert square["bbox"] == pytest.approx(BOX)
+    assert (square["area"], triangle["area"]) == (300, pytest.approx(50, abs=8))
+    assert kinds(root, text, "obb")[0]["segmentation"] == square["segmentation"]
+    assert "segmentation" not in kinds(root, text, "detect")[0]
+
+
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_keypoints_of_yolo_txt(root, dimensions):
+    points = ("0.2 0.2", "0.3 0.4") if dimensions == 2 else ("0.2 0.2 2", "0 0 0")
+    (pose,) = kinds(root, f"1 0.2 0.25 0.2 0.3 {' '.join(points)}\n", "pose", kpt_shape=[2, dimensions])
+    expected = [20, 10, 2, 30, 20, 2] if dimensions == 2 else [20, 10, 2, 0, 0, 0]
+    assert pose["keypoints"] == pytest.approx(expected)
+    assert pose["num_keypoints"] == (2 if dimensions == 2 else 1)
+    assert (pose["bbox"], pose["area"]) == (pytest.approx(BOX), pytest.approx(0.53 * 300))
+
+
+@pytest.mark.parametrize("task", ["segment", "pose"])
+def test_masks_and_keypoints_of_json(root, task):
+    own = {"segmentation": [[10, 5, 30, 5, 30, 20]]} if task == "segment" else {"keypoints": [20, 10, 2, 0, 0, 0]}
+    name = "instances" if task == "segment" else "person_keypoints"
+    write_json(root / f"annotations/{name}_val.json", **own)
+    (found,) = kinds(root, "", task, kpt_shape=[2, 3])
+    assert found.items() >= {**own, "area": 200, "iscrowd": 1}.items()
+    assert found.get("num_keypoints", 1) == 1
+
+
+@pytest.mark.parametrize(
+    ("task", "changes", "message"),
+    [
+        ("segment", {}, "annotation 0: segmentation must be polygons or a mask"),
+        ("segment", {"segmentation": [[1, 2, 3]]}, "segmentation must be polygons or a mask .RLE., got ..1, 2, 3.."),
+        ("segment", {"segmentation": {"size": [50, 100]}}, "segmentation must be polygons or a mask"),
+        ("pose", {}, "annotation 0: keypoints must be x, y, visibility of 2, got None"),
+        ("pose", {"keypoints": [1, 2, 2]}, "keypoints must be x, y, visibility of 2"),
+        ("obb", {}, "annotations: x.json holds nothing for the task obb, which takes YOLO txt"),
+    ],
+)
+def test_json_that_lacks_what_a_task_needs(root, task, changes, message):
+    write_json(root / "x.json", **changes)
+    kind = object_kind(task, {"kpt_shape": [2, 3]}, "data.yaml")
+    with pytest.raises(YoloDynError, match=message):
+        ground_truth(images(root), NAMES, root, "val", "x.json", kind)
+
+
+@pytest.mark.parametrize(
+    ("text", "task", "message"),
+    [
+        ("1 0.2 0.25 0.2 0.3", "segment", "line 1: the task segment needs polygons"),
+        ("1 0.2 0.25 0.2 0.3", "obb", "line 1: the task obb needs four corners"),
+        ("1 0.2 0.25 0.2 0.3", "pose", r"line 1: expected a box and keypoints of kpt_shape \[2, 3\]"),
+        ("1 0.2 0.25 0.2 0.3 0.2 0.2 2 0 0 0", "detect", "the line has keypoints .* and the task is detect"),
+        ("1 0.2 0.25 0.2 0.3 1.2 0.2 2 0 0 0", "pose", "must be fractions of the image"),
+        ("1 0.1 0.1 0.3 0.1 0.3 0.4\n1 0.2 0.25 0.2 0.3", "segment", "line 2: the file holds polygons"),
+    ],
+)
+def test_txt_that_lacks_what_a_task_needs(root, text, task, message):
+    with pytest.raises(YoloDynError, match=message):
+        kinds(root, text, task, kpt_shape=[2, 3])
+
+
+@pytest.mark.parametrize(
+    ("described", "message"),
+    [
+        ({}, "data.yaml has no kpt_shape, which a pose needs"),
+        ({"kpt_shape": [0, 3]}, r"kpt_shape must be \[number of keypoints, 2 or 3\], got \[0, 3\]"),
+        ({"kpt_shape": [5, 4]}, "kpt_shape must be"),
+        ({"kpt_shape": 5}, "kpt_shape must be"),
+        ({"kpt_shape": [2, 3], "kpt_oks_sigmas": [0.1]}, "kpt_oks_sigmas must be 2 positive numbers, got .0.1."),
+        ({"kpt_shape": [2, 3], "kpt_oks_sigmas": [0.1, 0]}, "kpt_oks_sigmas must be 2 positive numbers"),
+    ],
+)
+def test_keypoints_that_are_not_described(described, message):
+    with pytest.raises(YoloDynError, match=message):
+        object_kind("pose", described, "data.yaml")
+
+
+def test_sigmas_of_keypoints():
+    assert object_kind("pose", {"kpt_shape": [17, 3]}, "").sigmas[0] == pytest.approx(0.026)
+    assert object_kind("pose", {"kpt_shape": [4, 3]}, "").sigmas == (0.25,) * 4
+    assert object_kind("pose", {"kpt_shape": [2, 2], "kpt_oks_sigmas": [0.1, 0.2]}, "").sigmas == (0.1, 0.2)

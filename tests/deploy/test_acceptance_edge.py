@@ -9,7 +9,8 @@ from ultralytics import YOLO
 
 from yolo_dyn.data.images import evaluation_set
 from yolo_dyn.deploy.deployment import deploy
-from yolo_dyn.robustness.evaluate import Corrupter, Settings, detect
+from yolo_dyn.robustness.corrupter import Corrupter
+from yolo_dyn.robustness.evaluate import Settings, detect
 
 pytestmark = pytest.mark.accept
 

@@ -22,8 +22,9 @@ from yolo_dyn.explain.explained import Network, Selection, score_of
 from yolo_dyn.explain.heat import heat, traced_maps
 from yolo_dyn.explain.views import View, centre_crop, letterboxed
 from yolo_dyn.robustness import corrupt
+from yolo_dyn.robustness.corrupter import Corrupter
 from yolo_dyn.robustness.corruptions import SIGMA
-from yolo_dyn.robustness.evaluate import Corrupter, Settings, detect
+from yolo_dyn.robustness.evaluate import Settings, detect
 
 SIDE = 128
 CELL = 8  # pixels of a cell of the hand-made networks' map

@@ -17,8 +17,9 @@ from ultralytics.utils.metrics import compute_ap
 
 from yolo_dyn.data.images import evaluation_set
 from yolo_dyn.data.truth import ground_truth
+from yolo_dyn.robustness.corrupter import Corrupter
 from yolo_dyn.robustness.corruptions import SIGMA
-from yolo_dyn.robustness.evaluate import Corrupter, Settings, detect
+from yolo_dyn.robustness.evaluate import Settings, detect
 from yolo_dyn.robustness.scores import evaluate
 
 pytestmark = pytest.mark.accept

@@ -7,9 +7,10 @@ from yolo_dyn import YoloDynError
 from yolo_dyn.data.images import EvaluationSet
 from yolo_dyn.output.files import write_json
 from yolo_dyn.robustness.cells import Cell, changed
+from yolo_dyn.robustness.corrupter import Corrupter
 from yolo_dyn.robustness.corruptions import CORRUPTIONS, GROUPS, SIGMA, Corruption, cameras, corrupt, frost
 from yolo_dyn.robustness.corruptions.benchmark import Benchmark
-from yolo_dyn.robustness.evaluate import Corrupter, Settings
+from yolo_dyn.robustness.evaluate import Settings
 from yolo_dyn.robustness.plan import Plan, chosen_conditions
 from yolo_dyn.robustness.records import CellRecord, Condition
 

@@ -29,8 +29,9 @@ from ultralytics import YOLO
 
 from yolo_dyn import YoloDynError, cli
 from yolo_dyn.robustness import cells, executors, register_corruption
+from yolo_dyn.robustness.corrupter import Corrupter
 from yolo_dyn.robustness.corruptions import CORRUPTIONS, Corruption
-from yolo_dyn.robustness.evaluate import Corrupter, Settings
+from yolo_dyn.robustness.evaluate import Settings
 from yolo_dyn.robustness.plan import Plan
 from yolo_dyn.robustness.records import Condition
 from yolo_dyn.robustness.rediagnosis import diagnosed

@@ -1,4 +1,7 @@
-"""Masks, keypoints and rotated boxes: their scores by hand, what is kept of them, and models that do not fit."""
+"""Masks, keypoints and rotated boxes: their scores by hand, what is kept of them, and models that do not fit.
+
+It also runs what docs/robustness.md says of them, with models that need no training.
+"""
 
 import contextlib
 import csv
@@ -30,20 +33,22 @@ from yolo_dyn.robustness import cells as store
 from yolo_dyn.robustness import objects
 from yolo_dyn.robustness.compare import compare
 from yolo_dyn.robustness.corrupter import Corrupter
-from yolo_dyn.robustness.evaluate import Detections, Settings, detect
+from yolo_dyn.robustness.evaluate import Settings, detect
+from yolo_dyn.robustness.loading import CorruptedImages
 from yolo_dyn.robustness.matching import ENGINES, ClassRecords, engine, score
 from yolo_dyn.robustness.objects import corners, outlines
 from yolo_dyn.robustness.pictures import judge
+from yolo_dyn.robustness.rediagnosis import diagnosed
 from yolo_dyn.robustness.scores import average_precision, draw_images, evaluate
 from yolo_dyn.robustness.sweep import robustness
 from yolo_dyn.robustness.tasks import ULTRALYTICS
 
 YAMLS = {"segment": "yolov8n-seg.yaml", "pose": "yolov8n-pose.yaml", "obb": "yolov8n-obb.yaml"}
 IOU_TYPES = {"segment": "segm", "pose": "keypoints"}
-SETTINGS = Settings(imgsz=96, batch=4, threads=1)
-FAST = {"imgsz": 96, "threads": 1, "resamples": 20, "device": "cpu"}
-SIZES = [(96, 96), (80, 100), (116, 87), (50, 96), (128, 128)]
-SQUARE = ["0.png", "4.png"]
+SETTINGS = Settings(imgsz=96, batch=4, max_det=40, threads=1)
+FAST = {"imgsz": 96, "max_det": 40, "threads": 1, "resamples": 20, "device": "cpu"}
+SIZES = [(96, 96), (80, 100), (116, 87), (128, 128)]
+SQUARE = ["0.png", "3.png"]
 
 
 def label(
@@ -62,7 +67,8 @@ def label(
         numbers = ((largest + moved) / sides).clip(0, 1).ravel()
     else:
         numbers = ((corners(shape[None])[0] + moved) / sides).clip(0, 1).ravel()
-    return " ".join([str(int(row[6])), *(f"{value:.7g}" for value in numbers)]) + "\n"
+    text = " ".join(f"{value:.7g}" for value in numbers)
+    return f"{int(row[6])} {text}\n" if len(numbers) > 5 else ""  # a mask of a line or two has no polygon
 
 
 @pytest.fixture(scope="session")
@@ -92,22 +98,26 @@ def prepare(task: str, folder: Path, random_detector) -> Path:
     data.write_text(f"path: {folder}\ntrain: images/val\nval: images/val\n{keypoints}names:\n{lines}")
     options = {"data_kpt_shape": (5, 3)} if task == "pose" else {}
     model, other = (random_detector(YAMLS[task], names, seed, **options) for seed in (0, 1))
+    for head in (model.model[-1], other.model[-1]):
+        for sides in head.cv2:  # shorter ones are likelier, so that objects lie inside the images
+            sides[-1].bias.data -= torch.arange(16).repeat(4)
     wrapper = YOLO(YAMLS[task])
     wrapper.model = model
     save(wrapper, folder / "a.pt")
     second = other.state_dict()
     model.load_state_dict(
-        {k: torch.lerp(v, second[k], 0.08) if v.is_floating_point() else v for k, v in model.state_dict().items()}
+        {k: torch.lerp(v, second[k], 0.02) if v.is_floating_point() else v for k, v in model.state_dict().items()}
     )
     save(wrapper, folder / "b.pt")
     images = evaluation_set(str(data), task=task)
-    found = detect(str(folder / "a.pt"), images, Corrupter(None), replace(SETTINGS, conf=0.05))
+    found = detect(str(folder / "a.pt"), images, Corrupter(None), SETTINGS)
     rng = np.random.default_rng(0)
-    best = np.argsort(-found.found[:, 5])[:40]
-    for i, (file, entry) in enumerate(zip(images.files, images.coco["images"], strict=True)):
-        size = entry["height"], entry["width"]
-        own = best[found.found[best, 0] == i]
-        rows = [label(task, found.found[k], found.shapes[k], size, rng) for k in own]
+    for i, (file, size) in enumerate(zip(images.files, SIZES, strict=True)):
+        own = np.flatnonzero(found.found[:, 0] == i)
+        if task == "obb":  # what is cut at the border may fit several boxes equally well
+            low, sides = found.found[own, 1:3], found.found[own, 3:5]
+            own = own[((low >= 0.1 * sides) & (low + 1.1 * sides <= size[::-1])).all(1)]
+        rows = [label(task, found.found[k], found.shapes[k], size, rng) for k in own[:10]]
         (folder / "labels/val" / f"{file.stem}.txt").write_text("".join(rows))
     return folder
 
@@ -273,6 +283,22 @@ def test_official_masks_with_crowds(photos):
     assert 0.1 < result.scores["AP"] < 0.9
 
 
+def test_official_masks_as_ultralytics_takes_them(photos):
+    """Objects in several parts, which it connects by lines, and none of the crowds."""
+    everything = evaluation_set(str(photos / "coco-tiny/data.yaml"), task="segment")
+    parts = {a["image_id"]: len(a["segmentation"]) for a in everything.coco["annotations"] if not a["iscrowd"]}
+    crowds = [a["image_id"] for a in everything.coco["annotations"] if a["iscrowd"]]
+    chosen = [everything.files[i].name for i in {max(parts, key=parts.get), *crowds[:2]}]
+    images = evaluation_set(everything.data, only=chosen, task="segment")
+    for i, item in enumerate(CorruptedImages(images, Corrupter(None), False, imgsz=640)):
+        counted = [a for a in images.coco["annotations"] if a["image_id"] == i and not a["iscrowd"]]
+        assert len(item["cls"]) == len(counted) > 0
+        size = images.coco["images"][i]["height"], images.coco["images"][i]["width"]
+        covered = np.any([mask.decode(objects.run_lengths(a["segmentation"], size)) for a in counted], 0)
+        share = (item["masks"] > 0).sum() * 16 / (640 / max(size)) ** 2  # a fourth of the resolution
+        assert float(share) == pytest.approx(covered.sum(), rel=0.2)  # drawn with their borders
+
+
 @pytest.mark.parametrize("task", YAMLS)
 def test_what_is_found_is_what_the_stock_validator_writes(task, trained, found, tmp_path):
     """Masks to the pixel, keypoints and boxes to the digits that `save_json` writes; and the stock scores."""
@@ -280,12 +306,20 @@ def test_what_is_found_is_what_the_stock_validator_writes(task, trained, found, 
         pytest.skip("Ultralytics itself scales all masks at once by OpenCV, which takes no more than four")
     images, ours = found(task)
     stock = YOLO(trained(task) / "a.pt").val(
-        data=images.data, imgsz=96, batch=4, rect=False, workers=0, plots=False, save_json=True, project=tmp_path
+        data=images.data,
+        imgsz=96,
+        batch=4,
+        max_det=40,
+        rect=False,
+        workers=0,
+        plots=False,
+        save_json=True,
+        project=tmp_path,
     )
     metrics = {"segment": "seg", "pose": "pose", "obb": "box"}[task]
     assert ours.ultralytics == {"AP": getattr(stock, metrics).map, "AP50": getattr(stock, metrics).map50}
     written = json.loads((stock.save_dir / "predictions.json").read_text())
-    assert len(written) == len(ours.found) > 100
+    assert len(written) == len(ours.found) > 80
     for row, shape, theirs in zip(ours.found, ours.shapes, written, strict=True):
         assert images.files[int(row[0])].stem == str(theirs["image_id"])
         assert row[5] == pytest.approx(theirs["score"], abs=1e-5)
@@ -303,17 +337,20 @@ def test_what_is_found_is_what_the_stock_validator_writes(task, trained, found, 
 
 
 def test_rotated_boxes_score_as_in_ultralytics_own_validator(trained):
-    """To the last digit where one scale leads from the image, in which we compare, to the network's input, in which it does."""
+    """To the last digit where one scale leads from the image, where we compare, to the network's input, where it does.
+
+    The truth is cut at its corners by earlier versions, which sample it.
+    """
     corner = np.array([[0, 0], [1, 0], [1, 1], [0, 1]], np.float32)
     resampled = ops.resample_segments([corner.copy()], n=100)[0]
-    kept = all(np.abs(resampled - each).sum(1).min() == 0 for each in corner)  # earlier ones cut corners off the truth
+    kept = all(np.abs(resampled - each).sum(1).min() == 0 for each in corner)
     for only, tolerance in ((SQUARE, 1e-9 if kept else 0.2), (None, 0.2)):
         images = evaluation_set(str(trained("obb") / "data.yaml"), only=only, task="obb")
         for name in "ab":
             found = detect(str(trained("obb") / f"{name}.pt"), images, Corrupter(None), SETTINGS)
             scores = evaluate(images.coco, found.found, "", images.kind, found.shapes).scores
             assert found.ultralytics == pytest.approx({key: scores[key] for key in ("AP", "AP50")}, abs=tolerance)
-            assert scores["AP50"] > scores["AP"] > 0.02
+            assert scores["AP50"] > scores["AP"] > 0.01
 
 
 def random_records(seed: int) -> list[ClassRecords]:
@@ -347,7 +384,7 @@ def test_the_area_under_the_curve_is_ultralytics_own(seed):
 
 
 @pytest.mark.parametrize("task", YAMLS)
-def test_a_sweep(task, trained, sweeps):
+def test_a_sweep(task, sweeps):
     sweep = sweeps(task)
     title = {
         "segment": "AP of masks (COCO, over IoU of masks 0.50 to 0.95)",
@@ -369,8 +406,12 @@ def test_a_sweep(task, trained, sweeps):
         f"Types of errors and reliability are those of boxes{' around the rotated boxes' if task == 'obb' else ''}, by"
         in page
     )
+
+
+def test_the_same_command_again_measures_nothing(trained, sweeps):
+    sweep = sweeps("segment")
     before = {file: file.stat().st_mtime_ns for file in (sweep.folder / "cells").iterdir()}
-    models = [str(trained(task) / f"{name}.pt") for name in "ab"]
+    models = [str(trained("segment") / f"{name}.pt") for name in "ab"]
     again = robustness(models, sweep.images.data, sigma=[60], project=str(sweep.folder.parent), **FAST)
     assert {file: file.stat().st_mtime_ns for file in (sweep.folder / "cells").iterdir()} == before
     assert [record.scores for record in again.records] == [record.scores for record in sweep.records]
@@ -392,14 +433,13 @@ def test_what_is_kept_is_what_was_found(task, found, sweeps):
 
 
 @pytest.mark.parametrize("task", YAMLS)
-def test_a_cell_without_diagnosis_gets_it_from_what_it_keeps(task, trained, sweeps, tmp_path):
+def test_a_cell_without_diagnosis_gets_it_from_what_it_keeps(task, sweeps, tmp_path):
     sweep = sweeps(task)
-    shutil.copytree(sweep.folder, tmp_path / sweep.folder.name)
-    for file in (tmp_path / sweep.folder.name / "cells").glob("*.json"):
-        file.write_text(json.dumps({**json.loads(file.read_text()), "diagnosis": None}))
-    models = [str(trained(task) / f"{name}.pt") for name in "ab"]
-    again = robustness(models, sweep.images.data, sigma=[60], project=str(tmp_path), **FAST)
+    shutil.copytree(sweep.folder / "cells", tmp_path / "cells")
+    earlier = [replace(record, diagnosis=None) for record in sweep.records]
+    again = diagnosed(replace(sweep, folder=tmp_path, records=earlier))
     assert [record.diagnosis for record in again.records] == [record.diagnosis for record in sweep.records]
+    assert all(record.diagnosis.errors for record in sweep.records)
 
 
 def fullest(images) -> tuple[int, list[dict], tuple[int, int]]:
@@ -463,6 +503,22 @@ def test_compare_draws_poses_of_a_folder_of_images(trained, tmp_path):
         conf=0.01,
     )
     assert cv2.imread(str(done.files[0])) is not None
+
+
+@pytest.mark.accept
+@pytest.mark.parametrize("task", YAMLS)
+def test_from_the_embedded_set_to_the_report(task, command, tmp_path):
+    """By the stock command and ours, with the data sets' bare names."""
+    name = YAMLS[task].removeprefix("yolov8n-")
+    settings = {"YOLO_CONFIG_DIR": str(tmp_path / "config")}
+    words = [f"model={YAMLS[task]}", f"data=shapes-{name}", "imgsz=64", "epochs=1", "fraction=0.04", "plots=False"]
+    words += ["device=cpu", "workers=0", "val=False", f"project={tmp_path}", "name=run"]
+    command("yolo-dyn", "train", *words, cwd=tmp_path, **settings)
+    best = str(tmp_path / "run" / "weights" / "last.pt")
+    words = [f"model={best}", f"data=shapes-{name}", "imgsz=64", "sigma=25", "resamples=20", "max_det=20", "threads=1"]
+    done = command("yolo-dyn", "robustness", *words, cwd=tmp_path, **settings)
+    assert "2 cells, pictures and report.html" in done.stdout
+    assert (tmp_path / f"runs/robustness/shapes-{name.removesuffix('.yaml')}/report.html").is_file()
 
 
 def test_models_and_data_that_do_not_fit(trained, detectors, tmp_path, random_detector):

@@ -16,8 +16,9 @@ from yolo_dyn.data.images import EvaluationSet, evaluation_set
 from yolo_dyn.integration.api import chosen_device, chosen_threads
 from yolo_dyn.output.arguments import ImageSize, OrDefault, Positive, Severity, checked
 from yolo_dyn.output.outcome import Outcome
+from yolo_dyn.robustness.corrupter import Corrupter
 from yolo_dyn.robustness.corruptions import find
-from yolo_dyn.robustness.evaluate import Corrupter, Settings, detect
+from yolo_dyn.robustness.evaluate import Settings, detect
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ from yolo_dyn.output.files import results_folder, writable
 from yolo_dyn.output.labels import model_labels
 from yolo_dyn.output.outcome import Written
 from yolo_dyn.output.style import panel_height, save, verbatim
+from yolo_dyn.robustness.corrupter import Corrupter
 from yolo_dyn.robustness.corruptions import Image
-from yolo_dyn.robustness.evaluate import Corrupter
 from yolo_dyn.robustness.plan import chosen_conditions
 from yolo_dyn.robustness.records import Condition
 

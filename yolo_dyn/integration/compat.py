@@ -95,7 +95,9 @@ def masks_in_image(masks: torch.Tensor, batch: dict[str, Any], i: int) -> np.nda
         scaled = ops.scale_masks(masks[None], shape, ratio_pad=ratio_pad)[0].byte()
         return scaled.permute(1, 2, 0).cpu().numpy()
     pixels = torch.as_tensor(masks, dtype=torch.uint8).cpu().numpy()
-    return np.concatenate([ops.scale_image(each[..., None], shape, ratio_pad=ratio_pad).reshape(*shape, 1) for each in pixels], 2)
+    return np.concatenate(
+        [ops.scale_image(each[..., None], shape, ratio_pad=ratio_pad).reshape(*shape, 1) for each in pixels], 2
+    )
 
 
 def masks_of(validator: Any, preds: Any, rows: torch.Tensor, i: int, side: tuple[int, int]) -> torch.Tensor:

@@ -95,6 +95,5 @@ def _keypoints(kind: ObjectKind, objects: list[dict[str, Any]], width: int, heig
     if kind.task != "pose":
         return None
     points = np.array([o["keypoints"] for o in objects], np.float32)
-    return points.reshape(len(objects), -1 if objects else (kind.kpt_shape or (0,))[0], 3) / np.array(
-        [width, height, 1], np.float32
-    )
+    points = points.reshape(len(objects), (kind.kpt_shape or (0, 0))[0], 3)
+    return points / np.array([width, height, 1], np.float32)

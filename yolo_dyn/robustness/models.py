@@ -84,9 +84,10 @@ def described(model: str) -> Described:
 def _described(model: str, path: str, changed: int) -> Described:
     """Opened once for each state of the file."""
     backend: Any = _backend(model)
-    inner = getattr(backend, "model", None)
+    inner: Any = getattr(backend, "model", None)
     task = getattr(backend, "task", None) or getattr(inner, "task", None) or "detect"
-    shape = getattr(backend, "kpt_shape", None) or getattr(inner, "kpt_shape", None)
+    head = inner.model[-1] if compat.is_checkpoint(backend) else None  # alone has it in a checkpoint of early versions
+    shape = getattr(backend, "kpt_shape", None) or getattr(head, "kpt_shape", None)
     names = {int(number): str(name) for number, name in backend.names.items()}
     any_size = compat.is_checkpoint(backend) or getattr(backend, "dynamic", False)
     fixed = None if any_size else getattr(backend, "imgsz", None)

@@ -12,6 +12,8 @@ import numpy as np
 
 from yolo_dyn.data.tasks import ObjectKind
 
+Drawing = tuple[list[np.ndarray], np.ndarray]  # polygons [k, 2], and points [k, 2], in pixels
+
 
 def packed(kind: ObjectKind, shapes: np.ndarray | None) -> dict[str, np.ndarray]:
     """Arrays to keep, without objects of Python; nothing for boxes."""
@@ -142,9 +144,6 @@ def outlines(segmentation: Any, size: tuple[int, int]) -> list[np.ndarray]:
     pixels = mask.decode(run_lengths(segmentation, size))
     found = [each.reshape(-1, 2) for each in cv2.findContours(pixels, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)[0]]
     return found or [np.zeros((1, 2), int)]
-
-
-Drawing = tuple[list[np.ndarray], np.ndarray]  # polygons [k, 2], and points [k, 2], in pixels
 
 
 def framed(kind: ObjectKind) -> bool:

@@ -163,6 +163,7 @@ def _draw_grid(sweep: Sweep, path: Path, chosen: list[int], found: Found) -> Non
             if model in fronts:
                 image = fronts[model].told(condition.noise).apply(image, file.name)
             axis.imshow(image[..., ::-1] if image.shape[2] == 3 else image[..., 0], cmap="gray")
+            axis.autoscale(False)  # what leaves the image is cut off
             _objects(axis, found[model, condition][i], sweep.images, image.shape[:2])
             axis.set_xticks([])
             axis.set_yticks([])
@@ -185,8 +186,8 @@ def _objects(axis: Any, judged: Judged, images: EvaluationSet, size: tuple[int, 
         _box(axis, missed["bbox"], YELLOW, "--", images.names[missed["category_id"]], framed(images.kind))
         _shape(axis, *true_outline(images.kind, missed, size), YELLOW, "--")
     shapes = [None] * len(judged.found) if judged.shapes is None else judged.shapes
-    rows = zip(judged.found, shapes, judged.hit, judged.ignored, strict=True)
-    for rank, (row, shape, hit, ignored) in enumerate(rows):
+    drawn = zip(judged.found, shapes, judged.hit, judged.ignored, strict=True)
+    for rank, (row, shape, hit, ignored) in enumerate(drawn):
         colour, style = (BLUE, "-") if hit or ignored or not images.labelled else (VERMILLION, ":")
         name = f"{images.names[int(row[6])]} {row[5]:.2f}" if rank < NAMED else ""
         _box(axis, row[1:5], colour, style, name, framed(images.kind))
@@ -198,11 +199,13 @@ def _objects(axis: Any, judged: Judged, images: EvaluationSet, size: tuple[int, 
 
 def _shape(axis: Any, polygons: list[np.ndarray], points: np.ndarray, colour: str, style: str) -> None:
     """Draw outlines, and points ``[k, 2]``."""
-    from matplotlib.patches import Polygon
+    from matplotlib.collections import PolyCollection
 
-    for polygon in polygons:
-        axis.add_patch(Polygon(polygon, fill=False, edgecolor=colour, linestyle=style, linewidth=1.3))
-    axis.scatter(*points.T, s=9, color=colour, edgecolors="white", linewidths=0.4, zorder=3)
+    if polygons:
+        look: dict[str, Any] = {"facecolors": "none", "edgecolors": colour, "linestyles": style, "linewidths": 1.3}
+        axis.add_collection(PolyCollection(polygons, **look), autolim=False)
+    if len(points):
+        axis.scatter(*points.T, s=9, color=colour, edgecolors="white", linewidths=0.4, zorder=3)
 
 
 def _box(axis: Any, box: Any, colour: str, style: str, text: str, frame: bool = True) -> None:
