@@ -33,7 +33,11 @@ def sweep(detectors, tmp_path_factory):
     models = [str(detectors / name) for name in ("a.pt", "b.pt")]
     project = str(tmp_path_factory.mktemp("viewed"))
     words = {"severity": [3, 5], "corruption": ["gaussian_noise", "contrast"], "front": ["median"], "max_det": 40}
-    return robustness(models, str(detectors / "data.yaml"), project=project, **words, **FAST)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("yolo_dyn.robustness.report.curves", lambda *_: None)
+        patch.setattr("yolo_dyn.robustness.report.grid", lambda *_: None)
+        patch.setattr("yolo_dyn.robustness.diagnosis_pictures.PICTURES", {})
+        return robustness(models, str(detectors / "data.yaml"), project=project, **words, **FAST)
 
 
 @pytest.fixture(scope="module")
