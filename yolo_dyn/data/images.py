@@ -99,6 +99,14 @@ def evaluation_set(
     )
 
 
+def drawn(found: EvaluationSet, count: int, seed: int) -> EvaluationSet:
+    """So many of the images of a set, drawn without repetition; all if it has no more."""
+    if count >= len(found.files):
+        return found
+    chosen = np.random.default_rng(seed).permutation(len(found.files))[:count]
+    return evaluation_set(found.data, found.split, [found.files[number].name for number in chosen])
+
+
 def _description(data: str) -> dict[str, Any]:
     from yolo_dyn.integration.api import dataset
 
