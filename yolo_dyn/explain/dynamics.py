@@ -35,7 +35,7 @@ from yolo_dyn.layers.baking import Mean, MeanKernel, watched
 from yolo_dyn.layers.functional import conv_per_sample
 from yolo_dyn.layers.protocol import MixesKernels, Reads, WeighsExperts
 from yolo_dyn.robustness.evaluate import Corrupter
-from yolo_dyn.robustness.records import Condition
+from yolo_dyn.robustness.records import Condition, Estimate
 from yolo_dyn.robustness.scores import draw_images
 
 DEAD = 0.1  # of an even share
@@ -109,6 +109,18 @@ class Dynamics:
         moved = {key: [each.as_dict() for each in getattr(self, key)] for key in ("noise", "unguided")}
         usage = self.usage and asdict(self.usage)
         return {"name": self.name, "kind": self.kind, "usage": usage, "variation": self.variation, **moved}
+
+
+@dataclass(frozen=True)
+class Worth:
+    """What AP changes by when kernels no longer depend on the image."""
+
+    layer: str  # whose kernel is frozen at its mean
+    condition: Condition  # of the images; mPC for the mean over the noisy ones
+    less: Estimate  # AP of the frozen model less that of the model
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"layer": self.layer, **asdict(self.condition), "AP_less": asdict(self.less)}
 
 
 def over(value: float | None, other: float | None) -> float | None:

@@ -2,6 +2,7 @@
 
 import copy
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,8 @@ from ultralytics.utils import LOGGER, TQDM
 from yolo_dyn import registry
 from yolo_dyn.data.images import EvaluationSet, data_name, drawn, evaluation_set
 from yolo_dyn.errors import YoloDynError
-from yolo_dyn.explain.dynamics import Dynamics, Pictures, measurable, measure
-from yolo_dyn.explain.dynamics_text import lines
+from yolo_dyn.explain.dynamics import Dynamics, Pictures, Worth, measurable, measure
+from yolo_dyn.explain.dynamics_shown import draw, tables
 from yolo_dyn.integration.api import chosen_device, chosen_threads, machine_name, torch_device
 from yolo_dyn.integration.trained import opened, write_checkpoint
 from yolo_dyn.layers import SGDM
@@ -24,10 +25,11 @@ from yolo_dyn.output.files import results_folder, writable, write_json
 from yolo_dyn.output.labels import model_labels
 from yolo_dyn.output.outcome import Outcome
 from yolo_dyn.robustness import cells as store
-from yolo_dyn.robustness.cells import Cell, Task
+from yolo_dyn.robustness.cells import Cell, FinishedCell, Task
 from yolo_dyn.robustness.evaluate import Corrupter, Settings
 from yolo_dyn.robustness.models import check_model
 from yolo_dyn.robustness.plan import Plan, chosen_conditions
+from yolo_dyn.robustness.records import MEAN
 from yolo_dyn.robustness.results import Sweep
 from yolo_dyn.robustness.sweep import typed
 
@@ -45,7 +47,8 @@ class Experts(Outcome):
     settings: dict[str, Any]
     layers: list[Dynamics]
     others: dict[str, str]  # layers of ours without experts, and their kinds
-    sweep: Sweep | None  # the model, and with each layer's kernel frozen at its mean; None if it was not asked for
+    ap: dict[str, float]  # of the model, by condition; empty if it was not asked for, or nothing is labelled
+    worth: list[Worth]  # of each layer, and of all
 
     def as_dict(self) -> dict[str, Any]:
         """What is written to experts.json."""
@@ -62,20 +65,26 @@ class Experts(Outcome):
             "environment": environment(),
             "layers": [layer.as_dict() for layer in self.layers],
             "without_experts": self.others,
-            "frozen": self.sweep
-            and {
-                "summary": [row.as_dict() for row in self.sweep.summary],
-                "differences": [row.as_dict() for row in self.sweep.differences],
-            },
+            "AP": self.ap,
+            "frozen": [each.as_dict() for each in self.worth],
         }
 
     def write(self) -> None:
         write_json(self.folder / "experts.json", self.as_dict())
+        draw(self.title, self.layers, self.worth, self.folder / "experts.png")
+
+    @property
+    def title(self) -> str:
+        """Model and images."""
+        return f"{self.model}, {data_name(self.images.data)}, {self.images.split}, {len(self.images.files)} images"
 
     def __str__(self) -> str:
-        title = f"{data_name(self.images.data)}, {self.images.split}, {len(self.images.files)} images"
-        text = lines(self.model, title, self.layers, self.others, self.sweep)
-        return "\n".join([*text, "", f"experts.json and experts.png in {self.folder}"])
+        layers = f"{len(self.layers)} layer{'s' if len(self.layers) > 1 else ''} with kernels for each image"
+        found = ["", f"{self.title}: {layers}", "", *tables(self.layers, self.worth, self.ap)]
+        if self.others:
+            named = ", ".join(f"{name} ({kind})" for name, kind in self.others.items())
+            found += ["", f"without experts: {named}"]
+        return "\n".join([*found, "", f"experts.json and experts.png in {self.folder}"])
 
 
 @checked
@@ -141,10 +150,11 @@ def experts(
     pictures = Pictures(found, conditions, seed, imgsz, batch, torch_device(settings.device))
     dynamics, means = measure(net.to(pictures.device), layers, unguided, pictures)
     plan = Plan({label: model}, conditions, settings, seed, resamples)
-    done = Experts(folder, label, found, plan.as_dict(), dynamics, without_experts(net, layers), None)
+    done = Experts(folder, label, found, plan.as_dict(), dynamics, without_experts(net, layers), {}, [])
     done.write()
     if frozen:
-        done = replace(done, sweep=Frozen(source, net.cpu(), means, plan, found, folder, workers).sweep())
+        ap, worth = Frozen(source, net.cpu(), means, plan, found, folder, workers).worth()
+        done = replace(done, ap=ap, worth=worth)
         done.write()
     return done
 
@@ -191,55 +201,63 @@ class Frozen:
     folder: Path
     workers: int
 
-    def sweep(self) -> Sweep:
-        """Evaluate what is missing, and put all cells together."""
-        variants = {"": list[str](), **({name: [name] for name in self.means})}
-        variants |= {ALL: list(self.means)} if len(self.means) > 1 else {}
-        base = self.plan.cells(self.images, machine_name(self.plan.settings.device))
-        cells = {name: [self.cell(cell, name, layers) for cell in base] for name, layers in variants.items()}
+    def worth(self) -> tuple[dict[str, float], list[Worth]]:
+        """Evaluate what is missing: AP of the model by condition, and what each frozen model has less or more."""
+        cells = self.cells()
         missing = {
             name: rest
             for name, own in cells.items()
             if (rest := [cell for cell in own if store.load(self.folder / "cells", cell) is None])
         }
+        self.run(missing)
+        everything = [cell for own in cells.values() for cell in own]
+        sweep = Sweep.read(self.folder, everything, self.images, self.plan.as_dict(), typed())
+        own = {str(r.condition): r.scores["AP"] for r in sweep.records if r.model == sweep.models[0] and r.scores}
+        names = {own[0].label: name for name, own in cells.items()}
+        performance = sweep.summary[0].ap
+        own |= {MEAN: performance.mpc} if performance.mpc is not None else {}
+        return own, [Worth(names[row.model], row.condition, row.ap) for row in sweep.differences]
+
+    def cells(self) -> dict[str, list[Cell]]:
+        """Of the model, by an empty name, and of it frozen, by the layer's name."""
+        base = self.plan.cells(self.images, machine_name(self.plan.settings.device))
+        frozen = {
+            name: [
+                replace(cell, label=f"{cell.label}-frozen-{name}", identity={**cell.identity, "frozen": layers})
+                for cell in base
+            ]
+            for name, layers in self.variants().items()
+        }
+        return {"": base, **frozen}
+
+    def variants(self) -> dict[str, list[str]]:
+        """Which layers are frozen: each alone, and all."""
+        single = {name: [name] for name in self.means}
+        return single | ({ALL: list(self.means)} if len(single) > 1 else {})
+
+    def run(self, missing: dict[str, list[Cell]]) -> None:
+        """Evaluate cells and keep them, model by model."""
         count = sum(map(len, missing.values()))
+        if not count:
+            return
         with (
             tempfile.TemporaryDirectory() as place,
-            TQDM(total=count * len(self.images.files), desc=f"{count} cells", unit="images", disable=not count) as bar,
+            TQDM(total=count * len(self.images.files), desc=f"{count} cells", unit="images") as bar,
         ):
-            for name, own in missing.items():
-                file = self.checkpoint(variants[name], Path(place)) if name else next(iter(self.plan.models.values()))
-                for cell in own:
-                    self.run(cell, file, bar.update)
-        everything = [cell for own in cells.values() for cell in own]
-        return Sweep.read(self.folder, everything, self.images, self.plan.as_dict(), typed())
+            for name, cells in missing.items():
+                file = self.checkpoint(self.variants()[name], Path(place) / "frozen.pt") if name else cells[0].model
+                for cell in cells:
+                    store.save(self.folder / "cells", self.finished(cell, file, bar.update))
 
-    def cell(self, cell: Cell, name: str, layers: list[str]) -> Cell:
-        """The cell of the model with layers frozen, of that of the model itself."""
-        if not layers:
-            return cell
-        return replace(cell, label=f"{cell.label}, {name} frozen", identity={**cell.identity, "frozen": layers})
-
-    def checkpoint(self, layers: list[str], folder: Path) -> str:
-        """The model with these layers frozen, in single precision, which folded weights need to be as they were."""
-        file = folder / "frozen.pt"
+    def checkpoint(self, layers: list[str], file: Path) -> str:
+        """Write the model with these layers frozen; in single precision, so that nothing else is rounded."""
         net = frozen_copy(self.net, {name: self.means[name] for name in layers})
         write_checkpoint(self.source, net, file, half=False)
         return str(file)
 
-    def run(self, cell: Cell, file: str, progress: Any) -> None:
-        """Evaluate a cell with the checkpoint of a file, and keep it."""
-        settings, resamples = self.plan.settings, self.plan.resamples
-        corrupter = Corrupter.of(cell.condition, self.plan.seed)
-        task = Task(
-            replace(cell, model=file),
-            self.images,
-            settings,
-            resamples,
-            self.workers,
-            False,
-            str(self.folder),
-            corrupter,
-        )
+    def finished(self, cell: Cell, file: str, progress: Callable[[int], None]) -> FinishedCell:
+        """Evaluate the checkpoint of a file for a cell."""
+        common = (self.images, self.plan.settings, self.plan.resamples, self.workers, False, str(self.folder))
+        task = Task(replace(cell, model=file), *common, Corrupter.of(cell.condition, self.plan.seed))
         done = task.run(progress)
-        store.save(self.folder / "cells", replace(done, cell=cell, record=replace(done.record, path=cell.model)))
+        return replace(done, cell=cell, record=replace(done.record, path=cell.model))
