@@ -185,8 +185,8 @@ def measure(
 
         with watched(layers, see):
             for batch in pictures.batches(conditions, what):
-                net(batch.to(next(net.parameters()).dtype))
-    strengths = [condition.sigma or 0.0 for condition in pictures.conditions[1:]]
+                net(batch)
+    strengths = [float(condition.sigma or 0) for condition in pictures.conditions[1:]]
     reached = {name: probe for name, probe in probes.items() if probe.kernel.kernels.count}
     found = [
         Dynamics(

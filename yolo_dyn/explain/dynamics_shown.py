@@ -9,6 +9,7 @@ from yolo_dyn.output.style import COLOURS, VERMILLION, marked_line, save, verbat
 
 PANELS = (4.2, 2.6, 3.6)  # inches, width of the panels of a layer
 HEIGHT = 2.2
+LEAST_AP = 0.01  # that the axis of differences reaches to: less is nothing to be looked at
 
 
 def tables(layers: list[Dynamics], worth: list[Worth], own: dict[str, float]) -> list[str]:
@@ -166,6 +167,8 @@ def _cosines(axis: Any, layer: Dynamics) -> None:
         return _say(axis, f"{len(use.weights)} kernels, too many to draw;\nlargest cosine {number(use.largest_cosine)}")
     values = [[float("nan") if c is None else c for c in row] for row in use.cosines]
     colours = axis.imshow(values, cmap="PuOr", vmin=-1, vmax=1)
+    axis.set_xticks(range(len(values)))
+    axis.set_yticks(range(len(values)))
     axis.set_xlabel("cosine of each two kernels", fontsize=7)
     axis.figure.colorbar(colours, ax=axis, shrink=0.9).ax.tick_params(labelsize=6)
     return None
@@ -185,6 +188,7 @@ def _gain(axis: Any, layer: Dynamics) -> None:
         if points:
             axis.plot(*zip(*points, strict=True), label=label, **marked_line(line), markersize=4, linewidth=1)
     axis.axhline(1, color="grey", linewidth=0.5)
+    axis.set_ylim(bottom=0)
     axis.set_xlabel("sigma of the noise, grey levels", fontsize=7)
     axis.legend(fontsize=6)
     return None
@@ -201,6 +205,8 @@ def _worth(axis: Any, worth: list[Worth]) -> None:
         style = {**marked_line(number_), "linestyle": "none"}
         axis.errorbar(values, places, xerr=ends, label=condition, **style, markersize=4, linewidth=1, capsize=2)
     axis.axvline(0, color="black", linewidth=0.5)
+    widest = max(abs(end) for each in worth for end in (each.less.low, each.less.high))
+    axis.set_xlim(-max(1.1 * widest, LEAST_AP), max(1.1 * widest, LEAST_AP))
     axis.set_yticks(range(len(layers)), layers)
     axis.invert_yaxis()
     axis.set_xlabel("AP with the kernel frozen at its mean, less that of the model (95 % interval)", fontsize=7)
