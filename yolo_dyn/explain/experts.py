@@ -69,6 +69,18 @@ class Experts(Outcome):
             "frozen": [each.as_dict() for each in self.worth],
         }
 
+    def means(self) -> dict[str, float]:
+        """Means over the layers, and over the strengths of noise, of what they all have: columns of a study."""
+        noise = [each for layer in self.layers for each in layer.noise]
+        values = {
+            "entropy": [layer.usage.entropy for layer in self.layers if layer.usage],
+            "kernel_variation": [layer.variation for layer in self.layers],
+            "noise_gain": [each.gain for each in noise],
+            "gain_ratio": [each.ratio for each in noise],
+        }
+        there = {name: [v for v in each if v is not None] for name, each in values.items()}
+        return {name: sum(each) / len(each) for name, each in there.items() if each}
+
     def write(self) -> None:
         write_json(self.folder / "experts.json", self.as_dict())
         draw(self.title, self.layers, self.worth, self.folder / "experts.png")
@@ -159,9 +171,14 @@ def experts(
     return done
 
 
+def has_experts(net: nn.Module) -> bool:
+    """Whether a network has a layer that mixes kernels."""
+    return bool(measurable(mixing_layers(net)))
+
+
 def check_layers(net: nn.Module, model: str) -> None:
     """Raise a YoloDynError if a network has no layer that mixes kernels."""
-    if not measurable(mixing_layers(net)):
+    if not has_experts(net):
         kinds = sorted(set(without_experts(net, {}).values()))
         raise YoloDynError(
             f"model {model!r} has no layer that mixes kernels, whose experts could be seen; its layers of ours: "
