@@ -17,9 +17,9 @@ from yolo_dyn import YoloDynError, cli, layers, registry
 from yolo_dyn.data import shapes
 from yolo_dyn.data.images import drawn, evaluation_set
 from yolo_dyn.explain.dynamics import Pictures, measurable, measure
-from yolo_dyn.explain.experts import experts, without_experts, without_guides
+from yolo_dyn.explain.experts import experts, frozen_copy, without_experts, without_guides
 from yolo_dyn.integration.trained import opened, write_checkpoint
-from yolo_dyn.layers.baking import frozen_copy, mixing_layers
+from yolo_dyn.layers.baking import mixing_layers
 from yolo_dyn.robustness import cells
 from yolo_dyn.robustness.evaluate import CorruptedImages, Corrupter, Settings, detect
 from yolo_dyn.robustness.plan import chosen_conditions

@@ -103,6 +103,8 @@ def test_a_study_keeps_the_papers_digits(tmp_path):
         ({"questions": [{"ask": "?"}]}, "questions: each must have the keys ask, arm and to"),
         ({"panels": {"x": {"arms": ["y"]}}}, "panels, x, y: unknown arm 'y'"),
         ({"panels": {"x": ["y"]}}, "panels must be a mapping with a mapping, got"),
+        ({"columns": ["noise_gain"], "sigmas": [0]}, r"noise_gain needs noise: sigmas with one above 0, got \[0\]"),
+        ({"columns": ["entropy"], "task": "classify"}, "entropy is for detectors, and task is classify"),
         ({"columns": ["module_params"]}, "module: must have the keys layer and shape"),
     ],
     ids=str,

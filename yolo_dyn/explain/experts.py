@@ -18,7 +18,7 @@ from yolo_dyn.explain.dynamics_shown import draw, tables
 from yolo_dyn.integration.api import chosen_device, chosen_threads, machine_name, torch_device
 from yolo_dyn.integration.trained import opened, write_checkpoint
 from yolo_dyn.layers import SGDM
-from yolo_dyn.layers.baking import MeanKernel, frozen_copy, mixing_layers
+from yolo_dyn.layers.baking import MeanKernel, freeze, mixing_layers
 from yolo_dyn.output.arguments import FileName, ImageSize, OrDefault, Positive, SigmasWithClean, checked
 from yolo_dyn.output.environment import environment
 from yolo_dyn.output.files import results_folder, writable, write_json
@@ -204,6 +204,14 @@ def without_guides(net: nn.Module) -> dict[str, Any]:
     free = free.fuse(verbose=False)
     layers = measurable(mixing_layers(free)).items()
     return {name: layer for name, layer in layers if any(name.startswith(f"{row}.") for row in guided)}
+
+
+def frozen_copy(net: nn.Module, means: dict[str, MeanKernel]) -> nn.Module:
+    """A copy of a fused network in which these layers keep their mean kernels."""
+    net = copy.deepcopy(net)
+    for name, mean in means.items():
+        freeze(net, name, mean)
+    return net
 
 
 @dataclass(frozen=True)

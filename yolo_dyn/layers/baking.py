@@ -3,7 +3,6 @@
 The layers must be fused: what they convolve with is told by `protocol.MixesKernels` and `protocol.Bakes`.
 """
 
-import copy
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -94,14 +93,6 @@ def freeze(net: nn.Module, name: str, mean: MeanKernel) -> bool:
     parent, _, attribute = name.rpartition(".")
     setattr(net.get_submodule(parent), attribute, _conv(kernel, bias, layer.geometry))
     return True
-
-
-def frozen_copy(net: nn.Module, means: dict[str, MeanKernel]) -> nn.Module:
-    """A copy of a fused network in which these layers keep their mean kernels."""
-    net = copy.deepcopy(net)
-    for name, mean in means.items():
-        freeze(net, name, mean)
-    return net
 
 
 def _conv(kernel: Tensor, bias: Tensor | None, geometry: tuple[Any, Any, Any, int]) -> nn.Conv2d:
