@@ -108,6 +108,7 @@ def test_torchvision_networks_train_and_agree_with_a_batch_of_one(network, layer
     assert torch.allclose(torch.cat([model(sample[None]) for sample in x]), model(x), atol=1e-4)
 
 
+@pytest.mark.accept
 def test_a_detector_of_torchvision():
     from torchvision.models.detection import maskrcnn_resnet50_fpn
 

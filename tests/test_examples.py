@@ -23,6 +23,7 @@ def test_ship_to_onnx(tmp_path, command):
     assert (tmp_path / "runs" / "examples" / "yolov8n-sgdm.onnx").is_file()
 
 
+@pytest.mark.accept
 def test_train_on_shapes(tmp_path, tiny, command):
     text = trained("train_on_shapes.py", tmp_path, tiny, command)
     assert "AP50" in text

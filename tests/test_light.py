@@ -38,12 +38,10 @@ def test_corruptions_need_no_albumentations(tiny, tmp_path, random_detector):
     model = YOLO("yolov8n.yaml")
     model.model = random_detector("yolov8n.yaml", dict(enumerate(shapes.NAMES)))
     save(model, tmp_path / "a.pt")
-    words = ["robustness", "model=a.pt", f"data={tiny}", "imgsz=64", "resamples=10"]
-    done = without("albumentations", *words, "sigma=0,25", cwd=tmp_path)
+    words = ["robustness", "model=a.pt", f"data={tiny}", "imgsz=64", "max_det=15", "resamples=10"]
+    done = without("albumentations", *words, "corruption=gaussian_noise,fog", "severity=3", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "runs/robustness/tiny/report.html").is_file()
-    done = without("albumentations", *words, "corruption=fog", "severity=3", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
 
 
 def test_scores_need_no_compiled_engine(tmp_path):

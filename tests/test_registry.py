@@ -138,12 +138,44 @@ def test_our_layers_stand_beside_those_of_ultralytics():
 
 
 def test_every_public_layer_is_registered():
-    public = {name: kind for name, kind in vars(layers).items() if isinstance(kind, type)}
+    public = {name: getattr(layers, name) for name in layers.FILES}
     assert public.items() <= registry.all_layers().items()
+    assert set(public) <= set(dir(layers))
+    with pytest.raises(AttributeError, match="has no attribute 'SGDN'"):
+        _ = layers.SGDN
 
 
 def test_layers_need_torch_alone():
     forbidden = ("ultralytics", "cv2", "yaml")
-    script = f"import sys, yolo_dyn.layers; print([m for m in sys.modules if m.split('.')[0] in {forbidden}])"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    script = f"""
+import sys
+from yolo_dyn import layers
+print(len([getattr(layers, name) for name in layers.FILES]), [m for m in sys.modules if m.split('.')[0] in {forbidden}])
+"""
+    assert fresh(script) == f"{len(layers.FILES)} []"
+
+
+def test_a_layer_is_imported_when_it_is_asked_for():
+    script = """
+import sys
+from torch import nn
+from ultralytics.nn import tasks
+from yolo_dyn import layers, registry
+def imported():
+    return sorted({file for file in layers.FILES.values() if f"yolo_dyn.layers.{file}" in sys.modules})
+print(imported())
+tasks.DetectionModel("yolov8n.yaml", verbose=False).fuse(verbose=False)
+print(imported())
+from yolo_dyn.layers.odconv import ODConv
+net = nn.Sequential(nn.Conv2d(3, 8, 3), ODConv(8, 8, 3))
+print(registry.kind_of(ODConv), [type(m).__name__ for m in registry.in_model(net)], registry.get("ODConv") is ODConv)
+print(imported())
+"""
+    assert fresh(script).splitlines()[-4:] == ["[]", "[]", "convolution ['ODConv'] True", "['odconv']"]
+
+
+def fresh(script: str) -> str:
+    """What a new interpreter prints."""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()

@@ -1,6 +1,7 @@
 """One table, YAML name -> layer. Registering a layer is all it takes to use it in a model YAML."""
 
 import functools
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
@@ -27,45 +28,36 @@ class Entry:
     kind: Kind | None  # None until a layer of another package is imported
 
 
+_BACKBONES = {  # they need other libraries
+    "Feature": "yolo_dyn.backbones.feature",
+    "TimmBackbone": "yolo_dyn.backbones.timm_backbone",
+    "TorchvisionBackbone": "yolo_dyn.backbones.torchvision_backbone",
+}
+_KINDS: dict[Kind, tuple[str, ...]] = {
+    "convolution": (
+        "A2D2C",
+        "A2D2CPlus",
+        "CondConv",
+        "DCD",
+        "DynamicConv",
+        "DynamicResidualConv",
+        "FDConv",
+        "FMDConv",
+        "KWConv",
+        "LDConv",
+        "ODConv",
+        "RFAConv",
+    ),
+    "module": ("CBAM", "CoordAtt", "RDConv", "SGDM"),
+    "network": ("BneckLite", "Classifier", "DMFBlock", "DMFHead", "DMFStem", "Former", "GlobalTokens", *_BACKBONES),
+}
+
+
 def _own() -> Iterator[tuple[str, Entry]]:
-    convolutions = (
-        layers.A2D2C,
-        layers.A2D2CPlus,
-        layers.CondConv,
-        layers.DCD,
-        layers.DynamicConv,
-        layers.DynamicResidualConv,
-        layers.FDConv,
-        layers.FMDConv,
-        layers.KWConv,
-        layers.LDConv,
-        layers.ODConv,
-        layers.RFAConv,
-    )
-    modules = (layers.CBAM, layers.CoordAtt, layers.RDConv, layers.SGDM)
-    networks = (
-        layers.BneckLite,
-        layers.Classifier,
-        layers.DMFBlock,
-        layers.DMFHead,
-        layers.DMFStem,
-        layers.Former,
-        layers.GlobalTokens,
-    )
-    backbones = {  # of other libraries, imported when they are asked for
-        "Feature": "yolo_dyn.backbones.feature:Feature",
-        "TimmBackbone": "yolo_dyn.backbones.timm_backbone:TimmBackbone",
-        "TorchvisionBackbone": "yolo_dyn.backbones.torchvision_backbone:TorchvisionBackbone",
-    }
-    kinds: dict[Kind, tuple[type[nn.Module], ...]] = {
-        "convolution": convolutions,
-        "module": modules,
-        "network": networks,
-    }
-    for kind, classes in kinds.items():
-        yield from ((layer.__name__, Entry(layer, kind)) for layer in classes)
-    for name, place in backbones.items():
-        yield name, Entry(EntryPoint(name, place, ENTRY_POINT_GROUP), "network")
+    modules = {name: f"{layers.__name__}.{file}" for name, file in layers.FILES.items()} | _BACKBONES
+    for kind, names in _KINDS.items():
+        for name in names:
+            yield name, Entry(EntryPoint(name, f"{modules[name]}:{name}", ENTRY_POINT_GROUP), kind)
 
 
 OWN = dict(_own())
@@ -135,16 +127,16 @@ def _other_place(name: str, layer: type[nn.Module]) -> str:
     entry = _TABLE.get(name)
     if entry is None:
         return ""
-    if isinstance(entry.layer, EntryPoint):  # what a package declares, its own modules may register
-        same = entry.layer.module.split(".")[0] == layer.__module__.split(".")[0]
-        return "" if same else entry.layer.value.replace(":", ".")
-    place, found = (f"{kind.__module__}.{kind.__qualname__}" for kind in (layer, entry.layer))
+    place, found = _place(layer), _place(entry.layer)
+    if isinstance(entry.layer, EntryPoint) and name not in OWN:  # what a package declares, its own modules may register
+        return "" if found.split(".")[0] == place.split(".")[0] else found
     return "" if found == place else found
 
 
-def own_classes() -> dict[str, type[nn.Module]]:
-    """The layers of this package that need no other library."""
-    return {name: entry.layer for name, entry in OWN.items() if not isinstance(entry.layer, EntryPoint)}
+def _place(layer: type[nn.Module] | EntryPoint) -> str:
+    if isinstance(layer, EntryPoint):
+        return layer.value.replace(":", ".")
+    return f"{layer.__module__}.{layer.__qualname__}"
 
 
 def unregister(name: str) -> None:
@@ -223,6 +215,9 @@ def require(name: str, *kinds: Kind) -> type[nn.Module]:
 
 def kind_of(layer: type[nn.Module]) -> Kind | None:
     """The kind that a class was registered as; None if it was not."""
+    own = OWN.get(layer.__name__)
+    if own and _place(own.layer) == _place(layer):  # it may have been imported from its file alone
+        return own.kind
     return next((entry.kind for entry in _TABLE.values() if entry.layer is layer), None)
 
 
@@ -235,5 +230,9 @@ def all_layers(kind: Kind | None = None) -> dict[str, type[nn.Module]]:
 
 def in_model(model: nn.Module) -> list[nn.Module]:
     """The registered layers of a model, an outer one before those inside it."""
-    classes = (*all_layers().values(), ConvNormAct, Gated)
+    find_declared()
+    files = {name: _place(entry.layer).rpartition(".")[0] for name, entry in OWN.items()}
+    absent = {name for name, file in files.items() if file not in sys.modules}  # no model can have those
+    found = (get(name) for name in sorted(_TABLE.keys() - absent))
+    classes = (*filter(None, found), ConvNormAct, Gated)
     return [module for module in model.modules() if isinstance(module, classes)]

@@ -24,7 +24,8 @@ def script(tmp_path_factory):
     return file
 
 
-@pytest.mark.parametrize("amp", [0, pytest.param(1, marks=pytest.mark.accept)])
+@pytest.mark.accept
+@pytest.mark.parametrize("amp", [0, 1])
 def test_the_documented_script_trains_and_evaluates(amp, script, photos, command):
     words = "--backbone dmf-xxs --device cpu --epochs 2 --batch 1 --size 64 --images 1 --workers 0 --every 1"
     folder = str(photos / "coco-tiny")

@@ -55,6 +55,7 @@ def test_bad_input(tmp_path):
         layer_bench.bench_layers(["ODConv"], out=str(tmp_path / "file"))
 
 
+@pytest.mark.accept  # the counts themselves are tested where networks are converted
 def test_fingerprints_are_printed_beside_the_papers():
     lines = str(fingerprints()).splitlines()[1:]
     assert len(lines) == 56

@@ -72,7 +72,7 @@ def in_a_changed(tmp_path_factory):
     def run(name: str) -> tuple[list[str], dict]:
         folder = work / name
         source = Path(ultralytics.__file__).parent
-        shutil.copytree(source, folder / "ultralytics", ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(source, folder / "ultralytics")
         for pattern, replacement, files in [VERSION, *CHANGES[name]]:
             edited = 0
             for file in (folder / "ultralytics").glob(files):

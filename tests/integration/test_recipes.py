@@ -228,7 +228,15 @@ def test_a_misspelt_argument_is_still_refused():
 
 def test_the_stock_command_takes_a_recipe_and_a_width_in_an_empty_folder(colours, tmp_path, command):
     recipe = ROOT / "datasets" / "recipes" / "fmdconv-cifar.yaml"
-    words = [f"cfg={recipe}", f"data={colours}", "epochs=1", "batch=8", "plots=False", "device=cpu"]
+    words = [
+        f"cfg={recipe}",
+        f"data={colours}",
+        "epochs=1",
+        "batch=8",
+        "plots=False",
+        "device=cpu",
+        "deterministic=False",
+    ]
     words += [f"project={tmp_path}", "name=run", "model=mobilenetv2-x0.5-odconv-cls.yaml"]
     command("yolo", "classify", "train", *words, cwd=tmp_path)
     assert yaml.safe_load((tmp_path / "run" / "args.yaml").read_text())["lr_steps"] == {30: 0.05, 60: 0.05}

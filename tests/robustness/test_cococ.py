@@ -22,6 +22,11 @@ from yolo_dyn.robustness.corruptions.filters import motion, sampled, zoom_matrix
 
 FIGURES = json.loads(Path(__file__).with_name("cococ_reference.json").read_text(encoding="utf-8"))
 SETS = list(FIGURES["sets"])
+DETERMINISTIC = [  # the slow zoom of the larger photos alone takes as long as all others
+    pytest.param(data, name, marks=pytest.mark.accept if (data, name) == ("coco-tiny", "zoom_blur") else [])
+    for data in SETS
+    for name in reference.DETERMINISTIC
+]
 SEVERITIES = (1, 2, 3, 4, 5)
 ALL = GROUPS["cococ-extra"]
 SHARES = {"gaussian_blur": 0.92, "defocus_blur": 0.96}  # of 25 outputs that meet their hashes; all others' do
@@ -52,8 +57,7 @@ def photo(file: Path) -> np.ndarray:
     return np.array(Image.open(file).convert("RGB"))
 
 
-@pytest.mark.parametrize("name", reference.DETERMINISTIC)
-@pytest.mark.parametrize("data", SETS)
+@pytest.mark.parametrize(("data", "name"), DETERMINISTIC)
 def test_what_is_not_random_equals_the_benchmark(photos, data, name):
     """The reference meets the hashes of the benchmark's own pixels, and ours are within a level of the reference."""
     most, share = FIGURES["pixel_tolerance"][name]

@@ -22,7 +22,7 @@ from yolo_dyn.robustness.corrupted_set import corrupt_set
 from yolo_dyn.robustness.corruptions import corrupt
 from yolo_dyn.robustness.sweep import robustness
 
-FAST = {"imgsz": 192, "batch": 5, "device": "cpu", "threads": 1, "resamples": 50}
+FAST = {"imgsz": 192, "batch": 5, "max_det": 15, "device": "cpu", "threads": 1, "resamples": 50}
 
 
 def rows(folder: Path) -> list[list[str]]:

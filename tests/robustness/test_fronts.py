@@ -26,7 +26,7 @@ from yolo_dyn.robustness.scores import paired_interval
 from yolo_dyn.robustness.sweep import robustness
 
 OWN = ("bilateral", "median", "median5", "nlm")
-FAST = {"imgsz": 192, "batch": 5, "device": "cpu", "threads": 1, "resamples": 50}
+FAST = {"imgsz": 192, "batch": 5, "max_det": 15, "device": "cpu", "threads": 1, "resamples": 50}
 NUMBERS = ("AP", "AP50", "AP75", "AR100", "per_class", "intervals", "detections")
 
 

@@ -44,6 +44,7 @@ def test_some_images_stay_clean(tiny):
 def test_the_recipe_is_read_by_the_stock_command(tiny, command, tmp_path):
     command("yolo-dyn", "noise-recipe", "sigma=30", "p=0.4", cwd=tmp_path)
     words = ["model=yolov8n-sgdm.yaml", f"data={tiny}", "imgsz=64", "epochs=1", "batch=8", "workers=0", "plots=False"]
+    words += ["deterministic=False"]
     done = command(
         "yolo", "train", "cfg=gaussian-noise.yaml", *words, f"project={tmp_path}", "name=noisy", cwd=tmp_path
     )

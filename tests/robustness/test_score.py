@@ -16,7 +16,7 @@ from yolo_dyn.robustness.corrupted_set import corrupt_set
 from yolo_dyn.robustness.score import json_files, score
 from yolo_dyn.robustness.sweep import robustness
 
-FAST = {"imgsz": 192, "batch": 5, "device": "cpu", "threads": 1, "resamples": 50}
+FAST = {"imgsz": 192, "batch": 5, "max_det": 15, "device": "cpu", "threads": 1, "resamples": 50}
 
 
 def as_json(found: np.ndarray) -> list[dict]:

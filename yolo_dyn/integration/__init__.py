@@ -17,13 +17,13 @@ import inspect
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
-from yolo_dyn import registry
+from yolo_dyn import layers
 from yolo_dyn.errors import own_error
-from yolo_dyn.integration import annealing, checkpoints, compat, counting, exporting, parser, probes, recipes, workers
+from yolo_dyn.integration import annealing, checkpoints, counting, exporting, parser, probes, recipes, workers
 from yolo_dyn.integration.counting import image_channels
-from yolo_dyn.layers import Classifier
 
 __all__ = ["accept_arguments", "image_channels", "integrate"]
 
@@ -109,11 +109,19 @@ def _add_layers() -> None:
     import ultralytics.nn.modules as modules
     import ultralytics.nn.tasks as tasks
 
-    for name, layer in registry.own_classes().items():
-        if not any(vars(module).get(name, layer) is not layer for module in (modules, tasks)):
-            setattr(modules, name, layer)
-            setattr(tasks, name, layer)
-    Classifier.gives_logits = compat.classifier_gives_logits()
+    for module, other in ((modules, tasks), (tasks, modules)):
+        if not hasattr(vars(module).get("__getattr__"), "_yolo_dyn"):
+            find = functools.partial(_find_layer, module, other, vars(module).get("__getattr__"))
+            find._yolo_dyn = True  # type: ignore[attr-defined]
+            module.__getattr__ = find
+
+
+def _find_layer(module: ModuleType, other: ModuleType, stock: Callable[[str], Any] | None, name: str) -> Any:
+    if name in layers.FILES and name not in vars(other):
+        return getattr(layers, name)
+    if stock is not None:
+        return stock(name)
+    raise AttributeError(f"module {module.__name__!r} has no attribute {name!r}")
 
 
 def _add_callbacks() -> None:

@@ -74,11 +74,12 @@ def torch_safe_load(stock: Callable) -> Callable:
 
     def torch_safe_load(*args: Any, **kwargs: Any) -> Any:
         if hasattr(torch.serialization, "add_safe_globals"):  # only a restricted load asks for them
+            registered = registry.all_layers().values()  # which imports their files, and the parts that are in them
             own = [
                 kind for module in vars(layers).values() if inspect.ismodule(module) for kind in vars(module).values()
             ]
             own = [kind for kind in own if inspect.isclass(kind) and issubclass(kind, nn.Module)]
-            torch.serialization.add_safe_globals([*own, *registry.all_layers().values()])
+            torch.serialization.add_safe_globals([*own, *registered])
         found = stock(*args, **kwargs)
         checkpoint = found[0] if isinstance(found, tuple) else found
         for key in ("model", "ema") if isinstance(checkpoint, dict) else ():

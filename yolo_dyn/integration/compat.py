@@ -95,6 +95,13 @@ def classifier_gives_logits() -> bool:
     return classify is None or hasattr(classify, "export")
 
 
+def fit_layers() -> None:
+    """Let our classifier give what this Ultralytics takes."""
+    from yolo_dyn.layers import Classifier
+
+    Classifier.gives_logits = classifier_gives_logits()
+
+
 def detections(rows: list[torch.Tensor]) -> Any:
     """What non-maximum suppression yields, ``[n, 6]``, as the stock metrics take it: as it is before 8.3.154."""
     from ultralytics.models.yolo.detect import DetectionValidator

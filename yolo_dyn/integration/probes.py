@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from yolo_dyn.errors import YoloDynError, first_line
+from yolo_dyn.integration import compat
 
 TESTED = ("8.3.0", "8.4.190")  # the oldest and the newest Ultralytics that the tests have passed with
 
@@ -42,6 +43,7 @@ def require() -> None:
     if _running:  # the probes build models themselves
         return
     first = not _tried
+    compat.fit_layers()
     failed = {name: reason for name, reason in results().items() if reason}
     if failed:
         (name, reason), *others = failed.items()

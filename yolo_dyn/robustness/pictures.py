@@ -18,6 +18,7 @@ from yolo_dyn.robustness.records import CLEAN, Condition
 from yolo_dyn.robustness.results import Sweep
 
 MATCH = 0.5  # least intersection over union of a hit
+NAMED = 25  # detections of a panel: the names of more would hide the picture, and take seconds to draw
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,8 @@ def judged(sweep: Sweep, cells: list[Cell], conf: float) -> Found:
 def grid(sweep: Sweep, path: Path, count: int = 3, conf: float = 0.25, columns: int = 4) -> list[str]:
     """Draw images with the detections of every model that was asked for under every condition.
 
-    Where a model has a front, the image is what the front makes of it.
+    Every box is drawn; of more than `NAMED` in a panel those that score best have their names. Where a model has a
+    front, the image is what the front makes of it.
 
     Args:
         sweep: finished cells.
@@ -148,9 +150,9 @@ def _panel(images: EvaluationSet, chosen: Iterable[int]) -> tuple[float, float]:
 def _boxes(axis: Any, judged: Judged, images: EvaluationSet) -> None:
     for missed in judged.missed:
         _box(axis, missed["bbox"], YELLOW, "--", images.names[missed["category_id"]])
-    for row, hit, ignored in zip(judged.found, judged.hit, judged.ignored, strict=True):
+    for rank, (row, hit, ignored) in enumerate(zip(judged.found, judged.hit, judged.ignored, strict=True)):
         colour, style = (BLUE, "-") if hit or ignored or not images.labelled else (VERMILLION, ":")
-        _box(axis, row[1:5], colour, style, f"{images.names[int(row[6])]} {row[5]:.2f}")
+        _box(axis, row[1:5], colour, style, f"{images.names[int(row[6])]} {row[5]:.2f}" if rank < NAMED else "")
     alarms = int((~judged.hit & ~judged.ignored).sum())
     counts = f"{judged.hit.sum()} found, {len(judged.missed)} missed, {alarms} false"
     axis.set_title(counts if images.labelled else f"{len(judged.found)} detections", fontsize=7)
@@ -160,6 +162,8 @@ def _box(axis: Any, box: Any, colour: str, style: str, text: str) -> None:
     from matplotlib.patches import Rectangle
 
     axis.add_patch(Rectangle(box[:2], *box[2:4], fill=False, edgecolor=colour, linestyle=style, linewidth=1.3))
+    if not text:
+        return
     ink = "black" if colour == YELLOW else "white"
     label = {"facecolor": colour, "edgecolor": "none", "pad": 0.6, "alpha": 0.85}
     inside = box[1] < 0.05 * axis.get_ylim()[0]  # of the picture, whose y axis points down
