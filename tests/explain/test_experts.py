@@ -16,8 +16,9 @@ from ultralytics import YOLO
 from yolo_dyn import YoloDynError, cli, layers, registry
 from yolo_dyn.data import shapes
 from yolo_dyn.data.images import drawn, evaluation_set
-from yolo_dyn.explain.dynamics import Pictures, measurable, measure
+from yolo_dyn.explain.dynamics import measurable, measure
 from yolo_dyn.explain.experts import experts, frozen_copy, without_experts, without_guides
+from yolo_dyn.explain.views import NoisyImages
 from yolo_dyn.integration.trained import opened, write_checkpoint
 from yolo_dyn.layers.baking import mixing_layers
 from yolo_dyn.robustness import cells
@@ -29,7 +30,7 @@ WITHOUT = {"DCD"}  # mixes kernels of no experts
 SIGMAS = [0.0, 10.0, 30.0]
 
 
-class Given(Pictures):
+class Given(NoisyImages):
     """Images that are there already, ``[images, conditions, C, H, W]``, two at a time."""
 
     def __init__(self, values: Tensor) -> None:
@@ -272,7 +273,7 @@ def test_pixels_are_those_that_robustness_shows(detectors):
 
     found = evaluation_set(str(detectors / "data.yaml"))
     conditions = chosen_conditions([0, 25], None, None)
-    (seen,) = Pictures(found, conditions, 5, 96, 100).batches(conditions, "")
+    (seen,) = NoisyImages(found, conditions, 5, 96, 100).batches(conditions, "")
     for at, condition in enumerate(conditions):
         shown = CorruptedImages(found, Corrupter.of(condition, 5), False, imgsz=96, hyp=get_cfg(), rect=False)
         for number in range(len(found.files)):
@@ -326,6 +327,7 @@ def test_clean_images_alone_and_no_scores(detector, detectors, tmp_path, monkeyp
     ("model", "arguments", "message"),
     [
         ("yolov8n.yaml", {}, "model 'best.pt' has no layer that mixes kernels, .* its layers of ours: none"),
+        ("", {"model": "yolov8n-sgdm.yaml"}, r"model must be a trained checkpoint \(.pt\), got 'yolov8n-sgdm.yaml'"),
         ("yolov8n-rfaconv.yaml", {}, "its layers of ours: RFAConv"),
         ("yolov8n-sgdm.yaml", {}, "model 'best.pt' and shapes.yaml have other classes: 80 in the model, 7 in the data"),
         ("", {"sigma": [25]}, r"sigma must be a list with 0, the clean images, in it, got \[25\]"),

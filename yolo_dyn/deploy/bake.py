@@ -5,18 +5,17 @@ what it loses is measured on others.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
-from ultralytics.utils import TQDM
 
 from yolo_dyn import registry
-from yolo_dyn.data.images import EvaluationSet, evaluation_set, letterbox, read_image
+from yolo_dyn.data.images import drawn, evaluation_set
 from yolo_dyn.errors import MissingFileError, YoloDynError
+from yolo_dyn.explain.views import NoisyImages
 from yolo_dyn.integration import image_channels
 from yolo_dyn.integration.trained import opened, write_checkpoint
 from yolo_dyn.layers import SGDM
@@ -25,6 +24,7 @@ from yolo_dyn.output.arguments import FileName, ImageSize, OrDefault, Positive, 
 from yolo_dyn.output.files import check_new
 from yolo_dyn.output.outcome import Outcome
 from yolo_dyn.robustness.models import check_model
+from yolo_dyn.robustness.plan import chosen_conditions
 from yolo_dyn.robustness.sweep import Sweep, robustness
 
 
@@ -94,7 +94,7 @@ def bake(
     if not file.parent.is_dir():
         raise MissingFileError(f"the folder {file.parent} of out={file} does not exist")
     source = opened(model)
-    found = evaluation_set(data, split, labelled=False)
+    found = drawn(evaluation_set(data, split, labelled=False), images, seed)
     net: Any = source.model.float().eval()
     if not mixing_layers(net):
         kinds = {type(layer) for layer in registry.in_model(net)}
@@ -104,7 +104,9 @@ def bake(
         )
     check_model(model, found, imgsz)
     net = net.fuse(verbose=False)
-    static, kept = make_static(net, batches(found, image_channels(net), imgsz, images, batch, seed))
+    clean = chosen_conditions([0.0], None, None)
+    shown = NoisyImages(replace(found, channels=image_channels(net)), clean, seed, imgsz, batch)
+    static, kept = make_static(net, shown.batches(clean, "mean kernels"))
     write_checkpoint(source, net, file)
     strengths = [0.0, 25.0] if sigma is None else sigma
     compared = robustness(
@@ -117,16 +119,7 @@ def bake(
         device=device,
         project=project,
     )
-    return Baked(file, static, kept, min(images, len(found.files)), compared)
-
-
-def batches(found: EvaluationSet, channels: int, imgsz: int, images: int, batch: int, seed: int) -> Iterator[Tensor]:
-    """Images of a set, drawn without repetition, ``[B, C, imgsz, imgsz]`` from 0 to 1."""
-    chosen = np.random.default_rng(seed).permutation(len(found.files))[:images]
-    for start in TQDM(range(0, len(chosen), batch), desc="mean kernels"):
-        files = [found.files[number] for number in chosen[start : start + batch]]
-        squares = [letterbox(read_image(file, channels), imgsz).pixels for file in files]
-        yield torch.from_numpy(np.stack(squares)).float() / 255
+    return Baked(file, static, kept, len(found.files), compared)
 
 
 @torch.inference_mode()

@@ -20,7 +20,6 @@ noisy image. With the layer's weights of its experts a, its kernel W, and mean k
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -28,13 +27,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from ultralytics.utils import TQDM
 
-from yolo_dyn.data.images import EvaluationSet, letterbox, read_image
+from yolo_dyn.explain.views import NoisyImages
 from yolo_dyn.layers.baking import Mean, MeanKernel, watched
 from yolo_dyn.layers.functional import conv_per_sample
 from yolo_dyn.layers.protocol import MixesKernels, Reads, WeighsExperts
-from yolo_dyn.robustness.evaluate import Corrupter
 from yolo_dyn.robustness.records import Condition, Estimate
 from yolo_dyn.robustness.scores import draw_images
 
@@ -133,34 +130,9 @@ def measurable(layers: dict[str, Any]) -> dict[str, Any]:
     return {name: layer for name, layer in layers.items() if isinstance(layer, MixesKernels | Reads)}
 
 
-@dataclass(frozen=True)
-class Pictures:
-    """Images of a set as a detector sees them, clean and with the noise of each strength."""
-
-    images: EvaluationSet
-    conditions: list[Condition]  # the clean one first
-    seed: int
-    imgsz: int
-    batch: int  # squares that go through the network together
-    device: str = "cpu"
-
-    def batches(self, conditions: list[Condition], what: str) -> Iterator[Tensor]:
-        """``[images * conditions, C, imgsz, imgsz]`` from 0 to 1, the conditions of an image side by side."""
-        corrupters = [Corrupter.of(condition, self.seed) for condition in conditions]
-        files, step = self.images.files, max(1, self.batch // len(conditions))
-        with TQDM(total=len(files), desc=what, unit="images") as bar:
-            for start in range(0, len(files), step):
-                squares = []
-                for file in files[start : start + step]:
-                    image = read_image(file, self.images.channels)
-                    squares += [letterbox(corrupt(image, file.name), self.imgsz).pixels for corrupt in corrupters]
-                yield torch.from_numpy(np.stack(squares)).to(self.device).float() / 255
-                bar.update(len(squares) // len(conditions))
-
-
 @torch.inference_mode()
 def measure(
-    net: nn.Module, layers: dict[str, Any], unguided: dict[str, Any], pictures: Pictures
+    net: nn.Module, layers: dict[str, Any], unguided: dict[str, Any], shown: NoisyImages
 ) -> tuple[list[Dynamics], dict[str, MeanKernel]]:
     """Measure layers of a fused network.
 
@@ -168,25 +140,25 @@ def measure(
         net: the network.
         layers: those to measure, `measurable` ones, by name.
         unguided: of those that an SGDM guides, the same without the guide; not part of the network.
-        pictures: what goes through the network.
+        shown: what goes through the network.
 
     Returns:
         What is dynamic about each layer that images reach, and its mean kernel.
     """
     probes = {name: Probe(layer) for name, layer in layers.items()}
     others = {name: Probe(layer) for name, layer in unguided.items()}
-    runs = ((pictures.conditions[:1], "means", Probe.see), (pictures.conditions, "noise", Probe.see_noise))
+    runs = ((shown.conditions[:1], "means", Probe.see), (shown.conditions, "noise", Probe.see_noise))
     for conditions, what, step in runs:
 
         def see(name: str, layer: Any, args: Any, kwargs: Any, step: Any = step) -> None:
             for each in (probes, others):
                 if name in each:
-                    step(each[name], len(pictures.conditions), *args, **kwargs)
+                    step(each[name], len(shown.conditions), *args, **kwargs)
 
         with watched(layers, see):
-            for batch in pictures.batches(conditions, what):
+            for batch in shown.batches(conditions, what):
                 net(batch)
-    strengths = [float(condition.sigma or 0) for condition in pictures.conditions[1:]]
+    strengths = [float(condition.sigma or 0) for condition in shown.conditions[1:]]
     reached = {name: probe for name, probe in probes.items() if probe.kernel.kernels.count}
     found = [
         Dynamics(

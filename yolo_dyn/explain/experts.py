@@ -13,8 +13,10 @@ from ultralytics.utils import LOGGER, TQDM
 from yolo_dyn import registry
 from yolo_dyn.data.images import EvaluationSet, data_name, drawn, evaluation_set
 from yolo_dyn.errors import YoloDynError
-from yolo_dyn.explain.dynamics import Dynamics, Pictures, Worth, measurable, measure
+from yolo_dyn.explain.dynamics import Dynamics, Worth, measurable, measure
 from yolo_dyn.explain.dynamics_shown import draw, tables
+from yolo_dyn.explain.views import NoisyImages
+from yolo_dyn.integration import image_channels
 from yolo_dyn.integration.api import chosen_device, chosen_threads, machine_name, torch_device
 from yolo_dyn.integration.trained import opened, write_checkpoint
 from yolo_dyn.layers import SGDM
@@ -145,7 +147,9 @@ def experts(
     """
     conditions = chosen_conditions(SIGMAS if sigma is None else sigma, None, None)
     settings = Settings(imgsz, batch, device=chosen_device(device), threads=chosen_threads(0))
-    ((label, _),) = model_labels(model).items()
+    (label,) = model_labels(model)
+    if Path(model).suffix != ".pt":
+        raise YoloDynError(f"model must be a trained checkpoint (.pt), got {model!r}")
     source = opened(model)
     net: Any = source.model.float().eval()
     check_layers(net, model)
@@ -153,14 +157,18 @@ def experts(
     if frozen and not found.labelled:
         raise YoloDynError(f"{data}, split {split}, has no labels to score against: frozen=False measures no AP")
     check_model(model, found, imgsz)
+    if image_channels(net) != found.channels:
+        raise YoloDynError(
+            f"model {model!r} takes images of {image_channels(net)} channels, {data} has {found.channels}"
+        )
     folder = writable(results_folder(project, name or f"{label}-{data_name(data)}"))
     for line in found.log():
         LOGGER.info(line)
-    unguided = without_guides(net)
+    shown = NoisyImages(found, conditions, seed, imgsz, batch, torch_device(settings.device))
+    unguided = without_guides(net.to(shown.device))
     net = net.fuse(verbose=False)
     layers = measurable(mixing_layers(net))
-    pictures = Pictures(found, conditions, seed, imgsz, batch, torch_device(settings.device))
-    dynamics, means = measure(net.to(pictures.device), layers, unguided, pictures)
+    dynamics, means = measure(net, layers, unguided, shown)
     plan = Plan({label: model}, conditions, settings, seed, resamples)
     done = Experts(folder, label, found, plan.as_dict(), dynamics, without_experts(net, layers), {}, [])
     done.write()
@@ -237,11 +245,12 @@ class Frozen:
         self.run(missing)
         everything = [cell for own in cells.values() for cell in own]
         sweep = Sweep.read(self.folder, everything, self.images, self.plan.as_dict(), typed())
-        own = {str(r.condition): r.scores["AP"] for r in sweep.records if r.model == sweep.models[0] and r.scores}
-        names = {own[0].label: name for name, own in cells.items()}
-        performance = sweep.summary[0].ap
-        own |= {MEAN: performance.mpc} if performance.mpc is not None else {}
-        return own, [Worth(names[row.model], row.condition, row.ap) for row in sweep.differences]
+        names = {each[0].label: name for name, each in cells.items()}
+        alone = [record for record in sweep.records if not names[record.model]]
+        ap = {str(record.condition): record.scores["AP"] for record in alone if "AP" in record.scores}
+        mean = sweep.summary[0].ap.mpc
+        ap |= {} if mean is None else {MEAN: mean}
+        return ap, [Worth(names[row.model], row.condition, row.ap) for row in sweep.differences]
 
     def cells(self) -> dict[str, list[Cell]]:
         """Of the model, by an empty name, and of it frozen, by the layer's name."""

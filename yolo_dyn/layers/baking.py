@@ -87,6 +87,8 @@ def freeze(net: nn.Module, name: str, mean: MeanKernel) -> bool:
     """Let one layer of a fused network keep its mean kernel; whether all of it is static then."""
     layer: Any = net.get_submodule(name)
     kernel, bias = mean.means()
+    device = next(layer.parameters()).device
+    kernel, bias = kernel.to(device), None if bias is None else bias.to(device)
     if isinstance(layer, Bakes):
         layer.bake(kernel, bias)
         return False
