@@ -29,7 +29,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from yolo_dyn.explain.views import NoisyImages
-from yolo_dyn.layers.baking import Mean, MeanKernel, watched
+from yolo_dyn.layers.baking import Mean, MeanKernel, show
 from yolo_dyn.layers.functional import conv_per_sample
 from yolo_dyn.layers.protocol import MixesKernels, Reads, WeighsExperts
 from yolo_dyn.robustness.records import Condition, Estimate
@@ -122,7 +122,8 @@ class Worth:
 
 def over(value: float | None, other: float | None) -> float | None:
     """The quotient; None if it is not defined."""
-    return None if value is None or not other else value / other
+    quotient = None if value is None or not other else value / other
+    return quotient if quotient is None or math.isfinite(quotient) else None
 
 
 def measurable(layers: dict[str, Any]) -> dict[str, Any]:
@@ -155,9 +156,7 @@ def measure(
                 if name in each:
                     step(each[name], len(shown.conditions), *args, **kwargs)
 
-        with watched(layers, see):
-            for batch in shown.batches(conditions, what):
-                net(batch)
+        show(net, shown.batches(conditions, what), layers, see)
     strengths = [float(condition.sigma or 0) for condition in shown.conditions[1:]]
     reached = {name: probe for name, probe in probes.items() if probe.kernel.kernels.count}
     found = [

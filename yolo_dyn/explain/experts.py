@@ -157,10 +157,8 @@ def experts(
     if frozen and not found.labelled:
         raise YoloDynError(f"{data}, split {split}, has no labels to score against: frozen=False measures no AP")
     check_model(model, found, imgsz)
-    if image_channels(net) != found.channels:
-        raise YoloDynError(
-            f"model {model!r} takes images of {image_channels(net)} channels, {data} has {found.channels}"
-        )
+    if (channels := image_channels(net)) != found.channels:
+        raise YoloDynError(f"model {model!r} takes images of {channels} channels, {data} has {found.channels}")
     folder = writable(results_folder(project, name or f"{label}-{data_name(data)}"))
     for line in found.log():
         LOGGER.info(line)

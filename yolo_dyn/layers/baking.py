@@ -3,8 +3,7 @@
 The layers must be fused: what they convolve with is told by `protocol.MixesKernels` and `protocol.Bakes`.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -58,12 +57,14 @@ def mixing_layers(net: nn.Module) -> dict[str, Any]:
     }
 
 
-@contextmanager
-def watched(layers: dict[str, Any], see: Callable[..., None]) -> Iterator[None]:
-    """Call ``see(name, layer, args, kwargs)`` before each run of each layer, with what its `forward` is given."""
+def show(
+    net: nn.Module, images: Iterable[Tensor], layers: dict[str, Any], see: Callable[[str, Any, Any, Any], None]
+) -> None:
+    """Run a network on batches; before each run of a layer ``see(name, layer, args, kwargs)`` gets what it is given."""
     hooks = [layer.register_forward_pre_hook(partial(see, name), with_kwargs=True) for name, layer in layers.items()]
     try:
-        yield
+        for batch in images:
+            net(batch)
     finally:
         for hook in hooks:
             hook.remove()
@@ -77,9 +78,7 @@ def mean_kernels(net: nn.Module, images: Iterable[Tensor]) -> dict[str, MeanKern
     def see(name: str, layer: Any, args: Any, kwargs: Any) -> None:
         found.setdefault(name, MeanKernel()).add(*layer.mixed(*args, **kwargs))
 
-    with watched(mixing_layers(net), see):
-        for batch in images:
-            net(batch)
+    show(net, images, mixing_layers(net), see)
     return found
 
 
