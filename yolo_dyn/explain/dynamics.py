@@ -227,19 +227,19 @@ class Probe:
         """How the experts are used; None if the layer has none."""
         if not self.weighs:
             return None
-        mean, shares, squares = (each.total / each.count for each in (self.weights, self.shares, self.squares))
-        absolute, count = (self.absolute.total / self.absolute.count).mean(0), mean.shape[1]
+        mean, shares, squares = self.weights.value, self.shares.value, self.squares.value
+        count = mean.shape[1]
         relative = over(squares.sum().item(), mean.square().sum().item())
         cosines = cosine_of_each_two(self.layer.expert_kernels())
         pairs = cosines[torch.ones_like(cosines).triu(1).bool()]
         pairs = pairs[~pairs.isnan()]
         dead = (self.most < DEAD / count) | cosines.diagonal().isnan()
         return Usage(
-            weights=absolute.tolist(),
+            weights=self.absolute.value.mean(0).tolist(),
             spread=squares.mean(0).sqrt().tolist(),
             sums_to_one=self.layer.sums_to_one,
             mixtures=mean.shape[0],
-            entropy=(self.entropies.total / self.entropies.count).mean().item() if count > 1 else None,
+            entropy=self.entropies.value.mean().item() if count > 1 else None,
             evenness=entropy(shares).mean().item() if count > 1 else None,
             variation=None if relative is None else math.sqrt(relative),
             dead=dead.nonzero().flatten().tolist(),

@@ -151,8 +151,7 @@ def _experts(axis: Any, layer: Dynamics) -> None:
     colours = [VERMILLION if k in use.dead else COLOURS[0] for k in places]
     axis.bar(places, use.weights, yerr=use.spread, color=colours, error_kw={"linewidth": 0.8, "capsize": 2})
     axis.axhline(0, color="black", linewidth=0.5)
-    if len(places) <= 16:
-        axis.set_xticks(places)
+    axis.locator_params("x", integer=True)
     dead = f", {len(use.dead)} dead (red)" if use.dead else ""
     axis.set_xlabel(f"expert: mean weight and spread between images{dead}", fontsize=7)
     return None
@@ -183,12 +182,15 @@ def _gain(axis: Any, layer: Dynamics) -> None:
         ("static, mean kernel", layer.noise, lambda each: each.static_gain),
         ("dynamic, unguided", layer.unguided, lambda each: each.gain),
     ]
+    highest = 1.0
     for line, (label, movements, of) in enumerate(drawn):
         points = [(each.sigma, value) for each in movements if (value := of(each)) is not None]
         if points:
-            axis.plot(*zip(*points, strict=True), label=label, **marked_line(line), markersize=4, linewidth=1)
+            size = 7 - 2 * line  # where one lies on another, both are seen
+            axis.plot(*zip(*points, strict=True), label=label, **marked_line(line), markersize=size, linewidth=1)
+            highest = max(highest, *(value for _, value in points))
     axis.axhline(1, color="grey", linewidth=0.5)
-    axis.set_ylim(bottom=0)
+    axis.set_ylim(0, 1.15 * highest)
     axis.set_xlabel("sigma of the noise, grey levels", fontsize=7)
     axis.legend(fontsize=6)
     return None

@@ -23,9 +23,13 @@ class Mean:
         self.total = self.total + samples.sum(0).cpu().double()
         self.count += len(samples)
 
+    @property
+    def value(self) -> Tensor:
+        return self.total / self.count
+
     def like(self, samples: Tensor) -> Tensor:
         """The mean, where and of the kind that such samples are."""
-        return (self.total / self.count).to(samples)
+        return self.value.to(samples)
 
 
 class MeanKernel:
