@@ -16,7 +16,8 @@ from ultralytics import YOLO
 from yolo_dyn import YoloDynError, cli, layers, registry
 from yolo_dyn.data import shapes
 from yolo_dyn.data.images import drawn, evaluation_set
-from yolo_dyn.explain.dynamics import measurable, measure
+from yolo_dyn.explain.dynamics import Worth, measurable, measure
+from yolo_dyn.explain.dynamics_shown import draw, tables
 from yolo_dyn.explain.experts import experts, frozen_copy, without_experts, without_guides
 from yolo_dyn.explain.views import NoisyImages
 from yolo_dyn.integration.trained import opened, write_checkpoint
@@ -24,6 +25,8 @@ from yolo_dyn.layers.baking import mixing_layers
 from yolo_dyn.robustness import cells
 from yolo_dyn.robustness.evaluate import CorruptedImages, Corrupter, Settings, detect
 from yolo_dyn.robustness.plan import chosen_conditions
+from yolo_dyn.robustness.records import Estimate
+from yolo_dyn.robustness.scores import evaluate
 
 MIXING = [name for name in CONVOLUTIONS if hasattr(registry.require(name), "mixed")] + ["RDConv"]
 WITHOUT = {"DCD"}  # mixes kernels of no experts
@@ -257,8 +260,6 @@ def test_the_command_writes_all_it_measures(result):
 
 
 def test_scores_are_those_of_robustness_on_the_same_images(result, detector, detectors):
-    from yolo_dyn.robustness.scores import evaluate
-
     _, content = result
     found = drawn(evaluation_set(str(detectors / "data.yaml")), 6, 3)
     assert len(found.files) == 6
@@ -291,8 +292,8 @@ def test_freezing_nothing_changes_no_detection(detector, detectors, tmp_path):
     assert np.array_equal(a, b)
 
 
-def test_what_is_measured_is_kept(result, detector, detectors, monkeypatch, tmp_path):
-    """A second run of the command detects nothing; with a cell gone, it makes that one again and ends the same."""
+def test_what_is_measured_is_kept(result, detector, detectors, monkeypatch):
+    """With one cell gone, a second run of the command makes that one again, and ends the same."""
     folder, content = result
     ran = []
     run = cells.Task.run
@@ -303,15 +304,41 @@ def test_what_is_measured_is_kept(result, detector, detectors, monkeypatch, tmp_
 
     monkeypatch.setattr(cells.Task, "run", counted)
     monkeypatch.chdir(detector.parent)
-    arguments = {"sigma": [0, 25], "images": 6, "imgsz": 64, "seed": 3, "resamples": 50, "batch": 4}
-    again = json.loads(json.dumps(experts(str(detector), str(detectors / "data.yaml"), **arguments).as_dict()))
-    assert not ran
     gone = next((folder / "cells").glob("*-frozen-all_gaussian*.json"))
     gone.unlink()
-    experts(str(detector), str(detectors / "data.yaml"), **arguments)
+    arguments = {"sigma": [0, 25], "images": 6, "imgsz": 64, "seed": 3, "resamples": 50, "batch": 4}
+    again = experts(str(detector), str(detectors / "data.yaml"), **arguments)
     assert ran == [gone.stem]
-    assert again["frozen"] == content["frozen"]
-    assert again["layers"] == content["layers"]
+    assert json.loads(json.dumps(again.as_dict()))["frozen"] == content["frozen"]
+
+
+def test_drawn_images_keep_their_objects(detectors):
+    whole = evaluation_set(str(detectors / "data.yaml"))
+    some = drawn(whole, 4, 1)
+    assert len({*some.files} & {*whole.files}) == 4
+    assert [image["id"] for image in some.coco["images"]] == [0, 1, 2, 3]
+
+    def objects(images):
+        return {(images.files[a["image_id"]], *a["bbox"]) for a in images.coco["annotations"]}
+
+    assert objects(some) == {each for each in objects(whole) if each[0] in some.files}
+    assert drawn(whole, 10, 1) is whole
+    assert len({whole.fingerprint, some.fingerprint, drawn(whole, 4, 2).fingerprint}) == 3
+
+
+@torch.no_grad()
+def test_every_kind_of_layer_is_shown(tmp_path):
+    """One without experts, one with more than are drawn, one with a single expert, and one that nothing reaches."""
+    net = nn.Sequential(fused("DCD"), fused("KWConv"), fused("ODConv", num_experts=1), fused("CondConv"))
+    net[2].experts.weight.zero_()  # all that comes of it is its bias
+    found, _ = measure(net, measurable(mixing_layers(net)), {}, Given(noisy(2)))
+    worth = [Worth("0", condition, Estimate(0.1, -0.1, 0.2)) for condition in chosen_conditions([0, 25], None, None)]
+    text = tables(found, worth, {"clean": 0.5})
+    assert next(line for line in text if line.startswith("0 ")).split()[1:4] == ["DCD", "none", "-"]
+    assert text[-1].split(maxsplit=1) == ["0", "+0.100 [-0.100, +0.200]  +0.100 [-0.100, +0.200]"]
+    assert text[-2].split()[-2:] == ["0.500", "-"]
+    draw("$x_1$", found, worth, tmp_path / "experts.png")
+    assert cv2.imread(str(tmp_path / "experts.png")).shape[0] > 1000
 
 
 def test_clean_images_alone_and_no_scores(detector, detectors, tmp_path, monkeypatch):
