@@ -62,6 +62,20 @@ class OneOf:
 
 
 @dataclass(frozen=True)
+class Holding:
+    """A list with a number in it."""
+
+    number: float
+    what: str
+
+    def __contains__(self, value: Any) -> bool:
+        return self.number in value
+
+    def __str__(self) -> str:
+        return f"a list with {self.number:g}, {self.what}, in it"
+
+
+@dataclass(frozen=True)
 class OfFile:
     """A path that ends in a name."""
 
@@ -86,6 +100,7 @@ Names = Annotated[list[str], Some()]
 Seeds = Annotated[list[OrDefault], Some()]
 Sigmas = Annotated[list[GreyLevels], Some()]
 Pictures = Annotated[list[Annotated[str, OneOf(("png", "pdf", "svg"))]], Some()]
+SigmasWithClean = Annotated[list[GreyLevels], Some(), Holding(0, "the clean images")]
 Severities = Annotated[list[Severity], Some()]
 
 
