@@ -23,7 +23,9 @@ from yolo_dyn.explain.views import NoisyImages
 from yolo_dyn.integration.trained import opened, write_checkpoint
 from yolo_dyn.layers.baking import mixing_layers
 from yolo_dyn.robustness import cells
-from yolo_dyn.robustness.evaluate import CorruptedImages, Corrupter, Settings, detect
+from yolo_dyn.robustness.corrupter import Corrupter
+from yolo_dyn.robustness.evaluate import Settings, detect
+from yolo_dyn.robustness.loading import CorruptedImages
 from yolo_dyn.robustness.plan import chosen_conditions
 from yolo_dyn.robustness.records import Estimate
 from yolo_dyn.robustness.scores import evaluate

@@ -28,7 +28,8 @@ from yolo_dyn.output.labels import model_labels
 from yolo_dyn.output.outcome import Outcome
 from yolo_dyn.robustness import cells as store
 from yolo_dyn.robustness.cells import Cell, FinishedCell, Task
-from yolo_dyn.robustness.evaluate import Corrupter, Settings
+from yolo_dyn.robustness.corrupter import Corrupter
+from yolo_dyn.robustness.evaluate import Settings
 from yolo_dyn.robustness.models import check_model
 from yolo_dyn.robustness.plan import Plan, chosen_conditions
 from yolo_dyn.robustness.records import MEAN

@@ -9,8 +9,8 @@ import torch
 from ultralytics.utils import TQDM
 
 from yolo_dyn.data.images import EvaluationSet, letterbox, read_image
+from yolo_dyn.robustness.corrupter import Corrupter
 from yolo_dyn.robustness.corruptions import Image
-from yolo_dyn.robustness.evaluate import Corrupter
 from yolo_dyn.robustness.records import Condition
 
 
