@@ -9,13 +9,15 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from helpers import older
+from helpers import older, save
+from ultralytics import YOLO
 from ultralytics.utils import LOGGER
 
 from yolo_dyn import YoloDynError, cli
 from yolo_dyn.deploy.deployment import FORMATS, deploy, exported
 from yolo_dyn.deploy.quiet import written_to
 from yolo_dyn.integration import compat
+from yolo_dyn.layers.baking import mixing_layers
 from yolo_dyn.robustness.sweep import robustness
 
 INT8 = compat.can_quantize()
@@ -64,6 +66,29 @@ def test_models_are_timed_in_turn_with_the_first(inside):
     assert [row.ratio for row in both[:2]] == [1, 1]
     assert all(0.5 < row.ratio < 2 for row in both[2:])  # the same network
     assert both[0].ap > both[2].ap  # b.pt is a.pt with other weights mixed in
+
+
+@pytest.mark.accept
+def test_a_baked_model_is_one_more_row(inside):
+    formats = ["torch", "baked", "baked-onnx"]
+    dynamic, static, onnx = deploy(["a.pt"], "data.yaml", formats, **{**SMALL, "name": "baked"}).rows
+    assert static.file.endswith("exports/a-baked/a-baked.pt")
+    assert not mixing_layers(YOLO(static.file).model)
+    assert onnx.file.endswith("exports/a-baked-onnx/a-baked-onnx.onnx")
+    assert abs(static.box_difference - onnx.box_difference) < 1e-2 * SLACK  # both are beside the dynamic model
+    assert static.box_difference > 0
+    assert onnx.ap == pytest.approx(static.ap, abs=1e-3 * SLACK)
+    assert dynamic.ap != static.ap
+    before = Path(static.file).stat().st_mtime_ns
+    deploy(["a.pt"], "data.yaml", formats, **{**SMALL, "name": "baked"})
+    assert Path(static.file).stat().st_mtime_ns == before
+
+
+def test_what_cannot_be_baked_is_named_before_anything_long(inside):
+    model = YOLO("yolov8n.yaml")
+    save(model, "stock.pt")
+    with pytest.raises(YoloDynError, match=r"model 'stock\.pt' has no convolution that mixes kernels, to be baked"):
+        deploy(["a.pt", "stock.pt"], "data.yaml", ["baked-onnx"])
 
 
 @pytest.mark.accept

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from ultralytics import YOLO
 
 from yolo_dyn import YoloDynError, cli, layers, registry
-from yolo_dyn.data import shapes
-from yolo_dyn.data.images import drawn, evaluation_set
+from yolo_dyn.data import images, shapes
+from yolo_dyn.data.images import evaluation_set
 from yolo_dyn.explain.dynamics import Worth, measurable, measure
 from yolo_dyn.explain.dynamics_shown import draw, tables
 from yolo_dyn.explain.experts import experts, frozen_copy, without_experts, without_guides
@@ -263,7 +263,7 @@ def test_the_command_writes_all_it_measures(result):
 
 def test_scores_are_those_of_robustness_on_the_same_images(result, detector, detectors):
     _, content = result
-    found = drawn(evaluation_set(str(detectors / "data.yaml")), 6, 3)
+    found = evaluation_set(str(detectors / "data.yaml"), count=6, seed=3)
     assert len(found.files) == 6
     for condition in chosen_conditions([0, 25], None, None):
         corrupter = Corrupter.of(condition, 3)
@@ -314,9 +314,13 @@ def test_what_is_measured_is_kept(result, detector, detectors, monkeypatch):
     assert json.loads(json.dumps(again.as_dict()))["frozen"] == content["frozen"]
 
 
-def test_drawn_images_keep_their_objects(detectors):
-    whole = evaluation_set(str(detectors / "data.yaml"))
-    some = drawn(whole, 4, 1)
+def test_drawn_images_keep_their_objects_and_no_others_are_read(detectors, monkeypatch):
+    data = str(detectors / "data.yaml")
+    whole = evaluation_set(data)
+    check, read = images._check, []
+    monkeypatch.setattr(images, "_check", lambda file: read.append(file) or check(file))
+    some = evaluation_set(data, count=4, seed=1)
+    assert sorted(read) == some.files
     assert len({*some.files} & {*whole.files}) == 4
     assert [image["id"] for image in some.coco["images"]] == [0, 1, 2, 3]
 
@@ -324,8 +328,8 @@ def test_drawn_images_keep_their_objects(detectors):
         return {(images.files[a["image_id"]], *a["bbox"]) for a in images.coco["annotations"]}
 
     assert objects(some) == {each for each in objects(whole) if each[0] in some.files}
-    assert drawn(whole, 10, 1) is whole
-    assert len({whole.fingerprint, some.fingerprint, drawn(whole, 4, 2).fingerprint}) == 3
+    assert evaluation_set(data, count=10, seed=1).fingerprint == whole.fingerprint
+    assert len({whole.fingerprint, some.fingerprint, evaluation_set(data, count=4, seed=2).fingerprint}) == 3
 
 
 @torch.no_grad()

@@ -8,7 +8,7 @@ import json
 import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,14 @@ class EvaluationSet:
 
 
 def evaluation_set(
-    data: str, split: str = "val", only: list[str] | None = None, labelled: bool = True, task: str = "detect"
+    data: str,
+    split: str = "val",
+    only: list[str] | None = None,
+    labelled: bool = True,
+    task: str = "detect",
+    *,
+    count: int | None = None,
+    seed: int = 0,
 ) -> EvaluationSet:
     """Read a split of a data set, leaving out what cannot be evaluated.
 
@@ -68,6 +75,8 @@ def evaluation_set(
         only: file names of the images to keep; all if it is None.
         labelled: False leaves the ground truth aside.
         task: one of `data.tasks.TASKS`.
+        count: read no more images than so many, drawn at random.
+        seed: of the draw.
 
     Raises:
         YoloDynError: if the data set, the split or the annotations are missing or broken, lack what the task needs, or
@@ -79,6 +88,8 @@ def evaluation_set(
         known = ", ".join(key for key in ("train", "val", "test") if description.get(key))
         raise YoloDynError(f"{data} has no split {split!r} (it has {known})")
     files = _selected(image_files(description[split]), only, f"{data}, split {split}")
+    if count is not None:
+        files = sorted(np.random.default_rng(seed).permutation(np.array(files, object))[:count])
     checked = _check_all(files)
     skipped = {str(file): reason for file, (reason, _) in zip(files, checked, strict=True) if reason}
     readable = [file for file, (reason, _) in zip(files, checked, strict=True) if not reason]
@@ -103,23 +114,6 @@ def evaluation_set(
         fingerprint=_fingerprint(truth, digests),
         kind=kind,
     )
-
-
-def drawn(found: EvaluationSet, count: int, seed: int) -> EvaluationSet:
-    """So many of the images of a set, drawn without repetition, in their order; all if it has no more."""
-    if count >= len(found.files):
-        return found
-    chosen = sorted(np.random.default_rng(seed).permutation(len(found.files))[:count].tolist())
-    ids = {number: place for place, number in enumerate(chosen)}
-    annotations = [a for a in found.coco["annotations"] if a["image_id"] in ids]
-    coco = {
-        **found.coco,
-        "images": [{**found.coco["images"][number], "id": place} for number, place in ids.items()],
-        "annotations": [{**a, "image_id": ids[a["image_id"]]} for a in annotations],
-    }
-    named = json.dumps([found.fingerprint, chosen])
-    fingerprint = hashlib.sha256(named.encode()).hexdigest()
-    return replace(found, files=[found.files[number] for number in chosen], coco=coco, fingerprint=fingerprint)
 
 
 def _description(data: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from yolo_dyn import registry
-from yolo_dyn.data.images import drawn, evaluation_set
+from yolo_dyn.data.images import EvaluationSet, evaluation_set
 from yolo_dyn.errors import MissingFileError, YoloDynError
 from yolo_dyn.explain.views import NoisyImages
 from yolo_dyn.integration import image_channels
@@ -93,21 +93,8 @@ def bake(
     check_new(file, exist_ok)
     if not file.parent.is_dir():
         raise MissingFileError(f"the folder {file.parent} of out={file} does not exist")
-    source = opened(model)
-    found = drawn(evaluation_set(data, split, labelled=False), images, seed)
-    net: Any = source.model.float().eval()
-    if not mixing_layers(net):
-        kinds = {type(layer) for layer in registry.in_model(net)}
-        ours = ", ".join(sorted(kind.__name__ for kind in kinds if registry.kind_of(kind))) or "none"
-        raise YoloDynError(
-            f"model {model!r} has no convolution that mixes kernels, to be baked; its layers of ours: {ours}"
-        )
-    check_model(model, found, imgsz)
-    net = net.fuse(verbose=False)
-    clean = chosen_conditions([0.0], None, None)
-    shown = NoisyImages(replace(found, channels=image_channels(net)), clean, seed, imgsz, batch)
-    static, kept = make_static(net, shown.batches(clean, "mean kernels"))
-    write_checkpoint(source, net, file)
+    found = evaluation_set(data, split, labelled=False, count=images, seed=seed)
+    static, kept = write_baked(model, found, file, imgsz, batch, seed)
     strengths = [0.0, 25.0] if sigma is None else sigma
     compared = robustness(
         [model, str(file)],
@@ -120,6 +107,52 @@ def bake(
         project=project,
     )
     return Baked(file, static, kept, len(found.files), compared)
+
+
+def check_mixes(model: str) -> Any:
+    """Open a checkpoint that can be baked.
+
+    Raises:
+        YoloDynError: if it has no convolution that mixes kernels.
+    """
+    source = opened(model)
+    net: Any = source.model
+    if not mixing_layers(net):
+        kinds = {type(layer) for layer in registry.in_model(net)}
+        ours = ", ".join(sorted(kind.__name__ for kind in kinds if registry.kind_of(kind))) or "none"
+        raise YoloDynError(
+            f"model {model!r} has no convolution that mixes kernels, to be baked; its layers of ours: {ours}"
+        )
+    return source
+
+
+def write_baked(
+    model: str, images: EvaluationSet, file: Path, imgsz: int, batch: int, seed: int = 0
+) -> tuple[list[str], dict[str, str]]:
+    """Write a checkpoint whose dynamic convolutions are static, at their mean over some images.
+
+    Args:
+        model: a trained ``.pt``.
+        images: that the mean is over.
+        file: to write.
+        imgsz: images are letterboxed to a square of so many pixels.
+        batch: images that go through the network together.
+        seed: of what draws in the images' way.
+
+    Returns:
+        As of `make_static`.
+
+    Raises:
+        YoloDynError: for a model without a dynamic convolution, or of another number of channels.
+    """
+    source = check_mixes(model)
+    check_model(model, images, imgsz)
+    net = source.model.float().eval().fuse(verbose=False)
+    clean = chosen_conditions([0.0], None, None)
+    shown = NoisyImages(replace(images, channels=image_channels(net)), clean, seed, imgsz, batch)
+    static, kept = make_static(net, shown.batches(clean, "mean kernels"))
+    write_checkpoint(source, net, file)
+    return static, kept
 
 
 @torch.inference_mode()

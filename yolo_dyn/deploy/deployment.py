@@ -14,6 +14,7 @@ from ultralytics.utils import LOGGER
 
 from yolo_dyn.bench.timing import in_turn, summary
 from yolo_dyn.data.images import EvaluationSet, data_name, evaluation_set, letterbox, read_image
+from yolo_dyn.deploy.bake import check_mixes, write_baked
 from yolo_dyn.deploy.quiet import written_to
 from yolo_dyn.deploy.report import Deployment, DeploymentRow, write
 from yolo_dyn.deploy.runtimes import Session, open_session
@@ -43,6 +44,9 @@ FORMATS: dict[str, dict[str, Any]] = {  # name -> arguments of the stock export
     "openvino": {"format": "openvino"},
     "ncnn": {"format": "ncnn"},
 }
+BAKED = "baked"  # the same with static convolutions, see `bake`
+FORMATS |= {BAKED: {}, **{f"{BAKED}-{name}": words for name, words in FORMATS.items() if words}}
+BAKED_OVER = 200  # images of the training split
 MAKERS = ("yolo-dyn", "ultralytics", "torch")  # of an exported file
 PHOTOS = 8  # images on which an export is compared with torch
 
@@ -69,7 +73,8 @@ def deploy(
         model: checkpoints; the first is what the others' times are compared with.
         data: an Ultralytics data YAML, for scores and to calibrate INT8.
         formats: torch, torchscript, onnx, onnx-dynamic, onnx-half, onnx-int8, opencv, openvino, ncnn; by default torch,
-            onnx, onnx-int8 (Ultralytics has it since 8.4.80) and openvino.
+            onnx, onnx-int8 (Ultralytics has it since 8.4.80) and openvino. baked and baked-onnx, ..., are the model
+            whose dynamic convolutions `bake` makes static, at their mean over 200 images of the training split.
         sigma: standard deviations of Gaussian noise in grey levels; 0 and 30 by default.
         split: of the data, for scores.
         imgsz: images are letterboxed to a square of so many pixels.
@@ -97,7 +102,15 @@ def deploy(
         check_model(file, images, imgsz)
 
     files = {
-        (label, target): exported(models[label], target, imgsz, data, folder / "exports" / f"{label}-{target}")
+        (label, target): exported(
+            baked(models[label], imgsz, data, folder / "exports" / f"{label}-{BAKED}")
+            if target.startswith(BAKED)
+            else models[label],
+            target,
+            imgsz,
+            data,
+            folder / "exports" / f"{label}-{target}",
+        )
         for label in models
         for target in formats
     }
@@ -119,6 +132,22 @@ def _check(models: dict[str, str], formats: list[str]) -> None:
             raise YoloDynError(f"model must be a checkpoint (.pt), which is exported from here; got {file!r}")
         if not Path(file).is_file():
             raise MissingFileError(f"model {file!r} does not exist")
+        if any(target.startswith(BAKED) for target in formats):
+            check_mixes(file)
+
+
+def baked(checkpoint: str, imgsz: int, data: str, folder: Path) -> str:
+    """The checkpoint whose dynamic convolutions are static, baked into the folder unless it is there already."""
+    file, note = folder / f"{folder.name}.pt", folder / "bake.json"
+    images = evaluation_set(data, "train", labelled=False, count=BAKED_OVER)
+    identity = {"weights": hash_file(checkpoint), "imgsz": imgsz, "images": images.fingerprint, **versions(MAKERS)}
+    if note.is_file() and file.is_file() and json.loads(note.read_text(encoding="utf-8")) == identity:
+        return str(file)
+    folder.mkdir(parents=True, exist_ok=True)
+    LOGGER.info(f"baking {checkpoint}")
+    write_baked(checkpoint, images, file, imgsz, batch=16)
+    write_json(note, identity)
+    return str(file)
 
 
 def exported(checkpoint: str, target: str, imgsz: int, data: str, folder: Path) -> Path:
@@ -127,7 +156,7 @@ def exported(checkpoint: str, target: str, imgsz: int, data: str, folder: Path) 
     Raises:
         YoloDynError: if the stock export fails; what it and its tools print is in export.log.
     """
-    if target == TORCH:
+    if not FORMATS[target]:
         return Path(checkpoint)
     from ultralytics import YOLO
 

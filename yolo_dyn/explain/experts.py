@@ -11,7 +11,7 @@ from torch import nn
 from ultralytics.utils import LOGGER, TQDM
 
 from yolo_dyn import registry
-from yolo_dyn.data.images import EvaluationSet, data_name, drawn, evaluation_set
+from yolo_dyn.data.images import EvaluationSet, data_name, evaluation_set
 from yolo_dyn.errors import YoloDynError
 from yolo_dyn.explain.dynamics import Dynamics, Worth, measurable, measure
 from yolo_dyn.explain.dynamics_shown import draw, tables
@@ -154,7 +154,7 @@ def experts(
     source = opened(model)
     net: Any = source.model.float().eval()
     check_layers(net, model)
-    found = drawn(evaluation_set(data, split), images, seed)
+    found = evaluation_set(data, split, count=images, seed=seed)
     if frozen and not found.labelled:
         raise YoloDynError(f"{data}, split {split}, has no labels to score against: frozen=False measures no AP")
     check_model(model, found, imgsz)
