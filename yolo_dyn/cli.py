@@ -55,6 +55,9 @@ COMMANDS = {
     ),
     "cam": Command("yolo_dyn.explain.cam", "cam", "yolo-dyn cam model=a.pt,b.pt source=images/ sigma=25"),
     "points": Command("yolo_dyn.explain.points", "points", "yolo-dyn points model=best.pt source=image.jpg"),
+    "experts": Command(
+        "yolo_dyn.explain.experts", "experts", "yolo-dyn experts model=best.pt data=VOC.yaml sigma=0,25,50"
+    ),
     "bake": Command("yolo_dyn.deploy.bake", "bake", "yolo-dyn bake model=best.pt data=VOC.yaml"),
     "deploy": Command(
         "yolo_dyn.deploy.deployment",

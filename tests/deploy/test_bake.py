@@ -15,7 +15,7 @@ from yolo_dyn import YoloDynError, registry
 from yolo_dyn.cli import main
 from yolo_dyn.data import shapes
 from yolo_dyn.deploy.bake import bake, make_static
-from yolo_dyn.layers import FDConv, KWConv, RDConv
+from yolo_dyn.layers import DMFBlock, FDConv, KWConv, RDConv
 from yolo_dyn.layers.protocol import Bakes, MixesKernels
 
 MIXING = [name for name in CONVOLUTIONS if hasattr(registry.require(name), "mixed")]
@@ -73,6 +73,17 @@ def test_rdconv_keeps_its_gate():
     assert isinstance(net[0], RDConv)
     assert torch.allclose(net(x[:1]), expected, atol=1e-12)
     assert not any("attention" in name for name, _ in net.named_parameters())
+
+
+@torch.no_grad()
+def test_a_block_that_looks_at_a_token_takes_static_convolutions():
+    net = nn.Sequential(randomise(DMFBlock([16, 32], 24, 48, stride=2)).eval())
+    net[0].fuse()
+    x = [torch.rand(1, 16, 12, 12), torch.rand(1, 6, 32)]
+    expected = net(x)
+    static, _ = make_static(net, iter([x]))
+    assert len(static) == 3
+    assert torch.allclose(net(x), expected, atol=1e-5)
 
 
 def seasoned(name: str) -> nn.Module:

@@ -88,7 +88,7 @@ def test_exports_agree_with_torch_and_eight_bits_are_smaller(done, inside):
 
 
 def test_scores_are_those_of_the_robustness_command(done, inside, monkeypatch):
-    monkeypatch.setattr("yolo_dyn.robustness.sweep.write", lambda sweep: None)
+    monkeypatch.setattr("yolo_dyn.robustness.sweep.write", lambda *_: None)
     alone = robustness(["a.pt"], "data.yaml", [30.0], imgsz=192, batch=1, threads=1, resamples=1)
     assert alone.summary[0].ap.p == done.rows[0].ap
     assert alone.summary[0].ap.mpc == done.rows[0].mpc

@@ -167,7 +167,7 @@ import ctypes, gc, sys
 import psutil
 from yolo_dyn.robustness import sweep
 
-sweep.write = lambda sweep: None
+sweep.write = lambda *_: None
 folder = sys.argv[1]
 for count in (10, 40):
     fast = {"imgsz": 192, "batch": 5, "device": "cpu", "threads": 1, "resamples": 50, "project": "runs"}

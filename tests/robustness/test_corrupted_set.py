@@ -46,7 +46,7 @@ def data(detectors, tmp_path) -> Path:
 
 
 def test_pixels_on_disk_are_those_of_a_sweep(detectors, tmp_path, monkeypatch):
-    monkeypatch.setattr("yolo_dyn.robustness.sweep.write", lambda sweep: None)
+    monkeypatch.setattr("yolo_dyn.robustness.sweep.write", lambda *_: None)
     data, out = str(detectors / "data.yaml"), tmp_path / "noisy"
     written = corrupt_set(data, str(out), sigma=[25])
     assert str(written) == f"2 conditions of 10 images, listed in {out / 'manifest.json'}"

@@ -354,15 +354,15 @@ def done(detectors, tmp_path_factory):
     project = str(tmp_path_factory.mktemp("runs"))
     with pytest.MonkeyPatch.context() as patch:
         for name in ("curves", "grid"):
-            patch.setattr(f"yolo_dyn.robustness.report.{name}", lambda _, path: path.touch() or [])
-        drawn = dict.fromkeys(("errors", "precision", "reliability"), lambda _, path: path.touch())
+            patch.setattr(f"yolo_dyn.robustness.report.{name}", lambda _, path, *__: path.touch() or [])
+        drawn = dict.fromkeys(("errors", "precision", "reliability"), lambda _, path, *__: path.touch())
         patch.setattr("yolo_dyn.robustness.diagnosis_pictures.PICTURES", drawn)
         return robustness(models, data, sigma=[40], front=["bilateral"], hashes=True, project=project, **FAST)
 
 
 @pytest.fixture
 def without_pictures(monkeypatch) -> None:
-    monkeypatch.setattr("yolo_dyn.robustness.sweep.write", lambda sweep: None)
+    monkeypatch.setattr("yolo_dyn.robustness.sweep.write", lambda *_: None)
 
 
 @pytest.fixture

@@ -80,7 +80,7 @@ def test_detections_of_others_score_as_those_of_a_model(given):
     assert again["differences"] == sweep["differences"]
     assert again["degradation"] == sweep["degradation"]
     page = (scored.folder / "report.html").read_text()
-    assert 'id="grid"' not in page
+    assert 'id="viewer"' not in page
     assert 'id="curves"' in page
     assert "Ultralytics" not in str(scored)
 

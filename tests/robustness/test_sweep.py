@@ -70,14 +70,14 @@ def numbers(sweep) -> list[dict]:
 @pytest.fixture
 def without_pictures(monkeypatch) -> None:
     """For tests that look at cells alone."""
-    monkeypatch.setattr("yolo_dyn.robustness.sweep.write", lambda sweep: None)
+    monkeypatch.setattr("yolo_dyn.robustness.sweep.write", lambda *_: None)
 
 
 @pytest.fixture
 def empty_pictures(monkeypatch) -> None:
     """For tests that look at the page's text."""
     monkeypatch.setattr("yolo_dyn.robustness.report.curves", lambda _, path: path.touch())
-    monkeypatch.setattr("yolo_dyn.robustness.report.grid", lambda _, path: path.touch() or [])
+    monkeypatch.setattr("yolo_dyn.robustness.report.grid", lambda _, path, *__: path.touch() or [])
     monkeypatch.setattr(
         "yolo_dyn.robustness.diagnosis_pictures.PICTURES",
         dict.fromkeys(("errors", "precision", "reliability"), lambda _, path: path.touch()),
@@ -253,7 +253,7 @@ def test_cells_from_before_that_cannot_tell_it_say_why(arrays, reason, done, emp
     sweep = diagnosed(Sweep.read(tmp_path / "run", done.cells, done.images, done.settings, ""))
     assert sweep.records[1] == done.records[1]
     assert reason in sweep.records[2].diagnosis.missing[0]
-    write(sweep, pictures=False)
+    write(sweep, images=False)
     text = html.unescape((sweep.folder / "report.html").read_text())
     assert text.count(f">{sweep.records[2].diagnosis.missing[0]}</td>") == 2
     with (sweep.folder / "results.csv").open() as lines:
@@ -293,10 +293,10 @@ class Page(html.parser.HTMLParser):
 def test_the_page_is_complete_and_self_contained(done):
     text = (done.folder / "report.html").read_text()
     page = Page(text)
-    expected = ["summary", "curves", "scores", "differences", "errors", "precision", "reliability", "grid", "cells"]
+    expected = ["summary", "curves", "viewer", "scores", "differences", "errors", "precision", "reliability", "cells"]
     assert page.sections == [*expected, "classes", "degradation", "images", "reproduce"]
     assert all(source.startswith("data:") for source in page.sources)
-    assert len(page.sources) == 6  # five pictures and an empty icon
+    assert len(page.sources) == 1  # an empty icon: what else is shown is in the data of the script
     for record in done.records:
         assert f"{record.scores['AP']:.3f}" in text
 

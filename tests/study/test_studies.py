@@ -103,6 +103,8 @@ def test_a_study_keeps_the_papers_digits(tmp_path):
         ({"questions": [{"ask": "?"}]}, "questions: each must have the keys ask, arm and to"),
         ({"panels": {"x": {"arms": ["y"]}}}, "panels, x, y: unknown arm 'y'"),
         ({"panels": {"x": ["y"]}}, "panels must be a mapping with a mapping, got"),
+        ({"columns": ["noise_gain"], "sigmas": [0]}, r"noise_gain needs noise: sigmas with one above 0, got \[0\]"),
+        ({"columns": ["entropy"], "task": "classify"}, "entropy is for detectors, and task is classify"),
         ({"columns": ["module_params"]}, "module: must have the keys layer and shape"),
     ],
     ids=str,
@@ -359,7 +361,8 @@ def tested(detectors, tmp_path, monkeypatch) -> Path:
 
 def test_a_study_from_training_to_its_page(tested, tmp_path, capsys, monkeypatch, log):
     """Killed after its first result, it goes on with the second, and changes nothing that is there."""
-    words = ["study", str(written(tmp_path, split="test")), f"data={tested}", *FAST]
+    columns = [*SMALL["columns"], "entropy", "noise_gain"]
+    words = ["study", str(written(tmp_path, split="test", columns=columns)), f"data={tested}", *FAST]
 
     def killed(file, record):
         write_record(file, record)
@@ -384,7 +387,11 @@ def test_a_study_from_training_to_its_page(tested, tmp_path, capsys, monkeypatch
     assert len(record["weights"]) == 64  # SHA-256, in hexadecimal digits
     assert record["environment"]["device"] == "cpu"
     page = (results.parent / "page.md").read_text()
-    assert "| transformer |  | 0 | - | - | - (0.410) | - |" in page
+    assert "| transformer |  | 0 | - | - | - (0.410) | - | - | - |" in page
+    assert set(record["experts"]) == {"entropy", "noise_gain"}
+    assert 0 < record["experts"]["entropy"] <= 1
+    assert f"| {record['experts']['noise_gain']:.3f} |" in page
+    assert "experts" not in json.loads((results / "stock-seed0.json").read_text())
     assert "- transformer: no dynamic convolution." in page
     assert "stock (seeds 1); narrow (seeds 1)" in page
     assert "narrow less stock" in page

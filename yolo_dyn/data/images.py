@@ -8,7 +8,7 @@ import json
 import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +103,23 @@ def evaluation_set(
         fingerprint=_fingerprint(truth, digests),
         kind=kind,
     )
+
+
+def drawn(found: EvaluationSet, count: int, seed: int) -> EvaluationSet:
+    """So many of the images of a set, drawn without repetition, in their order; all if it has no more."""
+    if count >= len(found.files):
+        return found
+    chosen = sorted(np.random.default_rng(seed).permutation(len(found.files))[:count].tolist())
+    ids = {number: place for place, number in enumerate(chosen)}
+    annotations = [a for a in found.coco["annotations"] if a["image_id"] in ids]
+    coco = {
+        **found.coco,
+        "images": [{**found.coco["images"][number], "id": place} for number, place in ids.items()],
+        "annotations": [{**a, "image_id": ids[a["image_id"]]} for a in annotations],
+    }
+    named = json.dumps([found.fingerprint, chosen])
+    fingerprint = hashlib.sha256(named.encode()).hexdigest()
+    return replace(found, files=[found.files[number] for number in chosen], coco=coco, fingerprint=fingerprint)
 
 
 def _description(data: str) -> dict[str, Any]:

@@ -5,27 +5,26 @@ what it loses is measured on others.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
-from ultralytics.utils import TQDM
 
 from yolo_dyn import registry
-from yolo_dyn.data.images import EvaluationSet, evaluation_set, letterbox, read_image
+from yolo_dyn.data.images import drawn, evaluation_set
 from yolo_dyn.errors import MissingFileError, YoloDynError
+from yolo_dyn.explain.views import NoisyImages
 from yolo_dyn.integration import image_channels
 from yolo_dyn.integration.trained import opened, write_checkpoint
 from yolo_dyn.layers import SGDM
-from yolo_dyn.layers.protocol import Bakes, MixesKernels
+from yolo_dyn.layers.baking import freeze, mean_kernels, mixing_layers
 from yolo_dyn.output.arguments import FileName, ImageSize, OrDefault, Positive, Sigmas, checked
 from yolo_dyn.output.files import check_new
 from yolo_dyn.output.outcome import Outcome
 from yolo_dyn.robustness.models import check_model
+from yolo_dyn.robustness.plan import chosen_conditions
 from yolo_dyn.robustness.sweep import Sweep, robustness
 
 
@@ -95,9 +94,9 @@ def bake(
     if not file.parent.is_dir():
         raise MissingFileError(f"the folder {file.parent} of out={file} does not exist")
     source = opened(model)
-    found = evaluation_set(data, split, labelled=False)
+    found = drawn(evaluation_set(data, split, labelled=False), images, seed)
     net: Any = source.model.float().eval()
-    if not any(isinstance(module, MixesKernels | Bakes) for module in net.modules()):
+    if not mixing_layers(net):
         kinds = {type(layer) for layer in registry.in_model(net)}
         ours = ", ".join(sorted(kind.__name__ for kind in kinds if registry.kind_of(kind))) or "none"
         raise YoloDynError(
@@ -105,7 +104,9 @@ def bake(
         )
     check_model(model, found, imgsz)
     net = net.fuse(verbose=False)
-    static, kept = make_static(net, batches(found, image_channels(net), imgsz, images, batch, seed))
+    clean = chosen_conditions([0.0], None, None)
+    shown = NoisyImages(replace(found, channels=image_channels(net)), clean, seed, imgsz, batch)
+    static, kept = make_static(net, shown.batches(clean, "mean kernels"))
     write_checkpoint(source, net, file)
     strengths = [0.0, 25.0] if sigma is None else sigma
     compared = robustness(
@@ -118,16 +119,7 @@ def bake(
         device=device,
         project=project,
     )
-    return Baked(file, static, kept, min(images, len(found.files)), compared)
-
-
-def batches(found: EvaluationSet, channels: int, imgsz: int, images: int, batch: int, seed: int) -> Iterator[Tensor]:
-    """Images of a set, drawn without repetition, ``[B, C, imgsz, imgsz]`` from 0 to 1."""
-    chosen = np.random.default_rng(seed).permutation(len(found.files))[:images]
-    for start in TQDM(range(0, len(chosen), batch), desc="mean kernels"):
-        files = [found.files[number] for number in chosen[start : start + batch]]
-        squares = [letterbox(read_image(file, channels), imgsz).pixels for file in files]
-        yield torch.from_numpy(np.stack(squares)).float() / 255
+    return Baked(file, static, kept, len(found.files), compared)
 
 
 @torch.inference_mode()
@@ -141,55 +133,16 @@ def make_static(net: nn.Module, images: Iterator[Tensor]) -> tuple[list[str], di
     Returns:
         Names of those layers, and of those that keep something that varies, with what that is.
     """
-    layers: dict[str, Any] = {
-        name: module for name, module in net.named_modules() if isinstance(module, MixesKernels | Bakes)
-    }
-    totals: dict[str, list[Tensor | None]] = {}
-    seen = 0
-    hooks = [
-        module.register_forward_pre_hook(partial(_add, totals, name), with_kwargs=True)
-        for name, module in layers.items()
-    ]
-    try:
-        for batch in images:
-            net(batch)
-            seen += len(batch)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    kept = {name: f"({kind}) stays dynamic" for name, kind in _others(net, layers).items()}
-    for name, module in layers.items():
-        if name not in totals:
-            continue  # never reached
-        kernel, bias = (None if total is None else (total / seen).clone() for total in totals[name])
-        assert kernel is not None
-        if isinstance(module, Bakes):
-            module.bake(kernel, bias)
-            kept[name] = f"({type(module).__name__}) keeps what varies beside its kernel"
-        else:
-            parent, _, attribute = name.rpartition(".")
-            setattr(net.get_submodule(parent), attribute, _conv(kernel, bias, module.geometry))
+    kept = {name: f"({kind}) stays dynamic" for name, kind in _others(net, mixing_layers(net)).items()}
+    means = mean_kernels(net, images)
+    for name, mean in means.items():
+        kind = type(net.get_submodule(name)).__name__
+        if not freeze(net, name, mean):
+            kept[name] = f"({kind}) keeps what varies beside its kernel"
     for row in net.modules():
         if isinstance(row, SGDM):
             row.guide = "none"  # it is in the kernels
-    return [name for name in layers if name in totals], kept
-
-
-def _add(totals: dict[str, list[Tensor | None]], name: str, module: Any, args: Any, kwargs: Any) -> None:
-    """Add the kernels and biases of a batch to the total of a layer that is about to be run."""
-    kernel, bias = module.mixed(*args, **kwargs)
-    batch = len(args[0])
-    own = [kernel.sum(0), None if bias is None else bias.expand(batch, -1).sum(0)]
-    before = totals.setdefault(name, [None, None])
-    totals[name] = [b if a is None else a + b for a, b in zip(before, own, strict=True)]
-
-
-def _conv(kernel: Tensor, bias: Tensor | None, geometry: tuple[Any, Any, Any, int]) -> nn.Conv2d:
-    out, within, *size = kernel.shape
-    conv = nn.Conv2d(within * geometry[3], out, tuple(size), *geometry, bias=bias is not None)  # type: ignore[arg-type]
-    conv.weight = nn.Parameter(kernel, requires_grad=False)
-    conv.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
-    return conv
+    return list(means), kept
 
 
 def _others(net: nn.Module, layers: dict[str, Any]) -> dict[str, str]:

@@ -1,13 +1,17 @@
 """What a network sees of an image, and where it sees it: so a map of the network can be laid back over the image."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 import torch
+from ultralytics.utils import TQDM
 
-from yolo_dyn.data.images import letterbox
+from yolo_dyn.data.images import EvaluationSet, letterbox, read_image
+from yolo_dyn.robustness.corrupter import Corrupter
 from yolo_dyn.robustness.corruptions import Image
+from yolo_dyn.robustness.records import Condition
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,31 @@ class View:
         scale = np.divide(self.original, self.resized)[[1, 0, 1, 0]]
         moved = (boxes - np.array(self.corner)[[1, 0, 1, 0]]) * scale
         return moved.clip(0, np.array(self.original)[[1, 0, 1, 0]])
+
+
+@dataclass(frozen=True)
+class NoisyImages:
+    """Images of a set as a detector sees them, clean and with the noise of each strength."""
+
+    images: EvaluationSet
+    conditions: list[Condition]  # the clean one first
+    seed: int
+    imgsz: int
+    batch: int  # squares that go through the network together
+    device: str = "cpu"
+
+    def batches(self, conditions: list[Condition], what: str) -> Iterator[torch.Tensor]:
+        """``[images * conditions, C, imgsz, imgsz]`` from 0 to 1, the conditions of an image side by side."""
+        corrupters = [Corrupter.of(condition, self.seed) for condition in conditions]
+        files, step = self.images.files, max(1, self.batch // len(conditions))
+        with TQDM(total=len(files), desc=what, unit="images") as bar:
+            for start in range(0, len(files), step):
+                squares = []
+                for file in files[start : start + step]:
+                    image = read_image(file, self.images.channels)
+                    squares += [letterbox(corrupt(image, file.name), self.imgsz).pixels for corrupt in corrupters]
+                yield torch.from_numpy(np.stack(squares)).to(self.device).float() / 255
+                bar.update(len(squares) // len(conditions))
 
 
 def letterboxed(image: Image, imgsz: int) -> View:

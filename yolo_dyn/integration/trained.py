@@ -88,8 +88,8 @@ def transfer(source: "YOLO", content: dict[str, Any], file: Path, static: bool) 
     )
 
 
-def write_checkpoint(source: "YOLO", model: nn.Module, file: Path) -> nn.Module:
-    """Write a model that was made of an opened checkpoint as a new one, in half precision as Ultralytics does.
+def write_checkpoint(source: "YOLO", model: nn.Module, file: Path, half: bool = True) -> nn.Module:
+    """Write a model that was made of an opened checkpoint as a new one, by default in half precision as Ultralytics.
 
     Returns:
         The model as it will be read.
@@ -99,7 +99,8 @@ def write_checkpoint(source: "YOLO", model: nn.Module, file: Path) -> nn.Module:
     """
     checkpoint = {key: source.ckpt[key] for key in KEPT if key in source.ckpt}
     checkpoint |= dict.fromkeys(("best_fitness", "ema", "optimizer", "updates"))
-    checkpoint |= {"epoch": -1, "model": copy.deepcopy(model).half(), "date": datetime.now().isoformat()}
+    kept = copy.deepcopy(model)
+    checkpoint |= {"epoch": -1, "model": kept.half() if half else kept.float(), "date": datetime.now().isoformat()}
     with written_whole(file, "out") as partial:
         torch.save(checkpoint, partial)
     return checkpoint["model"].float()

@@ -128,6 +128,9 @@ class A2D2C(ExpertConv):
     def mixed(self, x: Tensor, guide: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         return self.experts.mixed(self.attend(x, guide), guide)
 
+    def weigh(self, x: Tensor, guide: Tensor | None = None) -> Tensor:
+        return self.attend(x, guide).experts[:, None]
+
     @property
     def _responds(self) -> bool:
         """Whether the responses of all kernels are needed as a whole."""

@@ -101,6 +101,8 @@ class ConvNormAct(nn.Module):
 
     def forward(self, x: Tensor, guide: Tensor | None = None, token: Tensor | None = None) -> Tensor:
         """`guide`, ``[C_out, C_in/groups, k, k]``, multiplies the mixed kernel (SGDM Eq. 10); `token` is DMF's."""
+        if type(self.conv) is nn.Conv2d:  # baked: guide and token are in its kernel
+            return self.act(self.conv(x))
         given = {name: value for name, value in (("guide", guide), ("token", token)) if value is not None}
         y = self.conv(x, **given)
         return self.act(y if self.bn is None else self.bn(y))

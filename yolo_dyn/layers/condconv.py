@@ -32,6 +32,8 @@ class CondConv(ExpertConv):
         torch.Size([2, 32, 10, 10])
     """
 
+    sums_to_one = False
+
     def __init__(
         self,
         in_channels: int,

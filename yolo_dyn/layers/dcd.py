@@ -11,6 +11,8 @@ Readings, from the counts of the ResNets:
   the inner width is floor(sqrt(D)), the squeezed one max(D, inner^2) / 16, at least 4;
 - both counts, 14.703 M and 29.835 M, hold a dynamic classifier with inner and squeezed width 32;
 - the squeezed vector is gated by itself, Phi comes with an identity after its BatchNorm.
+
+Deviation: the squeezed width has its floor of 4 with ``pool=1`` too, where the published code has none.
 """
 
 import math

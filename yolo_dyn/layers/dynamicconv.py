@@ -1,6 +1,8 @@
 """DynamicConv of "Dynamic Convolution: Attention over Convolution Kernels" (Chen et al., 2020).
 
 https://arxiv.org/abs/1912.03458
+
+Deviation: 3 input channels are squeezed to 3 // 4 + 1 = 1, in the published code to 4.
 """
 
 import torch

@@ -202,8 +202,18 @@ class ExpertConv(nn.Module):
         super().__init__()
         self.experts = experts
 
+    sums_to_one = True  # the attention to the experts; see `protocol.WeighsExperts`
+
     def attend(self, x: Tensor) -> Attention:
         raise NotImplementedError
+
+    def weigh(self, x: Tensor, guide: Tensor | None = None) -> Tensor:
+        """The attention to the experts alone, ``[B, 1, K]``."""
+        return self.attend(x).experts[:, None]
+
+    def expert_kernels(self) -> Tensor:
+        """``[K, C_out, C_in/groups, kH, kW]``."""
+        return self.experts.weight.unflatten(0, (self.experts.num_experts, -1))
 
     @property
     def geometry(self) -> tuple[Size, Size, Size, int]:

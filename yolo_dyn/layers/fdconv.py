@@ -75,6 +75,7 @@ class FDConv(nn.Module):
     """
 
     baked = False
+    sums_to_one = False
 
     def __init__(
         self,
@@ -148,6 +149,19 @@ class FDConv(nn.Module):
         kernel, channels = self.kernel_and_channels(x, guide)
         return kernel * channels[:, None, :, None, None], self.bias
 
+    def read(self, x: Tensor) -> tuple[Tensor, tuple[Size, Size, Size, int]]:
+        """The banded input, which the kernels convolve, and how."""
+        return self.banded(x), (self.stride, self.padding, self.dilation, 1)
+
+    def weigh(self, x: Tensor, guide: Tensor | None = None) -> Tensor:
+        """The factors of the groups of frequencies, ``[B, 1, K]``."""
+        return self.frequency_factors(self.shared(x.mean((2, 3))))[:, None]
+
+    def expert_kernels(self) -> Tensor:
+        """The part of the kernel in each group of frequencies, ``[K, C_out, C_in, kH, kW]``."""
+        bank = self.weight if self.group_of is None else self.bank(self.group_of)
+        return bank.unflatten(0, (self.frequency.out_features, -1))
+
     def bake(self, kernel: Tensor, bias: Tensor | None) -> None:
         """Keep this one kernel; the bands of the input stay as they are at each pixel."""
         self.weight, self.baked = nn.Parameter(kernel, False), True
@@ -158,13 +172,21 @@ class FDConv(nn.Module):
     def kernel_and_channels(self, x: Tensor, guide: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The kernel of each sample, ``[B, C_out, C_in, kH, kW]``, and the factors of its input, ``[B, C_in]``."""
         pooled = x.mean((2, 3))  # [B, C_in]
-        trunk = self.star[0] * self.trunk(pooled).square() + self.star[1]  # [B, h], StarReLU
+        trunk = self.shared(pooled)
         factor = _factor(self.filter(trunk))[:, :, None, None, None]  # [B, C_out, 1, 1, 1]
         if self.spatial is not None:
             factor = factor * _factor(self.spatial(trunk)).reshape(-1, 1, 1, *self.kernel_size)
         for more in (self.local_factor(pooled), self.gain, guide):
             factor = factor if more is None else factor * more
-        return scaled(self.of_groups(_factor(self.frequency(trunk))), factor), _factor(self.channel(trunk))
+        return scaled(self.of_groups(self.frequency_factors(trunk)), factor), _factor(self.channel(trunk))
+
+    def shared(self, pooled: Tensor) -> Tensor:
+        """What all factors but those of single weights share, ``[B, h]``, by a StarReLU."""
+        return self.star[0] * self.trunk(pooled).square() + self.star[1]
+
+    def frequency_factors(self, trunk: Tensor) -> Tensor:
+        """Of the groups of frequencies, ``[B, K]``."""
+        return _factor(self.frequency(trunk))
 
     def of_groups(self, factors: Tensor) -> Tensor:
         """The kernel of each sample by its factors of the groups, ``[B, K]``; once folded, a mixture of a bank."""

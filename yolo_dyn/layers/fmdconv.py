@@ -7,6 +7,10 @@ Readings:
   counts of ResNet-18 come out, 45.203 M with four experts, where the bias is one per expert;
 - the output attention scales the bias too (Algorithm 1, lines 20 to 26);
 - the norm of the trunk falls back to its running statistics at batch 1, where BatchNorm cannot train.
+
+Deviation: a depthwise FMDConv keeps its output attention, which the published code leaves out. The authors' weights
+were kept before the temperature had fallen: they compute what they did at ``temperature = 34``, an attribute of each
+layer.
 """
 
 import torch

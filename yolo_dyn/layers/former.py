@@ -6,6 +6,8 @@ Where the paper is silent, as the authors' implementation has it (its counts are
 attention and before the FFN; the cross attention is added to the normed tokens; no biases but that of the projection
 after self attention. Eq. 4 has heads of d / N channels, which do not fit the map's C channels once W^K and W^V are
 gone: they are of C / N.
+
+Deviation: `token_heads` is 8 (Table 1) whatever the width; in the published code it is d // 32, 6 of DMF's 192.
 """
 
 import torch

@@ -94,6 +94,7 @@ class KWConv(nn.Module):
         torch.Size([2, 32, 16, 16])
     """
 
+    sums_to_one = False
     warehouse: Warehouse
     start: int  # the first of its own cells
     beta: Tensor  # the own cell of each mixture, [m]; n for none
@@ -183,6 +184,14 @@ class KWConv(nn.Module):
         for constant in (self.gain, guide):
             kernel = kernel if constant is None else scaled(kernel, constant)
         return kernel, self.bias
+
+    def weigh(self, x: Tensor, guide: Tensor | None = None) -> Tensor:
+        """The attention of each mixture to the cells, its experts."""
+        return self.attention(x.mean((2, 3)))
+
+    def expert_kernels(self) -> Tensor:
+        """The cells of the warehouse, ``[n, c_o * c_i]``."""
+        return self.warehouse.weight[0]
 
     def attention(self, pooled: Tensor) -> Tensor:
         """Signed weights of all cells for each mixture, ``[B, m, n]``; their absolute values sum to less than one."""

@@ -3,6 +3,9 @@
 https://arxiv.org/abs/2209.07947
 
 Deviations:
+- the temperature divides the logits of the kernel attention alone, and stays 1 unless `anneal` is given; in the
+  published code it divides those of all four attentions, and falls from 30 to 1 over 10 epochs (as `anneal` of 30 by
+  2.9). From then on both are the same;
 - the norm of the trunk falls back to its running statistics at batch 1, where BatchNorm cannot train;
 - the bias, which the paper does not have, is mixed like the kernels and scaled by the filter attention.
 """

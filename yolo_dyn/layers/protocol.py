@@ -82,6 +82,33 @@ class Bakes(Protocol):
 
 
 @runtime_checkable
+class Reads(Protocol):
+    """Mixes kernels that convolve something made of its input, not the input itself."""
+
+    def read(self, x: Tensor) -> tuple[Tensor, tuple[Any, Any, Any, int]]:
+        """What the kernels convolve, ``[B, C_in, H, W]``, and how: stride, padding, dilation, groups."""
+        ...
+
+
+@runtime_checkable
+class WeighsExperts(Protocol):
+    """Mixes kernels that are the same for all samples, its experts, and can tell how, once it is fused.
+
+    `yolo-dyn experts` asks for it.
+    """
+
+    sums_to_one: bool  # whether the weights of a mixture lie between 0 and 1 and sum to one
+
+    def weigh(self, x: Tensor, guide: Tensor | None = None) -> Tensor:
+        """``[B, m, K]``, of what `forward` is given: of K experts in m mixtures, more than one if each is a part."""
+        ...
+
+    def expert_kernels(self) -> Tensor:
+        """``[K, ...]``."""
+        ...
+
+
+@runtime_checkable
 class DeclaresChannels(Protocol):
     """Tells its output channels itself, so that it may take several inputs and yield several maps.
 

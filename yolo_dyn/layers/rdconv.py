@@ -60,6 +60,7 @@ class RDConv(nn.Module):
     """
 
     normed = True
+    sums_to_one = False
     form = "kernel"  # of checkpoints from before these were arguments
     bypass = False
     baked = False
@@ -134,11 +135,21 @@ class RDConv(nn.Module):
     def guide_shape(self) -> tuple[int, int, int]:
         return len(self.weight) // self.intrinsic, self.intrinsic, self.weight.shape[1]
 
+    def read(self, x: Tensor) -> tuple[Tensor, tuple[int, int, int, int]]:
+        """The intrinsic features, which the kernels convolve, and how."""
+        return F.silu(self.razor(x), inplace=True), (self.stride, self.padding, self.dilation, self.groups)
+
+    def weigh(self, x: Tensor, guide: Tensor | None = None) -> Tensor:
+        """The kernel attention, ``[B, 1, K]``."""
+        return torch.sigmoid(self.attention(self.read(x)[0].mean((2, 3))))[:, None]
+
+    def expert_kernels(self) -> Tensor:
+        """``[K, c_r, c_r/groups, k, k]``."""
+        return self.weight.unflatten(0, (-1, self.intrinsic))
+
     def mixed(self, x: Tensor, guide: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """The kernel that convolves the intrinsic features of each sample, and the bias of all, once it is fused."""
-        x = F.silu(self.razor(x), inplace=True)
-        attention = torch.sigmoid(self.attention(x.mean((2, 3))))
-        return mix_kernels(guided(self.weight, guide), attention), self.bias
+        return mix_kernels(guided(self.weight, guide), self.weigh(x)[:, 0]), self.bias
 
     def bake(self, kernel: Tensor, bias: Tensor | None) -> None:
         """Keep this one kernel; the gate of rows and columns stays as it is for each sample."""

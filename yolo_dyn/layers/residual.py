@@ -104,6 +104,17 @@ class DynamicResidualConv(ExpertConv):
     ) -> tuple[Tensor, Tensor | None]:
         return self.experts.mixed(self.attend(x, token), guide)
 
+    @property
+    def sums_to_one(self) -> bool:  # type: ignore[override]
+        return self.activation == "softmax"
+
+    def weigh(self, x: Tensor, guide: Tensor | None = None, token: Tensor | None = None) -> Tensor:
+        """Of the dynamic kernels: the input-agnostic one is no expert."""
+        return self.attend(x, token).experts[:, None, int(self.residual) :]
+
+    def expert_kernels(self) -> Tensor:
+        return super().expert_kernels()[int(self.residual) :]
+
     @torch.no_grad()
     def start_from(self, weight: Tensor, bias: Tensor | None) -> None:
         """Start as this static convolution: it becomes the input-agnostic kernel, or every kernel without that one."""

@@ -49,6 +49,33 @@ class Some:
 
 
 @dataclass(frozen=True)
+class OneOf:
+    """Some words."""
+
+    words: tuple[str, ...]
+
+    def __contains__(self, value: Any) -> bool:
+        return value in self.words
+
+    def __str__(self) -> str:
+        return f"one of {', '.join(self.words)}"
+
+
+@dataclass(frozen=True)
+class Holding:
+    """A list with a number in it."""
+
+    number: float
+    what: str
+
+    def __contains__(self, value: Any) -> bool:
+        return self.number in value
+
+    def __str__(self) -> str:
+        return f"a list with {self.number:g}, {self.what}, in it"
+
+
+@dataclass(frozen=True)
 class OfFile:
     """A path that ends in a name."""
 
@@ -72,6 +99,8 @@ Threads = Annotated[int, Range(0, 1024)]
 Names = Annotated[list[str], Some()]
 Seeds = Annotated[list[OrDefault], Some()]
 Sigmas = Annotated[list[GreyLevels], Some()]
+Pictures = Annotated[list[Annotated[str, OneOf(("png", "pdf", "svg"))]], Some()]
+SigmasWithClean = Annotated[list[GreyLevels], Some(), Holding(0, "the clean images")]
 Severities = Annotated[list[Severity], Some()]
 
 

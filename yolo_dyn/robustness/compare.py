@@ -31,7 +31,7 @@ from yolo_dyn.robustness.evaluate import Settings
 from yolo_dyn.robustness.executors import RunOptions
 from yolo_dyn.robustness.fronts import chosen_fronts
 from yolo_dyn.robustness.models import common_task, described
-from yolo_dyn.robustness.pictures import grid, judged, most_different
+from yolo_dyn.robustness.pictures import grid, judged, most_different, spread_conditions
 from yolo_dyn.robustness.plan import Plan, chosen_conditions
 from yolo_dyn.robustness.sweep import measure
 
@@ -104,7 +104,7 @@ def compare(
         available = read(_most_telling(plan, available, folder, count, conf))
     sweep = measure(plan, available, folder, RunOptions())
     picture = folder / "grid.png"
-    drawn = grid(sweep, picture, len(available.files), conf)
+    drawn = grid(sweep, picture, spread_conditions(sweep, conf), len(available.files))
     return Written((picture,), f"\n{', '.join(drawn)}: drawn to {picture}")
 
 

@@ -18,10 +18,10 @@ HATCHES = ("", "//", "..", "\\\\", "xx", "--")  # say once more what the colours
 Panel = Callable[[Any, list[CellRecord]], None]  # fills with a model's cells of one corruption, the clean one first
 
 
-def draw(sweep: Sweep) -> None:
+def draw(sweep: Sweep, ending: str = "png") -> None:
     """Draw all of them into the sweep's folder, each named as in `PICTURES`."""
     for name, picture in PICTURES.items():
-        picture(sweep, sweep.folder / f"{name}.png")
+        picture(sweep, sweep.folder / f"{name}.{ending}")
 
 
 @verbatim

@@ -1,6 +1,6 @@
 """Pictures of a sweep: curves of AP over strength, and a grid of the same noisy pixels with every model's boxes."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from yolo_dyn.robustness.records import CLEAN, Condition
 from yolo_dyn.robustness.results import Sweep
 
 MATCH = 0.5  # least similarity of a hit
+FALSE_ALARM, IGNORED = -1, -2  # in the place of the number of the object that a detection finds
 NAMED = 25  # detections of a panel: the names of more would hide the picture, and take seconds to draw
 
 
@@ -31,6 +32,7 @@ class Judged:
     found: np.ndarray  # [n, 7]
     hit: np.ndarray  # bool [n]
     ignored: np.ndarray  # bool [n], on a crowd or a difficult object
+    match: np.ndarray  # int [n], the object that is found; FALSE_ALARM, or IGNORED
     missed: list[dict[str, Any]]  # objects nobody found
     shapes: np.ndarray | None = None  # what the detections have beside their boxes
 
@@ -59,6 +61,7 @@ def judge(
     order = np.argsort(-found[:, 5], kind="mergesort")
     found, shapes = found[order], None if shapes is None else shapes[order]
     hit, ignored, taken = (np.zeros(n, bool) for n in (len(found), len(found), len(objects)))
+    match = np.full(len(found), FALSE_ALARM)
     crowd = [ignored_object(kind, o) for o in objects]
     overlap = similarity(kind, found[:, 1:5], shapes, objects, size)
     for i, row in enumerate(found):
@@ -67,15 +70,16 @@ def judge(
         if candidates:  # an object that counts comes before a crowd, then the one most overlapped
             hit[i], _, best = max(candidates)
             ignored[i], taken[best] = not hit[i], True
+            match[i] = best if hit[i] else IGNORED
     missed = [o for o, t, c in zip(objects, taken, crowd, strict=True) if not t and not c]
-    return Judged(found, hit, ignored, missed, shapes)
+    return Judged(found, hit, ignored, match, missed, shapes)
 
 
 Found = dict[tuple[str, Condition], list[Judged]]  # model and condition -> images
 
 
-def judged(sweep: Sweep, cells: list[Cell], conf: float) -> Found:
-    """Each image of some cells, with the detections that score at least `conf`."""
+def judged(sweep: Sweep, cells: list[Cell], conf: float, only: Sequence[int] | None = None) -> Found:
+    """Each image of some cells, or only those of some numbers, with the detections that score at least `conf`."""
     objects: list[list[dict[str, Any]]] = [[] for _ in sweep.images.files]
     for annotation in sweep.images.coco["annotations"]:
         objects[annotation["image_id"]].append(annotation)
@@ -84,17 +88,27 @@ def judged(sweep: Sweep, cells: list[Cell], conf: float) -> Found:
     judged: Found = {}
     for cell in cells:
         found, shapes = store.load_found(sweep.folder / "cells", cell, kind)
+        rows = np.flatnonzero(found[:, 5] >= conf)
+        rows = rows[np.argsort(found[rows, 0], kind="stable")]
+        ends = np.searchsorted(found[rows, 0], range(len(objects) + 1))
         judged[cell.label, cell.condition] = []
-        for i, own in enumerate(objects):
-            kept = (found[:, 5] >= conf) & (found[:, 0] == i)
+        for i in range(len(objects)) if only is None else only:
+            kept = rows[ends[i] : ends[i + 1]]
             some = None if shapes is None else shapes[kept]
-            judged[cell.label, cell.condition].append(judge(found[kept], own, kind, some, sizes[i]))
+            judged[cell.label, cell.condition].append(judge(found[kept], objects[i], kind, some, sizes[i]))
     return judged
 
 
+def spread_conditions(sweep: Sweep, conf: float, columns: int = 4) -> Found:
+    """All images of the models that were asked for, under some conditions: the clean one, and others spread evenly."""
+    own = [cell for cell in sweep.cells if cell.label not in sweep.others]
+    conditions = spread(list(dict.fromkeys(cell.condition for cell in own)), columns)
+    return judged(sweep, [cell for cell in own if cell.condition in conditions], conf)
+
+
 @verbatim
-def grid(sweep: Sweep, path: Path, count: int = 3, conf: float = 0.25, columns: int = 4) -> list[str]:
-    """Draw images with the detections of every model that was asked for under every condition.
+def grid(sweep: Sweep, path: Path, found: Found, count: int = 3) -> list[str]:
+    """Draw images with the detections of every model under every condition.
 
     Every box is drawn; of more than `NAMED` in a panel those that score best have their names. Where a model has a
     front, the image is what the front makes of it.
@@ -102,16 +116,12 @@ def grid(sweep: Sweep, path: Path, count: int = 3, conf: float = 0.25, columns: 
     Args:
         sweep: finished cells.
         path: picture to write.
+        found: what is drawn of all images.
         count: how many images: those where the models differ most, or where the only one suffers most.
-        conf: least score of a detection that is drawn.
-        columns: most conditions; the clean one and those spread over the others are shown if there are more.
 
     Returns:
         The file names of the drawn images.
     """
-    own = [cell for cell in sweep.cells if cell.label not in sweep.others]
-    conditions = spread(list(dict.fromkeys(cell.condition for cell in own)), columns)
-    found = judged(sweep, [cell for cell in own if cell.condition in conditions], conf)
     chosen = most_different(found, count)
     _draw_grid(sweep, path, chosen, found)
     return [sweep.images.files[i].name for i in chosen]
@@ -199,7 +209,7 @@ def _shape(axis: Any, polygons: list[np.ndarray], points: np.ndarray, colour: st
 
 
 def _box(axis: Any, box: Any, colour: str, style: str, text: str, frame: bool = True) -> None:
-    """Draw a label, and the box unless an outline is drawn for it."""
+    """Draw a label if there is one, and the box unless an outline is drawn for it."""
     from matplotlib.patches import Rectangle
 
     if frame:

@@ -13,7 +13,7 @@ from yolo_dyn.data.coco_json import read_coco
 from yolo_dyn.data.images import EvaluationSet
 from yolo_dyn.data.truth import coco_dataset
 from yolo_dyn.errors import MissingFileError, YoloDynError
-from yolo_dyn.output.arguments import FileName, Names, Positive, checked
+from yolo_dyn.output.arguments import FileName, Names, Pictures, Positive, checked
 from yolo_dyn.output.environment import versions
 from yolo_dyn.output.files import hash_file, results_folder, writable
 from yolo_dyn.output.labels import model_labels
@@ -39,6 +39,7 @@ def score(
     detections: Names,
     resamples: Positive = 1000,
     engine: str = "",
+    pictures: Pictures | None = None,
     name: str = "",
     project: str = "runs/score",
 ) -> Sweep:
@@ -51,6 +52,7 @@ def score(
             fog_severity3.json.
         resamples: of the images, for the intervals.
         engine: "hotcoco" or "pycocotools", which give the same numbers, the second slowly; by default hotcoco.
+        pictures: formats of the pictures that lie beside the page, png (by default), pdf, svg.
         name: of the folder for the results, inside `project`; that of the truth's file if it is empty, of its folder
             for annotations.json.
         project: folder of all such folders.
@@ -82,7 +84,7 @@ def score(
         detected = Detections(read_detections(Path(cell.model), image_ids, class_ids), {}, {}, {})
         store.save(folder / "cells", finished(cell, images, detected, resamples, engine))
     sweep = diagnosed(Sweep.read(folder, cells, images, {"resamples": resamples}, typed()))
-    write(sweep, pictures=False)
+    write(sweep, pictures or ["png"], images=False)
     return sweep
 
 

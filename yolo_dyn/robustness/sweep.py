@@ -12,6 +12,7 @@ from yolo_dyn.output.arguments import (
     ImageSize,
     Names,
     OrDefault,
+    Pictures,
     Positive,
     Severities,
     Share,
@@ -59,6 +60,7 @@ def robustness(
     resamples: Positive = 1000,
     hashes: bool = False,
     json: bool = False,
+    pictures: Pictures | None = None,
     name: str = "",
     project: str = "runs/robustness",
 ) -> Sweep:
@@ -96,6 +98,7 @@ def robustness(
         hashes: print and write hashes of all pixels.
         json: also write the detections of all cells in COCO's format, finished ones too, as `yolo-dyn score` takes
             them: detections/<model>/<condition>.json.
+        pictures: formats of the pictures that lie beside the page, png (by default), pdf, svg.
         name: of the folder for the results, inside `project`; that of the data set if it is empty.
         project: folder of all such folders.
 
@@ -118,7 +121,7 @@ def robustness(
     sweep = diagnosed(measure(plan, images, folder, options, others=True))
     if json:
         sweep.write_detections()
-    write(sweep)
+    write(sweep, pictures or ["png"])
     return sweep
 
 

@@ -33,12 +33,19 @@ COLUMNS = {
     "rPC": Column("rPC", SCORED, 2, 0.01),
     "top1": Column("top-1", SCORED, 4, 0.01),
     "top5": Column("top-5", SCORED, 4, 0.01),
+    "entropy": Column("entropy of the experts", SCORED, 3),
+    "kernel_variation": Column("variation of the kernel", SCORED, 3),
+    "noise_gain": Column("noise gain", SCORED, 3),
+    "gain_ratio": Column("noise gain to the static one", SCORED, 3),
     "ratio": Column("time to the base's", TIMED, 2),  # of an image at batch 1
     "ms": Column("ms an image", TIMED, 1),
     "seconds": Column("s an epoch", TIMED, 1),
     "ies": Column("IES", TIMED, 1),
     "rcs": Column("RCS", TIMED, 1),
 }
+
+OF_EXPERTS = ("entropy", "kernel_variation", "noise_gain", "gain_ratio")  # as `yolo-dyn experts` measures them
+OF_NOISE = ("noise_gain", "gain_ratio")
 
 
 def half_a_unit(figure: Decimal) -> float:

@@ -14,7 +14,7 @@ import yaml
 
 from yolo_dyn.errors import MissingFileError, YoloDynError, nearest
 from yolo_dyn.output.arguments import GreyLevels, ImageSize, OrDefault, lacks
-from yolo_dyn.study.columns import COLUMNS
+from yolo_dyn.study.columns import COLUMNS, OF_EXPERTS, OF_NOISE
 
 FOLDER = Path(__file__).parent / "tables"  # the studies that come with the package
 TASKS = ("detect", "classify")
@@ -177,6 +177,10 @@ def _check_study(study: Study, file: str) -> None:
             raise YoloDynError(
                 f"{file}, columns: unknown column {column!r}{nearest(str(column), COLUMNS)} ({', '.join(COLUMNS)})"
             )
+        if column in OF_EXPERTS and study.task != "detect":
+            raise YoloDynError(f"{file}, columns: {column} is for detectors, and task is {study.task}")
+        if column in OF_NOISE and not any(study.sigmas):
+            raise YoloDynError(f"{file}, columns: {column} needs noise: sigmas with one above 0, got {study.sigmas}")
     named = {"base": study.base} if study.base else {}
     named |= {f"arms, {name}, to": arm.to for name, arm in study.arms.items() if arm.to}
     for number, question in enumerate(study.questions):

@@ -9,6 +9,7 @@ import torch
 
 from yolo_dyn.data.images import data_name
 from yolo_dyn.errors import YoloDynError
+from yolo_dyn.explain.experts import experts, has_experts
 from yolo_dyn.integration.api import load_model
 from yolo_dyn.output.environment import environment
 from yolo_dyn.output.files import bundled_folder, hash_file
@@ -16,6 +17,7 @@ from yolo_dyn.robustness.sweep import robustness
 from yolo_dyn.robustness.training import noise_recipe
 from yolo_dyn.runs.read import AP, TOP1, TOP5, read_arguments, read_run, training_images
 from yolo_dyn.runs.repeat import train_once
+from yolo_dyn.study.columns import OF_EXPERTS
 from yolo_dyn.study.definition import Study
 from yolo_dyn.study.networks import model_file
 from yolo_dyn.study.records import RunRecord, Training, result_file
@@ -117,7 +119,26 @@ def _detected(job: Job, run: Path, best: Path) -> dict[str, Any]:
             "split": job.study.split,
         },
         "cells": [record.scores_alone() for record in sweep.records],
+        "experts": _experts(job, run, best) if set(job.study.columns) & set(OF_EXPERTS) else {},
     }
+
+
+def _experts(job: Job, run: Path, best: Path) -> dict[str, float]:
+    """What a detector's experts do, in the mean over its layers; nothing of one without."""
+    if not has_experts(load_model(str(best))):
+        return {}
+    found = experts(
+        str(best),
+        job.data,
+        sorted({0.0, *job.study.sigmas}),
+        split=job.study.split,
+        frozen=False,
+        imgsz=read_arguments(run)["imgsz"],
+        device=job.device,
+        name=run.name,
+        project=str(job.project / "experts"),
+    )
+    return {column: value for column, value in found.means().items() if column in job.study.columns}
 
 
 def _classified(job: Job, run: Path, best: Path) -> dict[str, Any]:

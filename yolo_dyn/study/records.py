@@ -9,6 +9,7 @@ from yolo_dyn.errors import YoloDynError
 from yolo_dyn.output import files
 from yolo_dyn.robustness.records import CLEAN, MEAN, CellScores
 from yolo_dyn.robustness.scores import mean_performance, relative_performance
+from yolo_dyn.study.columns import OF_EXPERTS
 
 TIMING = "timing.json"
 
@@ -40,11 +41,17 @@ class RunRecord:
     data: dict[str, Any]  # what was scored: images, fingerprint, split; a classifier's training_images
     cells: list[CellScores] = field(default_factory=list)  # a detector's, the clean one first
     scores: dict[str, float] = field(default_factory=dict)  # a classifier's: top1, top5
+    experts: dict[str, float] = field(default_factory=dict)  # columns.OF_EXPERTS, if they were asked for and it has any
 
     def as_dict(self) -> dict[str, Any]:
         scored = {"scores": self.scores} if self.scores else {"cells": [cell.as_dict() for cell in self.cells]}
         own = {name: getattr(self, name) for name in _OWN}
-        return {**own, "training": self.training.as_dict(), **scored}
+        return {
+            **own,
+            "training": self.training.as_dict(),
+            **scored,
+            **({"experts": self.experts} if self.experts else {}),
+        }
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> "RunRecord":
@@ -59,7 +66,8 @@ class RunRecord:
             else {"cells": [CellScores.from_dict(cell) for cell in content["cells"]]}
         )
         own = {name: content[name] for name in _OWN}
-        return RunRecord(**own, training=Training(**content["training"]), **scored)
+        training = Training(**content["training"])
+        return RunRecord(**own, training=training, **scored, experts=content.get("experts", {}))
 
     def conditions(self) -> dict[str, dict[str, float]]:
         """A detector's scores by condition; mPC, if there is noise, is their mean."""
@@ -72,8 +80,8 @@ class RunRecord:
 
     def score(self, column: str, metric: str) -> float | None:
         """A column's score, or the metric under a condition; None if it was not measured."""
-        if self.scores:
-            return self.scores.get(column)
+        if self.scores or column in OF_EXPERTS:
+            return (self.scores | self.experts).get(column)
         conditions = self.conditions()
         clean = conditions.get(CLEAN, {})
         if column == "rPC":
