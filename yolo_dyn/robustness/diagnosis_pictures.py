@@ -29,8 +29,8 @@ def draw_errors(sweep: Sweep, path: Path) -> None:
     """Draw the AP50 that each type of error costs, stacked, over the strength of each corruption."""
     figure, axes = _panels(sweep, _stack, sharey=True)
     for line in axes:
-        of = "" if sweep.scoring.objects == "boxes" else f" of {sweep.scoring.errors_of}"
-        line[0].set_ylabel(f"AP50{of} gained by correcting\none type alone, summed up", fontsize=8)
+        of = "" if sweep.scoring.objects == "boxes" else f" of {sweep.scoring.errors_of}\n"
+        line[0].set_ylabel(f"AP50{of or ' '}gained by correcting\none type alone, summed up", fontsize=8)
     _finish(figure, axes, sweep, path, legend=True)
 
 
