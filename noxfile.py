@@ -30,7 +30,10 @@ TORCH = {  # with what was built for it where pip does not know
 PYTHON = ("3.10", "3.11", "3.12", "3.13", "3.14")
 AREAS = {  # columns of the table: the tests that touch Ultralytics
     "build, load, fuse": [
-        *(f"tests/integration/test_{name}.py" for name in ("integration", "models", "insert", "probes", "devices")),
+        *(
+            f"tests/integration/test_{name}.py"
+            for name in ("integration", "models", "insert", "places", "probes", "devices", "trained")
+        ),
         "tests/test_startup.py",
         "tests/test_convert.py",
         "tests/test_light.py",
@@ -44,7 +47,7 @@ AREAS = {  # columns of the table: the tests that touch Ultralytics
     ],
     "export": ["tests/integration/test_export.py", "tests/deploy"],
     "robustness": [
-        *(f"tests/robustness/test_{name}.py" for name in ("compare", "evaluate", "scores", "sweep")),
+        *(f"tests/robustness/test_{name}.py" for name in ("compare", "evaluate", "scores", "sweep", "tasks")),
         "tests/data",
     ],
     "heat maps": ["tests/explain"],

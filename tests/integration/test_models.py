@@ -16,8 +16,8 @@ from yolo_dyn.layers.blocks import ConvNormAct
 STATIC = "yolov8-wide.yaml"  # a control of the study, without any of our layers
 HEAVY = ("yolov8-dmf", "yolov8-efficientvit", "yolov8-fasternet", "yolov8-convnextv2")
 ALIKE = ("yolov5-", "yolov6-", "yolo11-", "yolo12-")  # other necks
-ALIKE += tuple(f"yolov8-sgdm-{variant}" for variant in ("average", "unguided", "fdconv", "kwconv"))
-TOUCHED = ("yolov8-dmf-xxs.yaml", "yolov8-fasternet-t0-sgdm.yaml", "yolov5-sgdm.yaml")
+ALIKE += ("yolov8-kwconv", *(f"yolov8-sgdm-{variant}" for variant in ("average", "unguided", "fdconv", "kwconv")))
+TOUCHED = ("yolov8-dmf-xxs.yaml", "yolov8-fasternet-t0-sgdm.yaml")
 BUNDLED = [  # `make test` trains each layer once, `make accept` all
     pytest.param(name, marks=pytest.mark.accept if name.startswith((*HEAVY, *ALIKE)) and name not in TOUCHED else [])
     for name in DETECTORS

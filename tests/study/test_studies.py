@@ -403,16 +403,14 @@ def test_a_study_from_training_to_its_page(tested, tmp_path, capsys, monkeypatch
     assert "stock-seed0.json is of `yolo train" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("timed", [False, pytest.param(True, marks=pytest.mark.accept)])
-def test_lanes_and_timing(timed, tested, tmp_path):
+@pytest.mark.accept
+def test_lanes_and_timing(tested, tmp_path):
     """Two trainings at a time, each in a process of its own; then the time of an image of both."""
     file = written(tmp_path, split="test", sigmas=[0], columns=["ratio", "ms", "AP"])
     words = ["study", str(file), f"data={tested}", *FAST[:-1]]
     assert cli.main([*words, "seeds=0", "device=cpu,cpu"]) == 0
     results = tmp_path / "runs" / "study" / "small" / "results"
     assert {file.name for file in results.glob("*.json")} == {"stock-seed0.json", "narrow-seed0.json"}
-    if not timed:
-        return
     assert cli.main([*words, "seeds=0", "seconds=True"]) == 0
     timing = json.loads((results / "timing.json").read_text())
     assert timing["image"]["ratio"]["stock"] == 1
