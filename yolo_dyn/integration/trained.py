@@ -35,13 +35,15 @@ def opened(model: str) -> "YOLO":
 
     integrate()
     try:
-        if not Path(attempt_download_asset(model)).is_file():
-            raise FileNotFoundError
+        file = Path(attempt_download_asset(model))
+    except Exception:  # of the network, in as many kinds as there are versions
+        file = Path(model)
+    if not file.is_file():
+        raise MissingFileError(f"model {model!r} does not exist")
+    try:
         net = YOLO(model)
     except YoloDynError:
         raise
-    except (FileNotFoundError, ConnectionError) as error:
-        raise MissingFileError(f"model {model!r} does not exist") from error
     except Exception as error:  # as many kinds as there are files
         raise YoloDynError(f"model {model!r} is no checkpoint of Ultralytics: {first_line(error)}") from error
     if not isinstance(getattr(net.model, "yaml", None), dict) or "backbone" not in net.model.yaml:
