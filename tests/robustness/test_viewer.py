@@ -170,7 +170,7 @@ def test_every_control_does_what_it_says(size, page, data, sweep, tmp_path):
 @pytest.mark.accept
 @pytest.mark.skipif(BROWSER is None, reason="needs a browser: chromium")
 def test_all_of_the_benchmark_for_four_models_of_80_classes_stays_usable(tmp_path):
-    """19 corruptions at 5 severities: under 10 MB, open within seconds, and a step of the slider is not waited for."""
+    """19 corruptions at 5 severities: under 10 MB, and neither the page nor a step of the slider makes much at once."""
     truth, rows = simulated(20, classes=80, found=60)
     images = [{**image, "file_name": f"{image['id']}.png"} for image in truth["images"]]
     (tmp_path / "truth.json").write_text(json.dumps({**truth, "images": images}))
@@ -195,12 +195,16 @@ def test_all_of_the_benchmark_for_four_models_of_80_classes_stays_usable(tmp_pat
     page = report.html(sweep, list(range(20)))
     assert len(page) < 10e6
     script = """
-const begun = performance.now(), slider = document.getElementById("strength");
-for (const value of [0, 1, 2, 3, 4, 5]) { slider.value = value; slider.dispatchEvent(new Event("input")); }
+const slider = document.getElementById("strength"), count = (place) => place.querySelectorAll("*").length;
+let most = 0;
+for (const value of [0, 1, 2, 3, 4, 5]) {
+  slider.value = value;
+  slider.dispatchEvent(new Event("input"));
+  most = Math.max(most, count(document.getElementById("panels")));
+}
 const told = {
-  steps: (performance.now() - begun) / 6,
-  opened: performance.timing.domContentLoadedEventEnd || Date.now(),
-  begun: performance.timing.navigationStart,
+  whole: count(document),
+  step: most,
   charts: document.querySelectorAll("#curve-charts .chart").length,
   panels: document.querySelectorAll("#panels figure").length,
 };
@@ -208,8 +212,8 @@ document.body.append(Object.assign(document.createElement("pre"), { id: "told", 
 """
     told = exercised(page, tmp_path, "--window-size=1280,900", script=script)
     assert (told["charts"], told["panels"]) == (19, 4)
-    assert told["opened"] - told["begun"] < 20_000  # milliseconds, on one slow core that other tests share
-    assert told["steps"] < 1000
+    assert told["whole"] < 60_000  # elements, in the order of what a browser lays out in a second
+    assert 4 < told["step"] < 2000
 
 
 def verdict(image: dict, m: int, condition: int, least: float) -> tuple[int, int, int]:
