@@ -89,7 +89,8 @@ def evaluation_set(
         raise YoloDynError(f"{data} has no split {split!r} (it has {known})")
     files = _selected(image_files(description[split]), only, f"{data}, split {split}")
     if count is not None:
-        files = sorted(np.random.default_rng(seed).permutation(np.array(files, object))[:count])
+        order = np.random.default_rng(seed).permutation(len(files))
+        files = sorted(files[number] for number in order[:count])
     checked = _check_all(files)
     skipped = {str(file): reason for file, (reason, _) in zip(files, checked, strict=True) if reason}
     readable = [file for file, (reason, _) in zip(files, checked, strict=True) if not reason]

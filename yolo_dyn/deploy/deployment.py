@@ -102,15 +102,7 @@ def deploy(
         check_model(file, images, imgsz)
 
     files = {
-        (label, target): exported(
-            baked(models[label], imgsz, data, folder / "exports" / f"{label}-{BAKED}")
-            if target.startswith(BAKED)
-            else models[label],
-            target,
-            imgsz,
-            data,
-            folder / "exports" / f"{label}-{target}",
-        )
+        (label, target): _file(label, models[label], target, imgsz, data, folder / "exports")
         for label in models
         for target in formats
     }
@@ -134,6 +126,13 @@ def _check(models: dict[str, str], formats: list[str]) -> None:
             raise MissingFileError(f"model {file!r} does not exist")
         if any(target.startswith(BAKED) for target in formats):
             check_mixes(file)
+
+
+def _file(label: str, checkpoint: str, target: str, imgsz: int, data: str, folder: Path) -> Path:
+    """The file of a model in a format, baked and exported into the folder unless it is there already."""
+    if target.startswith(BAKED):
+        checkpoint = baked(checkpoint, imgsz, data, folder / f"{label}-{BAKED}")
+    return exported(checkpoint, target, imgsz, data, folder / f"{label}-{target}")
 
 
 def baked(checkpoint: str, imgsz: int, data: str, folder: Path) -> str:

@@ -150,18 +150,14 @@ def _draw_grid(sweep: Sweep, path: Path, chosen: list[int], found: Found) -> Non
     import matplotlib.pyplot as plt
 
     conditions = list(dict.fromkeys(condition for _, condition in found))
-    fronts = {cell.label: find_front(cell.front) for cell in sweep.cells if cell.front}
+    fronts = {cell.label: cell.front for cell in sweep.cells}
     rows = [(i, model) for i in chosen for model in dict.fromkeys(model for model, _ in found)]
     height, width = _panel(sweep.images, chosen)
     size = (width * len(conditions), (height + 0.28) * len(rows) + 0.5)
     figure, axes = plt.subplots(len(rows), len(conditions), figsize=size, squeeze=False, layout="constrained")
     for (i, model), line in zip(rows, axes, strict=True):
         for condition, axis in zip(conditions, line, strict=True):
-            file = sweep.images.files[i]
-            corrupter = Corrupter.of(condition, sweep.settings["seed"])
-            image = corrupter(read_image(file, sweep.images.channels), file.name)
-            if model in fronts:
-                image = fronts[model].told(condition.noise).apply(image, file.name)
+            image = shown(sweep, i, condition, fronts[model])
             axis.imshow(image[..., ::-1] if image.shape[2] == 3 else image[..., 0], cmap="gray")
             axis.autoscale(False)  # what leaves the image is cut off
             _objects(axis, found[model, condition][i], sweep.images, image.shape[:2])
@@ -173,6 +169,18 @@ def _draw_grid(sweep: Sweep, path: Path, chosen: list[int], found: Found) -> Non
     if sweep.images.labelled:
         figure.legend(handles=_legend(), loc="outside lower center", ncols=3, fontsize=8, facecolor="#777777")
     save(figure, path)
+
+
+def shown(sweep: Sweep, number: int, condition: Condition, front: str) -> np.ndarray:
+    """An image as a model sees it, uint8 ``[H, W, C]``: under a condition, behind a front if there is one.
+
+    Where there are other channels than three, pictures show the first: C is then 1.
+    """
+    file = sweep.images.files[number]
+    image = Corrupter.of(condition, sweep.settings["seed"])(read_image(file, sweep.images.channels), file.name)
+    if front:
+        image = find_front(front).told(condition.noise).apply(image, file.name)
+    return image if image.shape[2] == 3 else image[..., :1]
 
 
 def _panel(images: EvaluationSet, chosen: Iterable[int]) -> tuple[float, float]:

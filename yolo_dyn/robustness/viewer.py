@@ -13,14 +13,11 @@ import cv2
 import numpy as np
 from ultralytics.utils import TQDM
 
-from yolo_dyn.data.images import read_image
 from yolo_dyn.output.style import COLOURS
-from yolo_dyn.robustness.corrupter import Corrupter
 from yolo_dyn.robustness.corruptions import SIGMA
 from yolo_dyn.robustness.error_types import SHOWN
-from yolo_dyn.robustness.fronts import find_front
 from yolo_dyn.robustness.objects import found_outline, framed, ignored, true_outline
-from yolo_dyn.robustness.pictures import Judged, judged
+from yolo_dyn.robustness.pictures import Judged, judged, shown
 from yolo_dyn.robustness.records import CellRecord, Condition
 from yolo_dyn.robustness.reliability import FEWEST, LEAST_SCORE
 from yolo_dyn.robustness.results import Sweep
@@ -100,15 +97,15 @@ def _images(sweep: Sweep, chosen: Sequence[int]) -> list[dict[str, Any]]:
     cells = {(cell.label, cell.condition): cell for cell in sweep.cells}
     chosen = chosen[:IMAGES]
     found = judged(sweep, list(cells.values()), LEAST, chosen)
-    shown: list[dict[str, Any]] = []
+    images: list[dict[str, Any]] = []
     used = 0
     for place, number in enumerate(TQDM(chosen, desc="images of report.html", unit="images")):
         image = _image(sweep, number, {key: each[place] for key, each in found.items()})
         used += len(json.dumps(image, separators=(",", ":")))
-        if shown and used > BYTES:
+        if images and used > BYTES:
             break
-        shown.append(image)
-    return shown
+        images.append(image)
+    return images
 
 
 def _image(sweep: Sweep, number: int, found: dict[tuple[str, Condition], Judged]) -> dict[str, Any]:
@@ -143,16 +140,8 @@ def _image(sweep: Sweep, number: int, found: dict[tuple[str, Condition], Judged]
 
 def _tiles(sweep: Sweep, number: int, front: str) -> list[str]:
     """An image under each condition, or what a front makes of it, as sources of images."""
-    file, conditions = sweep.images.files[number], sweep.conditions
-    clean = read_image(file, sweep.images.channels)
-    side = next((side for most, side in SIDES.items() if len(conditions) <= most), SMALLEST)
-    tiles = []
-    for condition in conditions:
-        image = Corrupter.of(condition, sweep.settings["seed"])(clean, file.name)
-        if front:
-            image = find_front(front).told(condition.noise).apply(image, file.name)
-        tiles.append(_tile(image if image.shape[2] == 3 else image[..., :1], side))
-    return tiles
+    side = next((side for most, side in SIDES.items() if len(sweep.conditions) <= most), SMALLEST)
+    return [_tile(shown(sweep, number, condition, front), side) for condition in sweep.conditions]
 
 
 def _tile(image: np.ndarray, side: int) -> str:
@@ -178,7 +167,8 @@ def _found(sweep: Sweep, judged: Judged, size: tuple[int, int]) -> list[list[Any
 def _place(sweep: Sweep, category: int, box: Any, size: tuple[int, int]) -> list[float]:
     """Number of the class, and left, top, width, height to a pixel; in small images to a tenth."""
     corners = np.round(box, int(max(size) < 400)).tolist()
-    return [list(sweep.images.names).index(category), *(int(x) if x == int(x) else x for x in corners)]
+    number = list(sweep.images.names).index(category)
+    return [number, *(int(x) if x == int(x) else x for x in corners)]
 
 
 def _outline(polygons: list[np.ndarray], points: np.ndarray) -> list[list[Any]]:
