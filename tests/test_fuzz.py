@@ -153,7 +153,20 @@ RULES: dict[str, Callable[[str], bool]] = {
     **dict.fromkeys(("nc", "seed", "workers"), whole(0)),
     **dict.fromkeys(("conf", "iou"), real(0, 1)),
     **dict.fromkeys(
-        ("counts", "exist_ok", "filtered", "frozen", "half", "hashes", "json", "rewire", "seconds", "train"), switch
+        (
+            "compiled",
+            "counts",
+            "exist_ok",
+            "filtered",
+            "frozen",
+            "half",
+            "hashes",
+            "json",
+            "rewire",
+            "seconds",
+            "train",
+        ),
+        switch,
     ),
     **dict.fromkeys(("arms", "formats", "inputs", "layers", "runs"), several(anything)),
     "args": several(anything, 0),
@@ -168,7 +181,7 @@ RULES: dict[str, Callable[[str], bool]] = {
     "sigma": several(real(0)),
     "threads": whole(0, 1024),
 }
-SEVERAL_MODELS = ("bench", "robustness", "compare", "cam", "deploy", "repeat")
+SEVERAL_MODELS = ("bench", "profile", "robustness", "compare", "cam", "deploy", "repeat")
 EXCEPTIONS: dict[tuple[str, str], Callable[[str], bool]] = {
     **{(command, "model"): several(anything) for command in SEVERAL_MODELS},
     **{(command, "images"): several(anything) for command in ("compare", "cam")},
@@ -186,6 +199,9 @@ EXCEPTIONS: dict[tuple[str, str], Callable[[str], bool]] = {
     ("points", "layer"): several(anything),
     ("tradeoff", "images"): whole(0),
     ("score", "detections"): several(anything),
+    ("score", "sigmas"): several(real()),
+    ("score", "task"): lambda text: text in ("detect", "segment", "pose"),
+    ("corrupt", "task"): lambda text: text in ("detect", "segment", "pose", "obb"),
     **{(command, "out"): is_file_name for command in ("curves", "tradeoff", "noise-calibrate")},
     ("score", "truth"): is_file_name,
 }
@@ -195,6 +211,7 @@ NEED_FILES = (
     "info",
     "bench",
     "bench noise",
+    "profile",
     "robustness",
     "compare",
     "cam",

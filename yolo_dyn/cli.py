@@ -35,6 +35,7 @@ COMMANDS = {
     "info": Command("yolo_dyn.study.info", "info", "yolo-dyn info model=yolov8n-sgdm.yaml"),
     "bench": Command("yolo_dyn.bench.models", "bench", "yolo-dyn bench model=yolov8n.yaml,yolov8n-sgdm.yaml imgsz=640"),
     "bench layers": Command("yolo_dyn.bench.layers", "bench_layers", "yolo-dyn bench layers layers=ODConv,DCD"),
+    "profile": Command("yolo_dyn.bench.profile", "profile", "yolo-dyn profile model=yolov8n.yaml,yolov8n-sgdm.yaml"),
     "check": Command("yolo_dyn.bench.check", "check", "yolo-dyn check layer=SGDM"),
     "bench forms": Command("yolo_dyn.bench.layers", "bench_forms", "yolo-dyn bench forms"),
     "bench noise": Command("yolo_dyn.bench.noise", "bench_noise", "yolo-dyn bench noise model=best.pt data=VOC.yaml"),

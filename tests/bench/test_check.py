@@ -116,6 +116,21 @@ class Starts(nn.Conv2d):
         self.weight.data.copy_(2 * weight)
 
 
+class Tells(nn.Conv2d):
+    """Tells another kernel than it uses, and another number of experts than it has."""
+
+    geometry, sums_to_one = (1, 1, 1, 1), True
+
+    def mixed(self, x: Tensor, guide: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        return 2 * self.weight.detach()[None].expand(len(x), -1, -1, -1, -1), self.bias
+
+    def weigh(self, x: Tensor, guide: Tensor | None = None) -> Tensor:
+        return x.new_ones(len(x), 1, 3)
+
+    def expert_kernels(self) -> Tensor:
+        return self.weight[None]
+
+
 class Freezes(nn.Conv2d):
     """Writes the batch size into a graph."""
 
@@ -133,6 +148,7 @@ WRONG = {
     "Strides": ["has the output shapes of nn.Conv2d"],
     "Folds": ["fuses to the same, once"],
     "Starts": ["starts as a static convolution"],
+    "Tells": ["tells the kernel that it uses", "tells the weights of its experts"],
     "Single": ["takes half precision and autocast"],
     "Freezes": ["runs in ONNX Runtime at any batch"],
     "Forgets": ["is copied, pickled and loaded"],

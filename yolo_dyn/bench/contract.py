@@ -16,8 +16,17 @@ from torch import Tensor, nn
 from yolo_dyn import registry
 from yolo_dyn.bench.subject import DoesNotApplyError, Subject, with_statistics
 from yolo_dyn.integration.exporting import free_batch
+from yolo_dyn.layers.baking import freeze, mean_kernels
 from yolo_dyn.layers.blocks import ConvNormAct
-from yolo_dyn.layers.protocol import Fusible, Guidable, StartsFromStatic, folds_norm
+from yolo_dyn.layers.protocol import (
+    Bakes,
+    Fusible,
+    Guidable,
+    MixesKernels,
+    StartsFromStatic,
+    WeighsExperts,
+    folds_norm,
+)
 
 SIZES = ((1, 1, 2), (1, 5, 5), (3, 11, 20))  # batch, height, width
 # arguments tried on convolutions, beside a 3x3 kernel with padding 1; the groups become as many as channels
@@ -144,6 +153,37 @@ def _static(subject: Subject) -> None:
     _close(layer(x), conv(x), EXACT)  # type: ignore[operator]
 
 
+def _bakes(subject: Subject) -> None:
+    layer, x = _fused(subject.trained()), subject.inputs(1)
+    if not isinstance(layer, MixesKernels | Bakes):
+        raise DoesNotApplyError("no method mixed, or no geometry and no bake")
+    net = nn.Sequential(layer)
+    expected = net(x)
+    freeze(net, "0", mean_kernels(net, [x])["0"])
+    _close(net(x), expected, EXACT)
+
+
+def _weighs(subject: Subject) -> None:
+    layer, x = _fused(subject.trained()), subject.inputs()
+    if not isinstance(layer, WeighsExperts):
+        raise DoesNotApplyError("no method weigh")
+    weights, experts = layer.weigh(x), layer.expert_kernels()
+    shape = tuple(weights.shape)
+    assert len(shape) == 3, f"weigh gives {shape}, not [B, m, K]"
+    assert len(weights) == len(x), f"weigh gives {shape} for a batch of {len(x)}"
+    assert len(experts) == shape[2], f"{shape[2]} weights for {len(experts)} experts"
+    for i in range(len(x)):
+        _close(layer.weigh(x[i : i + 1])[0], weights[i], EXACT)
+    if layer.sums_to_one:
+        _close(weights.sum(2), torch.ones_like(weights[:, :, 0]), EXACT)
+
+
+def _fused(layer: nn.Module) -> nn.Module:
+    if isinstance(layer, Fusible):
+        layer.fuse()
+    return layer
+
+
 def _exports(subject: Subject) -> None:
     layer, x = subject.trained().float(), subject.inputs(1, dtype=torch.float32)
     expected = _first(layer(x))
@@ -219,6 +259,8 @@ CHECKS: dict[str, Callable[[Subject], None]] = {
     "fuses to the same, once": _fuses,
     "is guided, and folds the guide": _guide,
     "starts as a static convolution": _static,
+    "tells the kernel that it uses": _bakes,
+    "tells the weights of its experts": _weighs,
     "can be traced and exported by torch": _exports,
     "runs in ONNX Runtime at any batch": _onnx,
     "builds from a row and loads safely": _in_a_model,

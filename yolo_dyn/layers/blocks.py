@@ -99,13 +99,19 @@ class ConvNormAct(nn.Module):
         self.bn: nn.BatchNorm2d | None = nn.BatchNorm2d(out_channels)
         self.act = nn.SiLU(inplace=True) if act is None else act
 
-    def forward(self, x: Tensor, guide: Tensor | None = None, token: Tensor | None = None) -> Tensor:
+    open = False  # see `leave_open`
+
+    def forward(self, x: Tensor, guide: Tensor | None = None, token: Tensor | None = None) -> Tensor | list[Tensor]:
         """`guide`, ``[C_out, C_in/groups, k, k]``, multiplies the mixed kernel (SGDM Eq. 10); `token` is DMF's."""
-        if type(self.conv) is nn.Conv2d:  # baked: guide and token are in its kernel
-            return self.act(self.conv(x))
-        given = {name: value for name, value in (("guide", guide), ("token", token)) if value is not None}
+        baked = type(self.conv) is nn.Conv2d  # guide and token are in its kernel
+        given = {name: value for name, value in (("guide", guide), ("token", token)) if value is not None and not baked}
         y = self.conv(x, **given)
-        return self.act(y if self.bn is None else self.bn(y))
+        y = y if self.bn is None else self.bn(y)
+        return [y] if self.open else self.act(y)
+
+    def leave_open(self) -> None:
+        """See `protocol.LeavesOpen`."""
+        self.open = isinstance(self.act, nn.SiLU)
 
     def guide_shape(self) -> tuple[int, int, int]:
         """Of the convolution, see `protocol.Guidable`."""

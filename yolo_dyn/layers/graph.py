@@ -41,3 +41,16 @@ def eager_inference() -> bool:
 def scaled(x: Tensor, factor: Tensor) -> Tensor:
     """``x * factor`` for an `x` that nobody else needs: in place at inference, where a new large tensor costs more."""
     return x.mul_(factor) if eager_inference() else x * factor
+
+
+def cat_silu(complete: list[Tensor], due: list[Tensor], *rest: Tensor) -> Tensor:
+    """Concatenate channels, ``[B, C_i, H, W]`` each, after SiLU in those that it is `due` to, in this order.
+
+    At inference SiLU runs once, in place, over the channels that it is due to, which lie side by side.
+    """
+    if not eager_inference():
+        return torch.cat([*complete, *(F.silu(part, inplace=True) for part in due), *rest], 1)
+    y = torch.cat([*complete, *due, *rest], 1)
+    first, channels = (sum(part.shape[1] for part in group) for group in (complete, due))
+    F.silu(y.narrow(1, first, channels), inplace=True)
+    return y

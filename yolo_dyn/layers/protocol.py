@@ -49,6 +49,15 @@ class Guidable(Protocol):
 
 
 @runtime_checkable
+class LeavesOpen(Protocol):
+    """Ends in SiLU, or a concatenation and SiLU, and lets SGDM, that ends in both too, do all in two operations."""
+
+    def leave_open(self) -> None:
+        """From now on `forward` returns a list: parts that are complete, and a last one to which SiLU is due."""
+        ...
+
+
+@runtime_checkable
 class StartsFromStatic(Protocol):
     """Can start as a given static convolution, exact but for rounding (`yolo_dyn.convert(..., from_static=True)`)."""
 
@@ -203,6 +212,11 @@ def check_static(weight: Tensor, shape: Sequence[int]) -> None:
     """Raise ValueError if kernels of a shape, ``[C_out, C_in/groups, kH, kW]``, cannot start from these."""
     if tuple(weight.shape) != tuple(shape):
         raise ValueError(f"kernels of {tuple(shape)} cannot start from static ones of {tuple(weight.shape)}")
+
+
+def parts(y: Tensor | list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+    """Of an output: what is complete, and what lacks its SiLU, see `LeavesOpen`."""
+    return ([y], []) if isinstance(y, Tensor) else (y[:-1], y[-1:])
 
 
 def is_fusible(layer: nn.Module | type[nn.Module]) -> bool:

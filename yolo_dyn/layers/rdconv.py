@@ -31,6 +31,7 @@ from yolo_dyn.layers.functional import (
     init_kernels,
     mix_kernels,
 )
+from yolo_dyn.layers.graph import cat_silu
 
 
 class RDConv(nn.Module):
@@ -64,6 +65,7 @@ class RDConv(nn.Module):
     form = "kernel"  # of checkpoints from before these were arguments
     bypass = False
     baked = False
+    open = False  # see `leave_open`
 
     def __init__(
         self,
@@ -116,7 +118,7 @@ class RDConv(nn.Module):
         maps = math.ceil((out_channels - intrinsic) / intrinsic)
         self.cheap = ConvNorm(intrinsic, maps * intrinsic, (3, 3), intrinsic, stride if bypass else 1)
 
-    def forward(self, x: Tensor, guide: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, guide: Tensor | None = None) -> Tensor | list[Tensor]:
         """`guide`, ``[c_r, c_r/groups, k, k]`` or one for each expert, multiplies the kernels (SGDM Eq. 10)."""
         x = F.silu(self.razor(x), inplace=True)  # [B, c_r, H, W], the intrinsic features (Eq. 6)
         over_h, over_w = x.mean(2)[..., None], x.mean(3)[..., None]  # [B, c_r, W, 1], [B, c_r, H, 1] (Fig. 2a)
@@ -129,8 +131,8 @@ class RDConv(nn.Module):
             y = conv_per_sample(x, kernel, self.bias, *geometry, self.form)
         y = F.silu(y if self.norm is None else self.norm(y), inplace=True)
         y = y * torch.sigmoid(self.conv_w(over_h).transpose(2, 3) + self.conv_h(over_w))  # [B, c_r, H', W']
-        cheap = F.silu(self.cheap(x if self.bypass else y), inplace=True)
-        return torch.cat([y, cheap], 1)[:, : self.out_channels]  # (Eq. 7)
+        cheap = self.cheap(x if self.bypass else y)[:, : self.out_channels - self.intrinsic]
+        return [y, cheap] if self.open else cat_silu([y], [cheap])  # (Eq. 7)
 
     def guide_shape(self) -> tuple[int, int, int]:
         return len(self.weight) // self.intrinsic, self.intrinsic, self.weight.shape[1]
@@ -156,6 +158,10 @@ class RDConv(nn.Module):
         self.weight, self.baked = nn.Parameter(kernel, False), True
         self.bias = None if bias is None else nn.Parameter(bias, False)
         del self.attention
+
+    def leave_open(self) -> None:
+        """See `protocol.LeavesOpen`."""
+        self.open = True
 
     @torch.no_grad()
     def fuse(self, guide: Tensor | None = None) -> None:

@@ -23,7 +23,8 @@ from torch import Tensor, nn
 
 from yolo_dyn.layers.blocks import ConvNorm, with_norm
 from yolo_dyn.layers.functional import SILU_GAIN
-from yolo_dyn.layers.protocol import Guidable, options_of
+from yolo_dyn.layers.graph import cat_silu
+from yolo_dyn.layers.protocol import Guidable, LeavesOpen, options_of, parts
 from yolo_dyn.layers.rdconv import RDConv
 
 GUIDES = ("reshape", "conv", "average", "none")
@@ -127,14 +128,9 @@ class SGDM(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         rd, h, w, identity = x.split(self.split, 1)
-        branches = [  # (Eq. 8, with W'_rd of Eq. 10)
-            self.dynamic(rd, self.guide_kernel()),
-            F.silu(self.static_h(h), inplace=True),
-            F.silu(self.static_w(w), inplace=True),
-        ]
-        if self.residual:
-            branches = [branch + part for branch, part in zip(branches, (rd, h, w), strict=True)]
-        return torch.cat([*branches, identity], 1)  # (Eq. 9)
+        done, due = parts(self.dynamic(rd, self.guide_kernel()))
+        y = cat_silu(done, [*due, self.static_h(h), self.static_w(w)], identity)  # (Eq. 8, with W'_rd of Eq. 10; Eq. 9)
+        return y + torch.cat([rd, h, w, torch.zeros_like(identity)], 1) if self.residual else y
 
     @torch.no_grad()
     def fuse(self) -> None:
@@ -143,6 +139,8 @@ class SGDM(nn.Module):
         self.guide = "none"
         self.static_h.fuse()
         self.static_w.fuse()
+        if isinstance(self.dynamic, LeavesOpen):  # one concatenation and one SiLU for both layers
+            self.dynamic.leave_open()
 
     def unnamed_options(self) -> dict[str, Any]:
         """Arguments that a row may leave out in a checkpoint of an earlier release, whose default they were."""
