@@ -222,6 +222,81 @@ def test_a_truth_that_is_none(tmp_path, change, told):
         score(str(tmp_path / "truth.json"), [str(tmp_path / "found.json")], project=str(tmp_path / "runs"))
 
 
+MASK = {"size": [4, 4], "counts": [0, 4, 12]}
+
+
+def _with_masks(folder: Path, **changes) -> str:
+    box = {"image_id": 7, "category_id": 3, "bbox": [0, 0, 1, 4], "iscrowd": 0}
+    content = {
+        "images": [{"id": 7, "file_name": "a.png", "width": 4, "height": 4}],
+        "categories": [{"id": 3, "name": "a"}],
+        "annotations": [box | {"segmentation": MASK, "keypoints": [1, 1, 2, 0, 0, 0, 2, 3, 1]}],
+    }
+    (folder / "truth.json").write_text(json.dumps(content | changes))
+    return str(folder / "truth.json")
+
+
+@pytest.mark.parametrize(
+    ("task", "found", "told"),
+    [
+        ("segment", {"bbox": [0, 0, 1, 4]}, "detection 0 must have image_id, category_id, segmentation and score: Key"),
+        ("segment", {"segmentation": {**MASK, "size": [4, 5]}}, r"segmentation must be of the image's size \[4, 4\]"),
+        ("segment", {"segmentation": {**MASK, "counts": [4]}}, "whose counts sum to 4 x 4 pixels"),
+        ("segment", {"segmentation": [[1, 2]]}, "segmentation must be polygons of three points or more"),
+        ("pose", {"keypoints": [1, 2, 3]}, "keypoints must be x, y, score of 3, got"),
+        ("pose", {"keypoints": [1, 2, float("inf")] * 3}, "keypoints must be x, y, score of 3, got"),
+        ("pose", {"segmentation": MASK}, "must have image_id, category_id, keypoints and score"),
+    ],
+)
+def test_masks_and_keypoints_that_are_none(tmp_path, task, found, told):
+    (tmp_path / "found.json").write_text(json.dumps([{"image_id": 7, "category_id": 3, "score": 0.5, **found}]))
+    with pytest.raises(YoloDynError, match=told):
+        score(_with_masks(tmp_path), [str(tmp_path / "found.json")], task=task, project=str(tmp_path / "runs"))
+
+
+@pytest.mark.parametrize(
+    ("task", "changes", "options", "told"),
+    [
+        ("obb", {}, {}, "task must be one of detect, segment, pose, got 'obb'"),
+        (
+            "segment",
+            {"images": [{"id": 7, "file_name": "a.png"}]},
+            {},
+            "need the width and height of each image",
+        ),
+        ("segment", {}, {"sigmas": [0.1]}, "sigmas are of keypoints, which the task segment has none of"),
+        ("pose", {"annotations": []}, {}, "has no annotation with keypoints"),
+        ("pose", {}, {"sigmas": [0.1, 0.2]}, "sigmas must be 3 positive numbers, got .0.1, 0.2."),
+        ("pose", {}, {"sigmas": [0.1, 0.2, 0]}, "sigmas must be 3 positive numbers"),
+    ],
+)
+def test_a_truth_that_lacks_what_the_task_needs(tmp_path, task, changes, options, told):
+    (tmp_path / "found.json").write_text("[]")
+    truth = _with_masks(tmp_path, **changes)
+    with pytest.raises(YoloDynError, match=told):
+        score(truth, [str(tmp_path / "found.json")], task=task, project=str(tmp_path / "runs"), **options)
+
+
+@pytest.mark.parametrize("task", ["segment", "pose"])
+def test_the_right_mask_or_pose_alone_is_found(tmp_path, task):
+    """By polygons and run lengths, plain and compressed; with ids of others' own and no boxes."""
+    right = {"segment": [[0, 0, 1, 0, 1, 4, 0, 4]], "pose": [1, 1, 0.9, 3, 3, 0.1, 2, 3, 0.8]}[task]
+    key = "segmentation" if task == "segment" else "keypoints"
+    named = {"image_id": 7, "category_id": 3, "score": 0.5}
+    for given in (right, *([MASK] if task == "segment" else ())):
+        (tmp_path / "found.json").write_text(json.dumps([named | {key: given}]))
+        options = {"sigmas": [0.1, 0.1, 0.1]} if task == "pose" else {}
+        (record,) = score(
+            _with_masks(tmp_path), [str(tmp_path / "found.json")], task=task, project=str(tmp_path / "runs"), **options
+        ).records
+        assert record.scores["AP"] == pytest.approx(1)
+    (tmp_path / "found.json").write_text("[]")
+    (record,) = score(
+        _with_masks(tmp_path), [str(tmp_path / "found.json")], task=task, project=str(tmp_path / "runs")
+    ).records
+    assert record.scores["AP"] == 0
+
+
 def test_from_the_command_line(given, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     truth = given / "noisy/annotations.json"

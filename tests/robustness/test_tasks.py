@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+import yaml
 from helpers import save
 from pycocotools import mask
 from pycocotools.coco import COCO
@@ -28,20 +29,24 @@ from ultralytics.utils.metrics import ap_per_class
 from yolo_dyn import YoloDynError
 from yolo_dyn.data import shapes
 from yolo_dyn.data.images import evaluation_set
+from yolo_dyn.data.masks import outlines, run_lengths
 from yolo_dyn.data.tasks import ObjectKind
+from yolo_dyn.data.yolo_txt import label_lines
 from yolo_dyn.robustness import cells as store
 from yolo_dyn.robustness import objects
 from yolo_dyn.robustness.compare import compare
+from yolo_dyn.robustness.corrupted_set import corrupt_set
 from yolo_dyn.robustness.corrupter import Corrupter
 from yolo_dyn.robustness.evaluate import Settings, detect
 from yolo_dyn.robustness.executors import RunOptions
 from yolo_dyn.robustness.loading import CorruptedImages
 from yolo_dyn.robustness.matching import ENGINES, ClassRecords, engine, score
-from yolo_dyn.robustness.objects import corners, outlines
+from yolo_dyn.robustness.objects import corners
 from yolo_dyn.robustness.pictures import judge
 from yolo_dyn.robustness.plan import Plan
 from yolo_dyn.robustness.records import Condition
 from yolo_dyn.robustness.rediagnosis import diagnosed
+from yolo_dyn.robustness.score import score as score_files
 from yolo_dyn.robustness.scores import average_precision, draw_images, evaluate
 from yolo_dyn.robustness.sweep import measure, robustness
 from yolo_dyn.robustness.tasks import ULTRALYTICS
@@ -197,6 +202,83 @@ def test_scores_are_those_of_pycocotools_on_the_files_that_a_sweep_writes(task, 
     assert clean[0] > 0.1
 
 
+@pytest.mark.parametrize("boxes", [True, False], ids=["with boxes", "without"])
+@pytest.mark.parametrize("task", IOU_TYPES)
+def test_what_a_sweep_writes_scores_the_same_without_its_models(task, boxes, sweeps, tmp_path):
+    sweep = sweeps(task)
+    for file in sweep.folder.glob("detections/*/*.json"):
+        found = json.loads(file.read_text())
+        for each in found if not boxes else ():
+            del each["bbox"]
+        copy = tmp_path / file.parent.name / file.name
+        copy.parent.mkdir(exist_ok=True)
+        copy.write_text(json.dumps(found))
+    scored = score_files(
+        str(sweep.folder / "annotations.json"),
+        [str(tmp_path / "a"), str(tmp_path / "b")],
+        task=task,
+        resamples=20,
+        project=str(tmp_path / "runs"),
+    )
+    assert [record.scores for record in scored.records] == [record.scores for record in sweep.records]
+    assert scored.differences == sweep.differences
+    if boxes:
+        assert [record.diagnosis for record in scored.records] == [record.diagnosis for record in sweep.records]
+    assert (scored.folder / "report.html").is_file()
+
+
+@pytest.mark.parametrize("task", YAMLS)
+def test_a_corrupted_set_keeps_what_labels_say(task, trained, tmp_path):
+    data = str(trained(task) / "data.yaml")
+    corrupt_set(data, str(tmp_path / "noisy"), corruption=["fog"], severity=[2], task=task)
+    written = tmp_path / "noisy/fog_severity2/data.yaml"
+    own = evaluation_set(data, task=task)
+    again = evaluation_set(str(written), task=task)
+    described = yaml.safe_load(written.read_text())
+    assert described.pop("annotations", None) == (None if task == "obb" else "../annotations.json")
+    written.write_text(yaml.safe_dump(described))
+    by_labels = evaluation_set(str(written), task=task)
+    assert own.kind == again.kind == by_labels.kind
+    key = "keypoints" if task == "pose" else "segmentation"
+    for other, tolerance in ((again, 1e-9), (by_labels, 1e-3)):
+        assert len(other.coco["annotations"]) == len(own.coco["annotations"]) > 0
+        for mine, theirs in zip(own.coco["annotations"], other.coco["annotations"], strict=True):
+            assert theirs["category_id"] == mine["category_id"]
+            assert theirs["bbox"] == pytest.approx(mine["bbox"], abs=tolerance)
+            np.testing.assert_allclose(np.ravel(theirs[key]), np.ravel(mine[key]), atol=tolerance)
+
+
+def test_a_folder_is_of_one_task(trained, tmp_path):
+    data = str(trained("obb") / "data.yaml")
+    corrupt_set(data, str(tmp_path / "noisy"), corruption=["fog"], severity=[1], task="obb")
+    with pytest.raises(YoloDynError, match=r"is of another set \(task obb, not segment\)"):
+        corrupt_set(data, str(tmp_path / "noisy"), corruption=["fog"], severity=[2], task="segment")
+
+
+@pytest.mark.parametrize("task", ["segment", "obb"])
+def test_masks_in_parts_become_one_polygon(task, tmp_path):
+    """Two squares, as polygons and as run lengths, and a single pixel."""
+    two = [[10, 10, 20, 10, 20, 20, 10, 20], [30, 30, 50, 30, 50, 40, 30, 40]]
+    pixels = np.zeros((64, 64), np.uint8, order="F")
+    pixels[5:15, 5:25] = pixels[40:60, 10:20] = 1
+    run = {"size": [64, 64], "counts": mask.encode(pixels)["counts"].decode()}
+    dot = np.zeros((64, 64), np.uint8, order="F")
+    dot[7, 9] = 1
+    single = {"size": [64, 64], "counts": mask.encode(dot)["counts"].decode()}
+    annotations = [
+        {"image_id": 0, "category_id": 0, "bbox": [5, 5, 45, 55], "iscrowd": 0, "segmentation": each}
+        for each in (two, run, single)
+    ]
+    coco = {"images": [{"id": 0, "width": 64, "height": 64}], "annotations": annotations}
+    (lines,) = label_lines(coco, ObjectKind(task))
+    parts = [np.array(line.split()[1:], float).reshape(-1, 2) * 64 for line in lines]
+    for polygon, expected in zip(parts[:2], (run_lengths(two, (64, 64)), run), strict=True):
+        drawn = run_lengths([polygon.ravel().tolist()], (64, 64))
+        assert mask.iou([drawn], [expected], [0]).item() > 0.8
+    assert len(parts[2]) == 3
+    assert np.abs(parts[2] - (9, 7)).max() <= 1
+
+
 @pytest.mark.parametrize("task", IOU_TYPES)
 @pytest.mark.parametrize("seed", range(3))
 def test_engines_on_random_sets(task, seed):
@@ -272,7 +354,7 @@ def test_official_masks_with_crowds(photos):
     for each in images.coco["annotations"]:
         entry = images.coco["images"][each["image_id"]]
         size = entry["height"], entry["width"]
-        pixels = mask.decode(objects.run_lengths(each["segmentation"], size))
+        pixels = mask.decode(run_lengths(each["segmentation"], size))
         moved = mask.encode(np.asfortranarray(np.roll(pixels, rng.integers(-9, 10, 2), (0, 1))))
         rows.append([each["image_id"], *mask.toBbox(moved), rng.random(), each["category_id"]])
         counts.append(moved["counts"])
@@ -297,7 +379,7 @@ def test_official_masks_as_ultralytics_takes_them(photos):
         counted = [a for a in images.coco["annotations"] if a["image_id"] == i and not a["iscrowd"]]
         assert len(item["cls"]) == len(counted) > 0
         size = images.coco["images"][i]["height"], images.coco["images"][i]["width"]
-        covered = np.any([mask.decode(objects.run_lengths(a["segmentation"], size)) for a in counted], 0)
+        covered = np.any([mask.decode(run_lengths(a["segmentation"], size)) for a in counted], 0)
         share = (item["masks"] > 0).sum() * 16 / (640 / max(size)) ** 2  # a fourth of the resolution
         assert float(share) == pytest.approx(covered.sum(), rel=0.2)  # drawn with their borders
 
@@ -495,7 +577,7 @@ def test_pictures_judge_by_what_the_task_compares(task, found):
     _, annotations, size = fullest(images)
     rows = np.array([[0, *a["bbox"], 0.9, a["category_id"]] for a in annotations])
     if task == "segment":
-        same = objects.masks([objects.run_lengths(a["segmentation"], size)["counts"] for a in annotations])
+        same = objects.masks([run_lengths(a["segmentation"], size)["counts"] for a in annotations])
         empty = mask.encode(np.zeros((*size, 1), np.uint8, order="F"))[0]["counts"]
         other = objects.masks([empty] * len(same))
     elif task == "pose":

@@ -38,10 +38,3 @@ def pose(keypoints: list[tuple[float, float, float]]) -> dict[str, Any]:
     """Keypoints (x, y in pixels, visibility) as COCO has them."""
     seen = sum(visibility > 0 for *_, visibility in keypoints)
     return {"keypoints": [value for point in keypoints for value in point], "num_keypoints": seen}
-
-
-def mask_area(polygons: list[list[float]], width: int, height: int) -> float:
-    """Pixels of an image that polygons (x, y, x, y, ...) cover."""
-    from pycocotools import mask
-
-    return float(mask.area(mask.merge(mask.frPyObjects(polygons, height, width))))

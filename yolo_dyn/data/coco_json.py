@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from yolo_dyn.data.annotations import Annotations, Boxes, note, pose
+from yolo_dyn.data.masks import is_number, misfit
 from yolo_dyn.data.tasks import BOXES, ObjectKind
 from yolo_dyn.errors import YoloDynError
 
@@ -70,43 +71,28 @@ def _box(annotation: Any, labels: dict[Any, Any], classes: dict[Any, int], place
         raise YoloDynError(f"{place} is none: {error}") from error
     if not known:
         raise YoloDynError(f"{place}: the class {name!r} is none of the data YAML's names")
-    if not (isinstance(bbox, list) and len(bbox) == 4 and all(map(_number, bbox))):
+    if not (isinstance(bbox, list) and len(bbox) == 4 and all(map(is_number, bbox))):
         raise YoloDynError(f"{place}: bbox must be four numbers (left, top, width, height), got {bbox!r}")
     crowd, area = annotation.get("iscrowd", 0), annotation.get("area")
     if crowd not in (0, 1):
         raise YoloDynError(f"{place}: iscrowd must be 0 or 1, got {crowd!r}")
     box = {"bbox": bbox, "category_id": classes[name], "iscrowd": int(crowd)}
-    return image, box | ({"area": area} if _number(area) and 0 <= area < float("inf") else {})
+    return image, box | ({"area": area} if is_number(area) and 0 <= area < float("inf") else {})
 
 
 def _beside_box(annotation: dict[str, Any], kind: ObjectKind, place: str) -> dict[str, Any]:
     """What a task adds to the box of an annotation."""
     if kind.task == "segment":
         found = annotation.get("segmentation")
-        if not (_is_mask(found) if isinstance(found, dict) else _are_polygons(found)):
-            raise YoloDynError(f"{place}: segmentation must be polygons or a mask (RLE), got {str(found)[:60]}")
+        if reason := misfit(found):
+            raise YoloDynError(f"{place}: segmentation must be {reason}, got {str(found)[:60]}")
         return {"segmentation": found}
     if kind.task == "pose":
         number, found = (kind.kpt_shape or (0, 0))[0], annotation.get("keypoints")
-        if not (isinstance(found, list) and len(found) == 3 * number and all(map(_number, found))):
+        if not (isinstance(found, list) and len(found) == 3 * number and all(map(is_number, found))):
             raise YoloDynError(f"{place}: keypoints must be x, y, visibility of {number}, got {str(found)[:60]}")
         return pose([tuple(found[i : i + 3]) for i in range(0, len(found), 3)])
     return {}
-
-
-def _are_polygons(found: Any) -> bool:
-    if not isinstance(found, list) or not found:
-        return False
-    return all(isinstance(p, list) and len(p) >= 6 and len(p) % 2 == 0 and all(map(_number, p)) for p in found)
-
-
-def _is_mask(found: dict[str, Any]) -> bool:
-    size, counts = found.get("size"), found.get("counts")
-    return isinstance(size, list) and len(size) == 2 and all(map(_number, size)) and isinstance(counts, list | str)
-
-
-def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def match(files: list[Path], listed: dict[Any, PurePosixPath], path: Path) -> dict[Path, Any]:

@@ -66,6 +66,12 @@ def ground_truth(
     empty = [
         file.name for (file, _, all_boxes), (*_, kept) in zip(known, sound, strict=True) if len(kept) < len(all_boxes)
     ]
+    for file, (width, height), objects in sound:
+        sizes_of_masks = [o["segmentation"]["size"] for o in objects if isinstance(o.get("segmentation"), dict)]
+        if wrong := [size for size in sizes_of_masks if size != [height, width]]:
+            raise YoloDynError(
+                f"{found.source}: a mask of {file.name} is of {wrong[0]}, the image of {[height, width]}"
+            )
     return Truth(
         coco_dataset(sound, names),
         [file for file, *_ in known],

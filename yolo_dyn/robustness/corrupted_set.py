@@ -9,15 +9,18 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import cv2
 import yaml
 from ultralytics.utils import LOGGER, TQDM
 
 from yolo_dyn.data.images import EvaluationSet, evaluation_set, read_image
+from yolo_dyn.data.tasks import TASKS
+from yolo_dyn.data.truth import OFFICIAL
+from yolo_dyn.data.yolo_txt import label_lines
 from yolo_dyn.errors import YoloDynError
-from yolo_dyn.output.arguments import Names, OrDefault, Positive, Quality, Severities, Sigmas, checked
+from yolo_dyn.output.arguments import Names, OneOf, OrDefault, Positive, Quality, Severities, Sigmas, checked
 from yolo_dyn.output.environment import versions
 from yolo_dyn.output.files import hash_file, writable, write_json, write_text, written_whole
 from yolo_dyn.output.outcome import Written
@@ -44,6 +47,7 @@ def corrupt_set(
     format: str = "png",
     quality: Quality = 95,
     jobs: Positive = 2,
+    task: Annotated[str, OneOf(TASKS)] = "detect",
 ) -> Written:
     """Write a corrupted data set to disk: the pixels that `robustness` measures on, for any other framework.
 
@@ -63,6 +67,7 @@ def corrupt_set(
         format: "png", without loss, or "jpg".
         quality: of jpg, 1 to 100.
         jobs: images at a time.
+        task: "detect", "segment", "pose" or "obb": what the labels say of each object.
 
     Returns:
         The manifest.
@@ -74,7 +79,7 @@ def corrupt_set(
         raise YoloDynError(f"format must be one of {', '.join(FORMATS)}, got {format!r}")
     conditions = chosen_conditions(sigma, severity, corruption)
     folder = writable(Path(out), "")
-    images = evaluation_set(data, split)
+    images = evaluation_set(data, split, task=task)
     if images.channels not in (1, 3):
         raise YoloDynError(f"{data}: a {format} holds 1 or 3 channels, got channels: {images.channels}")
     for line in images.log():
@@ -109,7 +114,14 @@ class CorruptedSet:
     def identity(self) -> dict[str, Any]:
         """What all conditions share, and decides pixels or files."""
         encoding = {"format": self.format, **({"quality": self.quality} if self.format == "jpg" else {})}
-        return {"images": self.images.fingerprint, "seed": self.seed, **encoding, "versions": versions(DECIDING)}
+        labels = self.images.kind.as_dict()
+        return {
+            **labels,
+            "images": self.images.fingerprint,
+            "seed": self.seed,
+            **encoding,
+            "versions": versions(DECIDING),
+        }
 
     def begin(self) -> None:
         """Claim the folder, and write the ground truth.
@@ -170,9 +182,13 @@ class CorruptedSet:
         description: dict[str, Any] = {"train": "images", "val": "images", "names": self.images.names}
         if self.images.channels != 3:
             description["channels"] = self.images.channels
+        if self.images.kind.task == "pose":
+            description["kpt_shape"] = list(self.images.kind.kpt_shape or ())
+            description["kpt_oks_sigmas"] = list(self.images.kind.sigmas)
         if self.images.labelled:
-            description["annotations"] = f"../{TRUTH}"
-            for name, lines in zip(self.names, _labels(self.images), strict=True):
+            if self.images.kind.task in OFFICIAL:  # json holds no rotated boxes
+                description["annotations"] = f"../{TRUTH}"
+            for name, lines in zip(self.names, label_lines(self.images.coco, self.images.kind), strict=True):
                 write_text(folder / "labels" / f"{Path(name).stem}.txt", "".join(lines))
         write_text(folder / "data.yaml", yaml.safe_dump(description, sort_keys=False))
 
@@ -187,20 +203,6 @@ class CorruptedSet:
         with written_whole(path) as partial:
             partial.write_bytes(encoded)
         return file.name, name, hashlib.sha256(pixels.tobytes()).hexdigest(), hashlib.sha256(encoded).hexdigest()
-
-
-def _labels(images: EvaluationSet) -> list[list[str]]:
-    """Lines of YOLO txt for each image: class, and centre, size as fractions; crowds, unknown there, are left out."""
-    lines: list[list[str]] = [[] for _ in images.files]
-    for box in images.coco["annotations"]:
-        image = images.coco["images"][box["image_id"]]
-        left, top, width, height = box["bbox"]
-        across = ((left + width / 2) / image["width"], width / image["width"])
-        down = ((top + height / 2) / image["height"], height / image["height"])
-        if not box["iscrowd"]:
-            values = (across[0], down[0], across[1], down[1])
-            lines[box["image_id"]].append(" ".join([str(box["category_id"]), *(f"{v:.8g}" for v in values)]) + "\n")
-    return lines
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -9,10 +9,10 @@ from ultralytics.data import YOLODataset
 from ultralytics.data.converter import merge_multi_segment
 
 from yolo_dyn.data.images import EvaluationSet, read_image, resized
+from yolo_dyn.data.masks import outlines
 from yolo_dyn.data.tasks import ObjectKind
 from yolo_dyn.robustness.corrupter import Corrupter
 from yolo_dyn.robustness.fronts import Front
-from yolo_dyn.robustness.objects import outlines
 from yolo_dyn.robustness.processes import end_with_parent
 
 

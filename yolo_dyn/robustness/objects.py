@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from yolo_dyn.data.masks import outlines, run_lengths
 from yolo_dyn.data.tasks import ObjectKind
 
 Drawing = tuple[list[np.ndarray], np.ndarray]  # polygons [k, 2], and points [k, 2], in pixels
@@ -123,27 +124,6 @@ def similarity(
     if kind.task == "pose":
         return np.stack([oks(shapes, o, np.array(kind.sigmas)) for o in objects], 1)
     return prob_iou(rotated(objects), shapes).T
-
-
-def run_lengths(segmentation: Any, size: tuple[int, int]) -> dict[str, Any]:
-    """The mask of an annotation, from polygons or run lengths, as pycocotools has it."""
-    from pycocotools import mask
-
-    if isinstance(segmentation, list):
-        return mask.merge(mask.frPyObjects(segmentation, *size))
-    return segmentation if isinstance(segmentation["counts"], str | bytes) else mask.frPyObjects(segmentation, *size)
-
-
-def outlines(segmentation: Any, size: tuple[int, int]) -> list[np.ndarray]:
-    """Polygons of an annotation's mask or of a detection's, each ``[k, 2]``, x and y in pixels; one at least."""
-    import cv2
-    from pycocotools import mask
-
-    if isinstance(segmentation, list):
-        return [np.reshape(polygon, (-1, 2)) for polygon in segmentation]
-    pixels = mask.decode(run_lengths(segmentation, size))
-    found = [each.reshape(-1, 2) for each in cv2.findContours(pixels, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)[0]]
-    return found or [np.zeros((1, 2), int)]
 
 
 def framed(kind: ObjectKind) -> bool:

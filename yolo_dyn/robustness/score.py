@@ -1,19 +1,13 @@
 """`yolo-dyn score`: any detector's COCO json, with the same scores, intervals and report, and without its model."""
 
-import json
 import re
-from collections import Counter
-from pathlib import Path, PurePosixPath
-from typing import Any
+from pathlib import Path
+from typing import Annotated
 
-import numpy as np
 from ultralytics.utils import LOGGER, TQDM
 
-from yolo_dyn.data.coco_json import read_coco
-from yolo_dyn.data.images import EvaluationSet
-from yolo_dyn.data.truth import coco_dataset
 from yolo_dyn.errors import MissingFileError, YoloDynError
-from yolo_dyn.output.arguments import FileName, Names, Pictures, Positive, checked
+from yolo_dyn.output.arguments import FileName, Finite, Names, OneOf, Pictures, Positive, Some, checked
 from yolo_dyn.output.environment import versions
 from yolo_dyn.output.files import hash_file, results_folder, writable
 from yolo_dyn.output.labels import model_labels
@@ -21,7 +15,7 @@ from yolo_dyn.robustness import cells as store
 from yolo_dyn.robustness.cells import Cell, finished
 from yolo_dyn.robustness.corrupted_set import TRUTH
 from yolo_dyn.robustness.corruptions import GAUSSIAN, find
-from yolo_dyn.robustness.evaluate import Detections
+from yolo_dyn.robustness.foreign import TASKS, read_detections, read_truth
 from yolo_dyn.robustness.matching import engine as find_engine
 from yolo_dyn.robustness.records import CLEAN, Condition
 from yolo_dyn.robustness.rediagnosis import diagnosed
@@ -30,7 +24,6 @@ from yolo_dyn.robustness.results import Sweep
 from yolo_dyn.robustness.sweep import typed
 
 DECIDING = ("yolo-dyn", "pycocotools")  # whose versions decide scores
-Ids = dict[Any, int]  # of a file -> ours
 
 
 @checked
@@ -42,6 +35,8 @@ def score(
     pictures: Pictures | None = None,
     name: str = "",
     project: str = "runs/score",
+    task: Annotated[str, OneOf(TASKS)] = "detect",
+    sigmas: Annotated[list[Finite], Some()] | None = None,
 ) -> Sweep:
     """Score detections of any framework, in COCO's format, as `robustness` scores those of a model.
 
@@ -49,13 +44,15 @@ def score(
         truth: COCO json of the ground truth, such as `annotations.json` of `yolo-dyn corrupt`.
         detections: for each detector a COCO json of what it found in the clean images, or a folder of them, one for
             each condition, named as `yolo-dyn corrupt` names its folders: clean.json, gaussian_noise_sigma25.json,
-            fog_severity3.json.
+            fog_severity3.json. What `task` adds stands beside each `bbox`, or in its place.
         resamples: of the images, for the intervals.
         engine: "hotcoco" or "pycocotools", which give the same numbers, the second slowly; by default hotcoco.
         pictures: formats of the pictures that lie beside the page, png (by default), pdf, svg.
         name: of the folder for the results, inside `project`; that of the truth's file if it is empty, of its folder
             for annotations.json.
         project: folder of all such folders.
+        task: "detect", "segment" (by `segmentation`, run lengths or polygons) or "pose" (by `keypoints`).
+        sigmas: of each keypoint, for OKS; by default COCO's for 17 keypoints, else one over their number.
 
     Returns:
         All cells with what follows from them, as in results.json.
@@ -67,9 +64,11 @@ def score(
         find_engine(engine)
     labels = model_labels(detections)
     files = {label: json_files(Path(given)) for label, given in labels.items()}
-    images, image_ids, class_ids = read_truth(Path(truth))
+    asked = read_truth(Path(truth), task, sigmas)
+    images = asked.images
     folder = writable(results_folder(project, name or _name(Path(truth))))
     common = {"images": images.fingerprint, "resamples": resamples, "versions": versions(DECIDING)}
+    common |= images.kind.as_dict()
     by = {"engine": engine} if engine else {}  # scored by that one, though another has given the same numbers
     cells = []
     for condition in sorted({c for found in files.values() for c in found}, key=_order):
@@ -81,7 +80,7 @@ def score(
         LOGGER.info(line)
     missing = [cell for cell in cells if store.load(folder / "cells", cell) is None]
     for cell in TQDM(missing, desc=f"{len(missing)} cells", unit="cells"):
-        detected = Detections(read_detections(Path(cell.model), image_ids, class_ids), {}, {}, {})
+        detected = read_detections(Path(cell.model), asked)
         store.save(folder / "cells", finished(cell, images, detected, resamples, engine))
     sweep = diagnosed(Sweep.read(folder, cells, images, {"resamples": resamples}, typed()))
     write(sweep, pictures or ["png"], images=False)
@@ -125,83 +124,3 @@ def _condition(path: Path) -> Condition:
 
 def _order(condition: Condition) -> tuple[bool, str, float]:
     return not condition.clean, condition.corruption, condition.strength or 0.0
-
-
-def read_truth(path: Path) -> tuple[EvaluationSet, Ids, Ids]:
-    """The ground truth, and the places of its image ids and category ids.
-
-    Images are in the order of their ids, as pycocotools has them, and no box is left out.
-
-    Raises:
-        YoloDynError: if the file is missing or broken.
-    """
-    if not path.is_file():
-        raise MissingFileError(f"truth={path} does not exist")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        listed = sorted(content["images"], key=lambda image: image["id"])
-        names = [str(category["name"]) for category in content["categories"]]
-        files = [Path(PurePosixPath(image["file_name"])) for image in listed]
-        sizes = [(int(image.get("width", 0)), int(image.get("height", 0))) for image in listed]
-        image_ids = {image["id"]: at for at, image in enumerate(listed)}
-        class_ids = {category["id"]: at for at, category in enumerate(content["categories"])}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise YoloDynError(f"truth={path} is no COCO annotation file: {error!r}") from error
-    for given in (names, [str(file) for file in files]):
-        if twice := [each for each, times in Counter(given).items() if times > 1]:
-            raise YoloDynError(f"truth={path}: two images or categories are called {twice[0]}")
-    annotations = read_coco(files, dict(enumerate(names)), path)
-    boxes = [found or [] for found in annotations.boxes]
-    coco = coco_dataset(list(zip(files, sizes, boxes, strict=True)), dict(enumerate(names)))
-    images = EvaluationSet(
-        data=str(path),
-        split="",
-        names=dict(enumerate(names)),
-        channels=3,
-        files=files,
-        coco=coco,
-        source=annotations.source,
-        skipped={},
-        notes=annotations.notes,
-        labelled=True,
-        fingerprint=hash_file(path),
-    )
-    return images, image_ids, class_ids
-
-
-def read_detections(path: Path, image_ids: Ids, class_ids: Ids) -> np.ndarray:
-    """Detections of a COCO json, as `scores.evaluate` takes them, ``[n, 7]``.
-
-    Raises:
-        YoloDynError: naming the file and the detection that is none.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise YoloDynError(f"{path} is no JSON: {error}") from error
-    if not isinstance(content, list):
-        raise YoloDynError(f"{path} must hold a list of detections, got {type(content).__name__}")
-    rows = np.empty((len(content), 7))
-    for number, detection in enumerate(content):
-        rows[number] = _row(detection, image_ids, class_ids, f"{path}: detection {number}")
-    wrong = ~np.isfinite(rows).all(1) | (rows[:, 3:5] < 0).any(1)
-    if wrong.any():
-        number = int(wrong.argmax())
-        kept = {key: content[number][key] for key in ("bbox", "score")}
-        raise YoloDynError(f"{path}: detection {number} must have finite numbers and no negative size, got {kept}")
-    return rows
-
-
-def _row(detection: Any, image_ids: Ids, class_ids: Ids, place: str) -> list[float]:
-    try:
-        image, category = image_ids.get(detection["image_id"]), class_ids.get(detection["category_id"])
-        box, confidence = [float(value) for value in detection["bbox"]], float(detection["score"])
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        wanted = "image_id, category_id, bbox (four numbers) and score"
-        raise YoloDynError(f"{place} must have {wanted}: {error!r}") from error
-    if image is None or category is None:
-        key = "image_id" if image is None else "category_id"
-        raise YoloDynError(f"{place}: {key} {detection[key]!r} is not in the truth")
-    if len(box) != 4:
-        raise YoloDynError(f"{place}: bbox must be four numbers (left, top, width, height), got {detection['bbox']!r}")
-    return [image, *box, confidence, category]
