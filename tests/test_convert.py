@@ -65,7 +65,6 @@ def test_grouped_and_depthwise_convolutions_start_from_static_weights(layer):
 
 @pytest.mark.parametrize("layer", EXACT)
 def test_a_converted_network_trains_from_its_static_weights(layer):
-    """The experts start alike, but one step tells them apart or moves them."""
     model = convert(small(), layer, where=is_conv, from_static=True).train()
     before = copy.deepcopy(model.state_dict())
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -74,6 +73,30 @@ def test_a_converted_network_trains_from_its_static_weights(layer):
         optimizer.step()
     moved = [key for key, value in model.state_dict().items() if value.dtype.is_floating_point]
     assert sum(not torch.equal(model.state_dict()[key], before[key]) for key in moved) > len(moved) / 2
+
+
+PARTING = {
+    "CondConv": "routing.weight",
+    "DynamicConv": "attention.expand.weight",
+    "FMDConv": "kernel.expand.weight",
+    "ODConv": "kernel.weight",
+    "DynamicResidualConv": "kernel.weight",
+}
+
+
+@pytest.mark.parametrize("layer", PARTING)
+def test_experts_that_start_as_one_convolution_can_part(layer):
+    """Were they copies of it and their attention even, it would have no gradient that tells them apart."""
+    torch.manual_seed(0)
+    options = {"residual": False, "init": "random"} if layer == "DynamicResidualConv" else {}
+    static = nn.Sequential(nn.Conv2d(6, 8, 3))
+    model = convert(copy.deepcopy(static), layer, where=is_conv, from_static=True, **options).train()
+    x = torch.randn(16, 6, 12, 12)
+    assert torch.allclose(model.eval()(x), static(x), atol=1e-5)
+    model.train()(x).square().mean().backward()
+    of_expert = model[0].get_parameter(PARTING[layer]).grad
+    apart = (of_expert - of_expert.mean(0)).abs().max()
+    assert apart > 1e-4 * model[0].experts.weight.grad.abs().max()
 
 
 def test_where_of_a2d2c():

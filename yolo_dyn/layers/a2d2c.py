@@ -190,7 +190,7 @@ class A2D2C(ExpertConv):
         """
         if self.sampling in ("none", "uniform") and self.routing != "separate":
             raise ValueError(f"router must be separate to start from static weights with sampling {self.sampling!r}")
-        super().start_from(weight, bias)
+        self.experts.start_from(weight, bias, spread=0.0)  # no parts would cancel: kernels differ in what they see
 
     @torch.no_grad()
     def fuse(self, guide: Tensor | None = None, bn: nn.BatchNorm2d | None = None) -> None:

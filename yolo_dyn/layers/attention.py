@@ -98,13 +98,18 @@ def gate(layer: nn.Module | None, x: Tensor) -> Tensor | None:
 
 
 @torch.no_grad()
-def start_at_a_half(*heads: nn.Linear | None) -> float:
-    """Zero the logits of sigmoid attentions; return the gain that makes up for those that there are."""
+def start_even(*heads: nn.Linear | None) -> int:
+    """Zero the logits of attentions, which then weigh all alike; return how many of them there are."""
     used = [head for head in heads if head is not None]
     for head in used:
         nn.init.zeros_(head.weight)
         nn.init.zeros_(head.bias)
-    return 2.0 ** len(used)
+    return len(used)
+
+
+def start_at_a_half(*heads: nn.Linear | None) -> float:
+    """Zero the logits of sigmoid attentions; return the gain that makes up for those that there are."""
+    return 2.0 ** start_even(*heads)
 
 
 def check_anneal(anneal: dict[str, float] | None) -> dict[str, float] | None:

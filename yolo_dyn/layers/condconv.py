@@ -8,6 +8,7 @@ Reading: the bias is one for all experts, not mixed; so the count of ResNet-18 w
 import torch
 from torch import Tensor, nn
 
+from yolo_dyn.layers.attention import start_even
 from yolo_dyn.layers.experts import Attention, ExpertConv, Experts
 from yolo_dyn.layers.functional import Size
 
@@ -64,8 +65,7 @@ class CondConv(ExpertConv):
     @torch.no_grad()
     def start_from(self, weight: Tensor, bias: Tensor | None) -> None:
         """Start as this static convolution: every routing weight is a half."""
-        nn.init.zeros_(self.routing.weight)
-        nn.init.zeros_(self.routing.bias)
+        start_even(self.routing)
         self.experts.start_from(weight, None, gain=2 / self.experts.num_experts)
         if self.experts.shift is not None and bias is not None:
             self.experts.shift.copy_(bias)

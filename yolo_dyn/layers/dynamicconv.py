@@ -8,7 +8,7 @@ Deviation: 3 input channels are squeezed to 3 // 4 + 1 = 1, in the published cod
 import torch
 from torch import Tensor
 
-from yolo_dyn.layers.attention import KernelAttention, check_anneal
+from yolo_dyn.layers.attention import KernelAttention, check_anneal, start_even
 from yolo_dyn.layers.experts import Attention, ExpertConv, Experts
 from yolo_dyn.layers.functional import Size
 
@@ -67,3 +67,8 @@ class DynamicConv(ExpertConv):
     def attend(self, x: Tensor) -> Attention:
         """Weights of the experts, which sum to one."""
         return Attention(torch.softmax(self.attention(x.mean((2, 3))) / self.temperature, 1))  # (Eq. 3)
+
+    def start_from(self, weight: Tensor, bias: Tensor | None) -> None:
+        """Start as this static convolution: the attention, which sums to one, is even."""
+        start_even(self.attention.expand)
+        self.experts.start_from(weight, bias)

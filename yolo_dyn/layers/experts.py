@@ -24,6 +24,7 @@ from yolo_dyn.layers.graph import scaled
 from yolo_dyn.layers.protocol import check_static
 
 MOST_EXPERTS = 1024  # a bank of more would only fill up the memory
+SPREAD = 0.1  # of experts that start as one static convolution, see `Experts.start_from`
 
 
 def check_experts(num_experts: int) -> None:
@@ -162,10 +163,24 @@ class Experts(nn.Module):
         return y if self.shift is None else y + self.shift[:, None, None]
 
     @torch.no_grad()
-    def start_from(self, weight: Tensor, bias: Tensor | None, gain: float = 1.0, bias_gain: float = 1.0) -> None:
-        """Start every expert as the same static convolution, times gains that make up for the attentions."""
+    def start_from(
+        self,
+        weight: Tensor,
+        bias: Tensor | None,
+        gain: float = 1.0,
+        bias_gain: float = 1.0,
+        spread: float = SPREAD,
+    ) -> None:
+        """Start every expert as the same static convolution, times gains that make up for the attentions.
+
+        Alike experts with even attentions get the same gradients for ever, and their attention none. So each differs
+        by a random part, which no output shows: the parts of all experts sum to zero. `spread` is their share of the
+        kernels' standard deviation; it must be 0 where the attention does not start even.
+        """
         check_static(weight, (self.out_channels, *self.weight.shape[1:]))
-        self.weight.copy_(gain * weight.repeat(self.num_experts, 1, 1, 1))
+        parts = torch.randn_like(self.weight).unflatten(0, (self.num_experts, -1))
+        parts = spread * weight.square().mean().sqrt() * (parts - parts.mean(0))
+        self.weight.copy_(gain * (weight + parts).flatten(0, 1))
         if self.bias is not None and bias is not None:
             self.bias.copy_(bias_gain * bias.repeat(self.num_experts))
 
@@ -225,10 +240,6 @@ class ExpertConv(nn.Module):
 
     def guide_shape(self) -> tuple[int, int, int]:
         return 1, self.experts.out_channels, self.experts.weight.shape[1]
-
-    def start_from(self, weight: Tensor, bias: Tensor | None) -> None:
-        """Start as this static convolution: every expert is it, and the attention sums to one."""
-        self.experts.start_from(weight, bias)
 
     @torch.no_grad()
     def fuse(self, guide: Tensor | None = None, bn: nn.BatchNorm2d | None = None) -> None:

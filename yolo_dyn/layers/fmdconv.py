@@ -16,7 +16,15 @@ layer.
 import torch
 from torch import Tensor, nn
 
-from yolo_dyn.layers.attention import KernelAttention, Trunk, check_anneal, gate, start_at_a_half, trunk_width
+from yolo_dyn.layers.attention import (
+    KernelAttention,
+    Trunk,
+    check_anneal,
+    gate,
+    start_at_a_half,
+    start_even,
+    trunk_width,
+)
 from yolo_dyn.layers.experts import Attention, ExpertConv, Experts
 from yolo_dyn.layers.functional import Size
 
@@ -105,6 +113,7 @@ class FMDConv(ExpertConv):
     def start_from(self, weight: Tensor, bias: Tensor | None) -> None:
         """Start as this static convolution; of the attentions, which start at a half, only output scales a bias."""
         gain = start_at_a_half(self.input, self.output)
+        start_even(None if self.kernel is None else self.kernel.expand)
         self.experts.start_from(weight, bias, gain, bias_gain=1 if self.output is None else 2)
 
     def fuse(self, guide: Tensor | None = None, bn: nn.BatchNorm2d | None = None) -> None:

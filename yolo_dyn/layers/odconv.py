@@ -13,7 +13,7 @@ Deviations:
 import torch
 from torch import Tensor, nn
 
-from yolo_dyn.layers.attention import Trunk, check_anneal, gate, start_at_a_half, trunk_width
+from yolo_dyn.layers.attention import Trunk, check_anneal, gate, start_at_a_half, start_even, trunk_width
 from yolo_dyn.layers.experts import Attention, ExpertConv, Experts
 from yolo_dyn.layers.functional import PER_SAMPLE_FORMS, Size
 
@@ -105,6 +105,7 @@ class ODConv(ExpertConv):
     def start_from(self, weight: Tensor, bias: Tensor | None) -> None:
         """Start as this static convolution; of the attentions, which start at a half, only filter scales a bias."""
         gain = start_at_a_half(self.spatial, self.channel, self.filter)
+        start_even(self.kernel)
         self.experts.start_from(weight, bias, gain, bias_gain=1 if self.filter is None else 2)
 
     def fuse(self, guide: Tensor | None = None, bn: nn.BatchNorm2d | None = None) -> None:
