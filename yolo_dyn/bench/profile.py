@@ -40,8 +40,9 @@ class Operations(TorchDispatchMode):
 
     Examples:
         >>> import torch
+        >>> layer, x = torch.nn.Linear(8, 4, bias=False), torch.rand(1, 8)
         >>> with torch.no_grad(), Operations() as operations:
-        ...     y = torch.nn.functional.linear(torch.rand(1, 8), torch.rand(4, 8)).relu().flatten()
+        ...     y = layer(x).relu().flatten()
         >>> operations.counts.most_common()
         [('mm', 1), ('relu', 1)]
     """
