@@ -114,9 +114,9 @@ function frame(title, xs, top, xLabel, ticks) {
   return { svg, x, y };
 }
 
-/** A round number at or above a value, so that four steps are round too. */
+/** A round number at or above a value, so that four steps are too, of two digits. */
 function ceiling(value) {
-  return [0.04, 0.1, 0.2, 0.4, 0.6, 0.8].find((each) => value <= each) ?? Math.max(1, Math.ceil(value));
+  return [0.04, 0.12, 0.2, 0.4, 0.6, 0.8].find((each) => value <= each) ?? Math.max(1, Math.ceil(value));
 }
 
 /**
