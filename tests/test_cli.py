@@ -45,7 +45,7 @@ def test_an_interrupted_command_ends_in_one_line(monkeypatch, capsys):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("yolo_dyn.study.info.profile", interrupted)
+    monkeypatch.setattr("yolo_dyn.study.info.row_costs", interrupted)
     assert cli.main(["info", "model=yolov8n.yaml"]) == 130
     assert capsys.readouterr().err.strip().endswith("run the same command again to go on")
 

@@ -17,7 +17,7 @@ from yolo_dyn.backbones.timm_backbone import TimmBackbone
 from yolo_dyn.backbones.torchvision_backbone import TorchvisionBackbone
 from yolo_dyn.bench.fingerprints import FINGERPRINTS
 from yolo_dyn.study.definition import read_study
-from yolo_dyn.study.info import profile
+from yolo_dyn.study.info import row_costs
 
 
 def detector(*rows: list, channels: int = 3) -> DetectionModel:
@@ -66,7 +66,9 @@ def test_counts_are_near_those_of_table_4(name):
     whole = sum(p.numel() for p in model.parameters()) / 1e6 + (0.321 if "convnext" in name else 0)
     assert round(whole, 1) == float(printed["params"])
     with_sgdm = DetectionModel(f"{name}-sgdm.yaml", nc=20, verbose=False)
-    assert sum(row.params for row in profile(with_sgdm, 64)) - sum(row.params for row in profile(model, 64)) == 151_364
+    assert (
+        sum(row.params for row in row_costs(with_sgdm, 64)) - sum(row.params for row in row_costs(model, 64)) == 151_364
+    )
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnext50_32x4d", "mobilenet_v2", "efficientnet_b0"])

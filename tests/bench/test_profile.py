@@ -97,4 +97,4 @@ def test_rows_are_named_by_what_they_are(tmp_path):
         "  - [[4], 1, Detect, [nc]]\n"
     )
     found = profile([str(yaml)], imgsz=64).models[0]
-    assert [row.layer for row in found.ours] == ["ODConv", "CondConv", "SGDM", "C2f with DCD"]
+    assert [row.layer for row in found.ours] == ["ODConv", "CondConv", "SGDM", "C2f"]

@@ -42,6 +42,8 @@ WRONG = {
     "two points": ([[1, 2, 3, 4]], "three points or more"),
     "half a point": ([[1, 2, 3, 4, 5, 6, 7]], "three points or more"),
     "no numbers": ([["a"] * 6], "three points or more"),
+    "a huge polygon": ([[0, 0, 1e30, 0, 0, 1]], "100000 pixels away"),
+    "no finite one": ([[0, 0, float("nan"), 0, 0, 1]], "100000 pixels away"),
     "no size": ({"counts": "1"}, "with size"),
     "another size": ({"size": [3, 2], "counts": [6]}, r"of the image's size \[2, 3\]"),
     "no counts": ({"size": [2, 3]}, "whose counts sum to 2 x 3 pixels"),

@@ -355,13 +355,13 @@ def test_masks_and_keypoints_of_json(root, task):
         (
             "segment",
             {"segmentation": [[1, 2, 3]]},
-            "must be polygons of three points or more, got ..1, 2, 3..",
+            "must be polygons of three points or more",
         ),
         ("segment", {"segmentation": {"size": [50, 100]}}, "must be run lengths whose counts sum to 50 x 100 pixels"),
         (
             "segment",
             {"segmentation": {"size": [9, 9], "counts": [81]}},
-            r"a.png is of \[9, 9\], the image of \[",
+            r"a mask of a.png is of size \[9, 9\], the image of \[",
         ),
         ("pose", {}, "annotation 0: keypoints must be x, y, visibility of 2, got None"),
         ("pose", {"keypoints": [1, 2, 2]}, "keypoints must be x, y, visibility of 2"),

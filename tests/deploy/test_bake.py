@@ -160,7 +160,7 @@ def test_a_baked_model_is_exported_like_a_stock_one(baked):
         ),
         ("yolov8n-rfaconv.yaml", {}, "its layers of ours: RFAConv"),
         ("yolov8n-sgdm.yaml", {"out": "x.yaml"}, r"out must name a .pt file, got 'x.yaml'"),
-        ("yolov8n-sgdm.yaml", {"out": "sub/x.pt"}, r"the folder sub of out=sub/x.pt does not exist"),
+        ("yolov8n-sgdm.yaml", {"out": "sub/x.pt"}, r"the folder of out=sub/x.pt does not exist"),
         ("yolov8n-sgdm.yaml", {}, "model 'best.pt' and shapes.yaml have other classes: 80 in the model, 7 in the data"),
         ("yolov8n-sgdm.yaml", {"images": 0}, "images must be at least 1, got 0"),
         ("yolov8n-sgdm.yaml", {"out": "best.pt"}, r"best.pt exists; exist_ok=True replaces it"),

@@ -354,9 +354,9 @@ def test_weights_of_a_stock_model_transfer_with_the_head(log):
 
 def test_gflops_of_the_stock_summary_count_functional_convolutions():
     plain, model = YOLO("yolov8n.yaml").model, YOLO("yolov8n-sgdm.yaml").model
-    from yolo_dyn.study.info import profile
+    from yolo_dyn.study.info import row_costs
 
-    exact = [sum(row.flops for row in profile(m)) / 1e9 for m in (plain, model)]
+    exact = [sum(row.flops for row in row_costs(m)) / 1e9 for m in (plain, model)]
     summary = [get_flops(m, 640) for m in (plain, model)]
     assert summary[1] - summary[0] == pytest.approx(exact[1] - exact[0], rel=0.05)  # thop counts normalisations too
     alone = nn.Sequential(nn.Conv2d(3, 3, 1), RDConv(3, 16))
@@ -376,9 +376,9 @@ def test_gflops_of_the_stock_summary_count_functional_convolutions():
     ],
 )
 def test_increments_over_the_stock_models_are_the_papers(name, params, gflops):
-    from yolo_dyn.study.info import profile
+    from yolo_dyn.study.info import row_costs
 
-    plain, model = (profile(api.load_model(f"{name}{suffix}.yaml")) for suffix in ("", "-sgdm"))
+    plain, model = (row_costs(api.load_model(f"{name}{suffix}.yaml")) for suffix in ("", "-sgdm"))
     extra = sum(row.params for row in model) - sum(row.params for row in plain)
     flops = sum(row.flops for row in model) - sum(row.flops for row in plain)
     assert params[0] <= extra <= params[1]

@@ -223,7 +223,7 @@ def test_gates_in_less_precision(dtype):
             "budget must be at least 1",
         ),
         ("best.pt", {"at": ["p9"]}, "best.pt has no p9"),
-        ("best.pt", {"out": "sub/x.yaml"}, "the folder sub of out=sub/x.yaml does not exist"),
+        ("best.pt", {"out": "sub/x.yaml"}, "the folder of out=sub/x.yaml does not exist"),
     ],
 )
 def test_bad_checkpoints(file, arguments, message, trained):

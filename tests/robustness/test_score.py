@@ -194,7 +194,7 @@ GOOD = {"image_id": 0, "category_id": 0, "bbox": [1, 2, 3, 4], "score": 0.5}
         ([{**GOOD, "bbox": None}], "detection 0 must have"),
         ([{**GOOD, "bbox": [1, 2, -3, 4]}], "detection 0 must have finite numbers and no negative size"),
         ([{**GOOD, "score": float("nan")}], "detection 0 must have finite numbers"),
-        ([{"segmentation": []}], "detection 0 must have image_id, category_id, bbox .four numbers. and score: KeyErr"),
+        ([{"segmentation": []}], "detection 0 must have image_id, category_id, bbox and score: KeyErr"),
     ],
 )
 def test_detections_that_are_none(given, tmp_path, content, told):
@@ -263,6 +263,12 @@ def test_masks_and_keypoints_that_are_none(tmp_path, task, found, told):
             {"images": [{"id": 7, "file_name": "a.png"}]},
             {},
             "need the width and height of each image",
+        ),
+        (
+            "segment",
+            {"images": [{"id": 7, "file_name": "a.png", "width": 4, "height": 5}]},
+            {},
+            "is of size .4, 4., the",
         ),
         ("segment", {}, {"sigmas": [0.1]}, "sigmas are of keypoints, which the task segment has none of"),
         ("pose", {"annotations": []}, {}, "has no annotation with keypoints"),

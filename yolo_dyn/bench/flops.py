@@ -86,19 +86,28 @@ def _is(name: str, norm: str) -> bool:
 def counted_by_row(rows: nn.Sequential) -> Iterator[list[int]]:
     """Count the multiply-adds of each row while its model runs; the list has one number a row."""
     counts = [0] * len(rows)
-    with MultiplyAdds() as counter:
-        handles = []
-        for i, row in enumerate(rows):
 
-            def before(module: nn.Module, args: Any, i: int = i) -> None:
-                counts[i] -= counter.total
+    def before(i: int, given: Any) -> None:
+        counts[i] -= counter.total
 
-            def after(module: nn.Module, args: Any, y: Any, i: int = i) -> None:
-                counts[i] += counter.total
+    def after(i: int) -> None:
+        counts[i] += counter.total
 
-            handles += [row.register_forward_pre_hook(before), row.register_forward_hook(after)]
-        try:
-            yield counts
-        finally:
-            for handle in handles:
-                handle.remove()
+    with MultiplyAdds() as counter, around_rows(rows, before, after):
+        yield counts
+
+
+@contextmanager
+def around_rows(
+    rows: nn.Sequential, before: Callable[[int, Any], None], after: Callable[[int], None]
+) -> Iterator[None]:
+    """While a model runs, call ``before(i, its input)`` and ``after(i)`` around each row i."""
+    handles = []
+    for i, row in enumerate(rows):
+        handles.append(row.register_forward_pre_hook(lambda _, args, i=i: before(i, args[0])))
+        handles.append(row.register_forward_hook(lambda _, args, y, i=i: after(i)))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -9,11 +9,10 @@ import torch
 from torch import nn
 
 from yolo_dyn.bench.timing import Times, in_turn, inference_step, summary
-from yolo_dyn.errors import YoloDynError
 from yolo_dyn.integration import image_channels
 from yolo_dyn.integration.api import chosen_device, load_model, machine_name, torch_device, train_args
 from yolo_dyn.output.arguments import ImageSize, Names, OrDefault, Positive, checked
-from yolo_dyn.output.files import write_json
+from yolo_dyn.output.files import check_folder, write_json
 from yolo_dyn.output.outcome import Outcome
 
 
@@ -78,8 +77,7 @@ def bench(
     """
     device = torch_device(chosen_device(device))
     rounds = rounds or (6 if train else 40)
-    if out and not Path(out).absolute().parent.is_dir():
-        raise YoloDynError(f"the folder of out={out} does not exist")
+    check_folder(out)
     steps = [(_training_step if train else inference_step)(load_model(name), imgsz, batch, device) for name in model]
     warmup = 1 if train else 5
     waits = {"cuda": torch.cuda.synchronize, "mps": torch.mps.synchronize}

@@ -1,26 +1,24 @@
-"""The operations of one fused pass: each costs a GPU a launch, and a CPU tens of microseconds, at any size."""
+"""The operations of one fused pass: each has a fixed cost, on a GPU a launch, whatever it computes."""
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from ultralytics.utils import TQDM
 
 from yolo_dyn import registry
+from yolo_dyn.bench.flops import around_rows
 from yolo_dyn.errors import YoloDynError
 from yolo_dyn.integration import image_channels
 from yolo_dyn.integration.api import load_model
-from yolo_dyn.layers.blocks import ConvNormAct
-from yolo_dyn.layers.gate import Gated
 from yolo_dyn.output.arguments import ImageSize, Names, checked
-from yolo_dyn.output.files import write_json
+from yolo_dyn.output.files import check_folder, write_json
 from yolo_dyn.output.outcome import Outcome
 
 # make no values: memory alone, or a view that its schema does not say to be one
@@ -162,8 +160,7 @@ def profile(model: Names, imgsz: ImageSize = 640, compiled: bool = False, out: s
     Returns:
         The operations of each model, by row and by name.
     """
-    if out and not Path(out).absolute().parent.is_dir():
-        raise YoloDynError(f"the folder of out={out} does not exist")
+    check_folder(out)
     opened = {name: load_model(name) for name in model}
     models = [_count(name, opened[name], imgsz, compiled) for name in TQDM(opened, desc="models", disable=not compiled)]
     profile = Profile(imgsz, torch.__version__, models, out)
@@ -174,55 +171,40 @@ def profile(model: Names, imgsz: ImageSize = 640, compiled: bool = False, out: s
 
 @torch.no_grad()
 def _count(name: str, opened: Any, imgsz: int, compiled: bool) -> ModelOperations:
-    layers = [_layer(row) for row in opened.model]  # before it is fused: a gate that is shut leaves its layer out
+    ours = [bool(registry.in_model(row)) for row in opened.model]  # before it is fused: a shut gate drops its layer
     model = opened.fuse(verbose=False).eval().to(memory_format=torch.channels_last)
     image = torch.rand(1, image_channels(model), imgsz, imgsz).to(memory_format=torch.channels_last)
     model(image)  # a detector makes its anchors in the first pass
-    with Operations() as operations, _by_row(model.model, operations) as (counts, inputs):
+    counts, inputs = _by_row(model, image)
+    return ModelOperations(
+        name,
+        [
+            RowOperations(
+                i,
+                str(row.type).rsplit(".", 1)[-1],
+                ours[i],
+                dict(counts[i]),
+                compile_calls(row, inputs[i]) if ours[i] and compiled else None,
+            )
+            for i, row in enumerate(model.model)
+        ],
+    )
+
+
+def _by_row(model: Any, image: Tensor) -> tuple[list[Counter[str]], list[Any]]:
+    """Run a model: the operations of each row, and what the row was given."""
+    counts: list[Counter[str]] = [Counter() for _ in model.model]
+    inputs: list[Any] = [None for _ in model.model]
+
+    def before(i: int, given: Any) -> None:
+        counts[i], inputs[i] = operations.counts.copy(), given
+
+    def after(i: int) -> None:
+        counts[i] = operations.counts - counts[i]
+
+    with Operations() as operations, around_rows(model.model, before, after):
         model(image)
-    rows = []
-    for i, row in enumerate(model.model):
-        ours, layer = layers[i]
-        made = compile_calls(row, inputs[i]) if ours and compiled else None
-        rows.append(RowOperations(i, layer, ours, dict(counts[i]), made))
-    return ModelOperations(name, rows)
-
-
-@contextmanager
-def _by_row(rows: nn.Sequential, operations: Operations) -> Iterator[tuple[list[Counter[str]], list[Any]]]:
-    """The operations of each row while its model runs, and what the row was given."""
-    counts: list[Counter[str]] = [Counter() for _ in rows]
-    inputs: list[Any] = [None for _ in rows]
-    before: Counter[str] = Counter()
-
-    def enter(i: int, given: Any) -> None:
-        before.clear()
-        before.update(operations.counts)
-        inputs[i] = given[0]
-
-    def leave(i: int) -> None:
-        counts[i] = operations.counts - before
-
-    handles = []
-    for i, row in enumerate(rows):
-        handles.append(row.register_forward_pre_hook(lambda _, given, i=i: enter(i, given)))
-        handles.append(row.register_forward_hook(lambda _, given, y, i=i: leave(i)))
-    try:
-        yield counts, inputs
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _layer(row: nn.Module) -> tuple[bool, str]:
-    """Whether a row has registered layers, and what it is: the layer, a stock block, or one with that layer in it."""
-    ours = registry.in_model(row)
-    wrappers = ConvNormAct, Gated, nn.Sequential
-    within = [type(layer).__name__ for layer in ours if not isinstance(layer, wrappers)]
-    kind = type(row).__name__
-    if not within or isinstance(row, wrappers) or within[0] == kind:
-        return bool(ours), next(iter(within), kind)
-    return True, f"{kind} with {within[0]}"
+    return counts, inputs
 
 
 def compile_calls(layer: Callable[..., Any], x: Any) -> Compiled:

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 LONGEST = 6  # characters of one number: 30 bits
+FARTHEST = 100_000  # pycocotools walks along the sides of a polygon, point by point, before it cuts it off
 
 
 def runs(counts: str | bytes | list[int]) -> np.ndarray:
@@ -44,7 +45,8 @@ def misfit(segmentation: Any, size: tuple[int, int] | None = None) -> str:
         size: height and width of the image, if they are known.
     """
     if isinstance(segmentation, list):
-        return "" if segmentation and all(map(_is_polygon, segmentation)) else "polygons of three points or more"
+        fits = segmentation and all(map(_is_polygon, segmentation))
+        return "" if fits else f"polygons of three points or more, none of them {FARTHEST} pixels away"
     if not isinstance(segmentation, dict):
         return "polygons, or run lengths (RLE) with size and counts"
     own, counts = segmentation.get("size"), segmentation.get("counts")
@@ -68,7 +70,9 @@ def _pixels(counts: Any) -> int:
 
 
 def _is_polygon(found: Any) -> bool:
-    return isinstance(found, list) and len(found) >= 6 and len(found) % 2 == 0 and all(map(is_number, found))
+    if not isinstance(found, list) or len(found) < 6 or len(found) % 2:
+        return False
+    return all(is_number(value) and abs(value) < FARTHEST for value in found)  # which NaN is not
 
 
 def is_number(value: Any) -> bool:
@@ -97,8 +101,16 @@ def outlines(segmentation: Any, size: tuple[int, int]) -> list[np.ndarray]:
     return found or [np.zeros((1, 2), int)]
 
 
+def outline(segmentation: Any, size: tuple[int, int]) -> np.ndarray:
+    """One polygon, ``[k, 2]``: parts are joined by one line there and back, as Ultralytics does it."""
+    from ultralytics.data.converter import merge_multi_segment
+
+    parts = outlines(segmentation, size)
+    return np.concatenate(merge_multi_segment([part.ravel().tolist() for part in parts])) if parts[1:] else parts[0]
+
+
 def mask_area(polygons: list[list[float]], width: int, height: int) -> float:
     """Pixels of an image that polygons (x, y, x, y, ...) cover."""
     from pycocotools import mask
 
-    return float(mask.area(mask.merge(mask.frPyObjects(polygons, height, width))))
+    return float(mask.area(run_lengths(polygons, (height, width))))

@@ -52,15 +52,17 @@ def object_kind(task: str, description: dict[str, Any], data: str) -> ObjectKind
         shape[0] >= 1 and shape[1] in (2, 3)
     ):
         raise YoloDynError(f"{data}: kpt_shape must be [number of keypoints, 2 or 3], got {shape!r}")
-    sigmas = _sigmas(shape[0], shape[1], description.get("kpt_oks_sigmas"), data) if task == "pose" else ()
+    given, name = description.get("kpt_oks_sigmas"), f"{data}: kpt_oks_sigmas"
+    sigmas = oks_sigmas(shape[0], shape[1], given, name) if task == "pose" else ()
     return ObjectKind(task, (shape[0], shape[1]), sigmas)
 
 
-def _sigmas(number: int, dimensions: int, given: Any, data: str) -> tuple[float, ...]:
+def oks_sigmas(number: int, dimensions: int, given: Any, name: str) -> tuple[float, ...]:
+    """Those that are given, or the default of Ultralytics; YoloDynError under this name if they do not fit."""
     if given:
         fits = isinstance(given, list | tuple) and len(given) == number
         if not fits or not all(isinstance(s, int | float) and 0 < s < float("inf") for s in given):
-            raise YoloDynError(f"{data}: kpt_oks_sigmas must be {number} positive numbers, got {given!r}")
+            raise YoloDynError(f"{name} must be {number} positive numbers, got {given!r}")
         return tuple(map(float, given))
     from ultralytics.utils.metrics import OKS_SIGMA
 

@@ -66,12 +66,6 @@ def ground_truth(
     empty = [
         file.name for (file, _, all_boxes), (*_, kept) in zip(known, sound, strict=True) if len(kept) < len(all_boxes)
     ]
-    for file, (width, height), objects in sound:
-        sizes_of_masks = [o["segmentation"]["size"] for o in objects if isinstance(o.get("segmentation"), dict)]
-        if wrong := [size for size in sizes_of_masks if size != [height, width]]:
-            raise YoloDynError(
-                f"{found.source}: a mask of {file.name} is of {wrong[0]}, the image of {[height, width]}"
-            )
     return Truth(
         coco_dataset(sound, names),
         [file for file, *_ in known],
@@ -120,7 +114,15 @@ def _read_annotations(
 
 
 def coco_dataset(known: list[tuple[Path, tuple[int, int], Boxes]], names: dict[int, str]) -> dict[str, Any]:
-    """Images, their (width, height) and boxes in COCO's format; image ids are positions in the list."""
+    """Images, their (width, height) and boxes in COCO's format; image ids are positions in the list.
+
+    Raises:
+        YoloDynError: if a mask is of another size than its image.
+    """
+    for file, (width, height), boxes in known:
+        masks = [box["segmentation"] for box in boxes if isinstance(box.get("segmentation"), dict)]
+        if wrong := [mask["size"] for mask in masks if mask["size"] != [height, width]]:
+            raise YoloDynError(f"a mask of {file.name} is of size {wrong[0]}, the image of {[height, width]}")
     annotations = [
         {"area": box["bbox"][2] * box["bbox"][3], "iscrowd": 0, **box, "image_id": image}
         for image, (*_, boxes) in enumerate(known)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from yolo_dyn.data.annotations import Annotations, Boxes, note, pose
-from yolo_dyn.data.masks import mask_area, outlines
+from yolo_dyn.data.masks import mask_area, outline
 from yolo_dyn.data.tasks import BOXES, ObjectKind
 from yolo_dyn.errors import YoloDynError
 
@@ -147,21 +147,12 @@ def label_lines(coco: dict[str, Any], kind: ObjectKind) -> list[list[str]]:
 def _numbers(kind: ObjectKind, annotation: dict[str, Any], width: int, height: int) -> list[float]:
     """What a line says after the class, positions as fractions of the image."""
     if kind.task in ("segment", "obb"):
-        return (_polygon(annotation["segmentation"], (height, width)) / (width, height)).clip(0, 1).ravel().tolist()
+        polygon = outline(annotation["segmentation"], (height, width))
+        polygon = polygon if len(polygon) > 2 else np.resize(polygon, (3, 2))  # a mask of a pixel or two
+        return (polygon / (width, height)).clip(0, 1).ravel().tolist()
     left, top, wide, high = annotation["bbox"]
     box = [(left + wide / 2) / width, (top + high / 2) / height, wide / width, high / height]
     if kind.task == "detect":
         return box
     points = np.reshape(annotation["keypoints"], (-1, 3)) / (width, height, 1)
     return [*box, *points[:, : (kind.kpt_shape or (0, 3))[1]].ravel().tolist()]
-
-
-def _polygon(segmentation: Any, size: tuple[int, int]) -> np.ndarray:
-    """One polygon of a mask, ``[k, 2]``: its parts in one line there and back, as Ultralytics converts COCO."""
-    from ultralytics.data.converter import merge_multi_segment
-
-    parts = [part for part in outlines(segmentation, size) if len(part) > 2] or outlines(segmentation, size)[:1]
-    if len(parts) > 1:
-        parts = merge_multi_segment([part.ravel().tolist() for part in parts])
-    whole = np.concatenate(parts).astype(float)
-    return whole if len(whole) > 2 else np.resize(whole, (3, 2))  # a mask of a pixel or two

@@ -14,14 +14,14 @@ from torch import Tensor, nn
 
 from yolo_dyn import registry
 from yolo_dyn.data.images import EvaluationSet, evaluation_set
-from yolo_dyn.errors import MissingFileError, YoloDynError
+from yolo_dyn.errors import YoloDynError
 from yolo_dyn.explain.views import NoisyImages
 from yolo_dyn.integration import image_channels
 from yolo_dyn.integration.trained import opened, write_checkpoint
 from yolo_dyn.layers import SGDM
 from yolo_dyn.layers.baking import freeze, mean_kernels, mixing_layers
 from yolo_dyn.output.arguments import FileName, ImageSize, OrDefault, Positive, Sigmas, checked
-from yolo_dyn.output.files import check_new
+from yolo_dyn.output.files import check_folder, check_new
 from yolo_dyn.output.outcome import Outcome
 from yolo_dyn.robustness.models import check_model
 from yolo_dyn.robustness.plan import chosen_conditions
@@ -91,8 +91,7 @@ def bake(
     if file.suffix != ".pt":
         raise YoloDynError(f"out must name a .pt file, got {str(file)!r}")
     check_new(file, exist_ok)
-    if not file.parent.is_dir():
-        raise MissingFileError(f"the folder {file.parent} of out={file} does not exist")
+    check_folder(file)
     found = evaluation_set(data, split, labelled=False, count=images, seed=seed)
     static, kept = write_baked(model, found, file, imgsz, batch, seed)
     strengths = [0.0, 25.0] if sigma is None else sigma

@@ -15,6 +15,7 @@ from yolo_dyn.explain.views import centre_crop, letterboxed
 from yolo_dyn.integration.api import load_model
 from yolo_dyn.layers import A2D2C
 from yolo_dyn.output.arguments import Names, OrDefault, checked
+from yolo_dyn.output.files import check_folder
 from yolo_dyn.output.outcome import Written
 from yolo_dyn.output.style import VERMILLION, save, verbatim
 
@@ -42,8 +43,7 @@ def points(
     Raises:
         YoloDynError: if the model has no such layer, or something does not fit.
     """
-    if not Path(out).absolute().parent.is_dir():
-        raise YoloDynError(f"the folder of out={out} does not exist")
+    check_folder(out)
     network = Network(model, load_model(model).eval())
     if network.net.task not in SIZES:
         raise YoloDynError(f"model {model!r} is a {network.net.task} model; it must be one of {', '.join(SIZES)}")

@@ -8,14 +8,14 @@ import yaml
 from ultralytics.utils import LOGGER
 
 from yolo_dyn import registry
-from yolo_dyn.errors import MissingFileError, YoloDynError
+from yolo_dyn.errors import YoloDynError
 from yolo_dyn.integration import places, replacing, trained
 from yolo_dyn.integration.api import stock_yaml
 from yolo_dyn.integration.model_yaml import check_parts
 from yolo_dyn.integration.places import Plan
 from yolo_dyn.integration.rows import Row
 from yolo_dyn.output.arguments import Names, checked
-from yolo_dyn.output.files import bundled_folder, bundled_names, check_new, write_text
+from yolo_dyn.output.files import bundled_folder, bundled_names, check_folder, check_new, write_text
 
 if TYPE_CHECKING:
     from ultralytics import YOLO
@@ -73,8 +73,7 @@ def insert(
         raise YoloDynError(f"out must name a YAML file, got {str(written)!r}")
     for made in (written, *([written.with_suffix(".pt")] if from_checkpoint else [])):
         check_new(made, exist_ok)
-    if not written.parent.is_dir():
-        raise MissingFileError(f"the folder {written.parent} of out={written} does not exist")
+    check_folder(written)
     if from_checkpoint:
         trained.transfer(source, yaml.safe_load(text), written, static=replace is not None)
     write_text(written, text, "out")

@@ -77,6 +77,8 @@ class ConvNormAct(nn.Module):
         ValueError: for an argument outside its range, or if the layer refuses one.
     """
 
+    left_open = False
+
     def __init__(
         self,
         layer: type[nn.Module],
@@ -99,19 +101,17 @@ class ConvNormAct(nn.Module):
         self.bn: nn.BatchNorm2d | None = nn.BatchNorm2d(out_channels)
         self.act = nn.SiLU(inplace=True) if act is None else act
 
-    open = False  # see `leave_open`
-
     def forward(self, x: Tensor, guide: Tensor | None = None, token: Tensor | None = None) -> Tensor | list[Tensor]:
         """`guide`, ``[C_out, C_in/groups, k, k]``, multiplies the mixed kernel (SGDM Eq. 10); `token` is DMF's."""
         baked = type(self.conv) is nn.Conv2d  # guide and token are in its kernel
         given = {name: value for name, value in (("guide", guide), ("token", token)) if value is not None and not baked}
         y = self.conv(x, **given)
         y = y if self.bn is None else self.bn(y)
-        return [y] if self.open else self.act(y)
+        return [y] if self.left_open else self.act(y)
 
     def leave_open(self) -> None:
         """See `protocol.LeavesOpen`."""
-        self.open = isinstance(self.act, nn.SiLU)
+        self.left_open = isinstance(self.act, nn.SiLU)
 
     def guide_shape(self) -> tuple[int, int, int]:
         """Of the convolution, see `protocol.Guidable`."""

@@ -174,8 +174,8 @@ class Experts(nn.Module):
         """Start every expert as the same static convolution, times gains that make up for the attentions.
 
         Alike experts with even attentions get the same gradients for ever, and their attention none. So each differs
-        by a random part, which no output shows: the parts of all experts sum to zero. `spread` is their share of the
-        kernels' standard deviation; it must be 0 where the attention does not start even.
+        by a random part, which no output shows: the parts of all experts sum to zero. `spread` is their root mean
+        square in that of the static kernel; it must be 0 where the attention does not start even.
         """
         check_static(weight, (self.out_channels, *self.weight.shape[1:]))
         parts = torch.randn_like(self.weight).unflatten(0, (self.num_experts, -1))

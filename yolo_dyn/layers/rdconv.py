@@ -65,7 +65,7 @@ class RDConv(nn.Module):
     form = "kernel"  # of checkpoints from before these were arguments
     bypass = False
     baked = False
-    open = False  # see `leave_open`
+    left_open = False
 
     def __init__(
         self,
@@ -132,7 +132,7 @@ class RDConv(nn.Module):
         y = F.silu(y if self.norm is None else self.norm(y), inplace=True)
         y = y * torch.sigmoid(self.conv_w(over_h).transpose(2, 3) + self.conv_h(over_w))  # [B, c_r, H', W']
         cheap = self.cheap(x if self.bypass else y)[:, : self.out_channels - self.intrinsic]
-        return [y, cheap] if self.open else cat_silu([y], [cheap])  # (Eq. 7)
+        return [y, cheap] if self.left_open else cat_silu([y], [cheap])  # (Eq. 7)
 
     def guide_shape(self) -> tuple[int, int, int]:
         return len(self.weight) // self.intrinsic, self.intrinsic, self.weight.shape[1]
@@ -161,7 +161,7 @@ class RDConv(nn.Module):
 
     def leave_open(self) -> None:
         """See `protocol.LeavesOpen`."""
-        self.open = True
+        self.left_open = True
 
     @torch.no_grad()
     def fuse(self, guide: Tensor | None = None) -> None:

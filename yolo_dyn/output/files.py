@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from yolo_dyn.errors import YoloDynError
+from yolo_dyn.errors import MissingFileError, YoloDynError
 
 FOLDERS = ("models_yaml", "datasets")
 OPENCV = "-opencv.onnx"  # ends the name of an ONNX file that OpenCV runs, in place of ONNX Runtime
@@ -86,6 +86,12 @@ def check_new(path: Path, exist_ok: bool) -> None:
     """Raise YoloDynError if a file that `out` names is there already and may not be replaced."""
     if path.exists() and not exist_ok:
         raise YoloDynError(f"{path} exists; exist_ok=True replaces it, out=... writes another")
+
+
+def check_folder(out: str | Path) -> None:
+    """Raise MissingFileError if the folder of a file that `out` names, if it does, is not there."""
+    if str(out) and not Path(out).absolute().parent.is_dir():
+        raise MissingFileError(f"the folder of out={out} does not exist")
 
 
 def writable(folder: Path, inside: str = "cells") -> Path:

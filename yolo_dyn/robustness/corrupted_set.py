@@ -114,9 +114,8 @@ class CorruptedSet:
     def identity(self) -> dict[str, Any]:
         """What all conditions share, and decides pixels or files."""
         encoding = {"format": self.format, **({"quality": self.quality} if self.format == "jpg" else {})}
-        labels = self.images.kind.as_dict()
         return {
-            **labels,
+            **self.images.kind.as_dict(),
             "images": self.images.fingerprint,
             "seed": self.seed,
             **encoding,

@@ -11,14 +11,16 @@ import numpy as np
 from yolo_dyn.data.coco_json import read_coco
 from yolo_dyn.data.images import EvaluationSet
 from yolo_dyn.data.masks import is_number, misfit, run_lengths
-from yolo_dyn.data.tasks import ObjectKind, object_kind
+from yolo_dyn.data.tasks import ObjectKind, oks_sigmas
 from yolo_dyn.data.truth import coco_dataset
 from yolo_dyn.errors import MissingFileError, YoloDynError
 from yolo_dyn.output.files import hash_file
 from yolo_dyn.robustness import objects
 from yolo_dyn.robustness.evaluate import Detections
 
-TASKS = ("detect", "segment", "pose")  # COCO's format has no rotated boxes
+# what is compared with the truth, by task; COCO's format has no rotated boxes
+MEMBERS = {"detect": "bbox", "segment": "segmentation", "pose": "keypoints"}
+TASKS = tuple(MEMBERS)
 
 
 @dataclass(frozen=True)
@@ -89,10 +91,8 @@ def _kind(content: dict[str, Any], task: str, sigmas: list[float] | None, path: 
     lengths = [len(each["keypoints"]) for each in content["annotations"] if each.get("keypoints")]
     if not lengths:
         raise YoloDynError(f"truth={path} has no annotation with keypoints")
-    try:
-        return object_kind(task, {"kpt_shape": [lengths[0] // 3, 3], "kpt_oks_sigmas": sigmas}, "sigmas")
-    except YoloDynError as error:
-        raise YoloDynError(f"{str(error).replace('sigmas: kpt_oks_sigmas', 'sigmas')} ({path})") from error
+    number = lengths[0] // 3
+    return ObjectKind(task, (number, 3), oks_sigmas(number, 3, sigmas, "sigmas"))
 
 
 def read_detections(path: Path, truth: ForeignTruth) -> Detections:
@@ -124,17 +124,14 @@ def read_detections(path: Path, truth: ForeignTruth) -> Detections:
 def _read(detection: Any, truth: ForeignTruth, place: str) -> tuple[list[float], Any]:
     """A row of `scores.evaluate`, and what the task adds to it."""
     kind = truth.images.kind
-    beside = {"segment": "segmentation", "pose": "keypoints"}.get(kind.task, "bbox")
+    member = MEMBERS[kind.task]
     try:
-        confidence = float(detection["score"])
-        given = detection[beside]
+        confidence, given = float(detection["score"]), detection[member]
         image = truth.image_ids.get(detection["image_id"])
         category = truth.class_ids.get(detection["category_id"])
         box = [float(value) for value in detection["bbox"]] if "bbox" in detection else None
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        what = {"bbox": "bbox (four numbers)"}.get(beside, beside)
-        wanted = f"image_id, category_id, {what} and score"
-        raise YoloDynError(f"{place} must have {wanted}: {error!r}") from error
+        raise YoloDynError(f"{place} must have image_id, category_id, {member} and score: {error!r}") from error
     if image is None or category is None:
         key = "image_id" if image is None else "category_id"
         raise YoloDynError(f"{place}: {key} {detection[key]!r} is not in the truth")

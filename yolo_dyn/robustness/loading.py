@@ -6,10 +6,9 @@ from typing import Any
 import numpy as np
 from torch.utils.data import get_worker_info
 from ultralytics.data import YOLODataset
-from ultralytics.data.converter import merge_multi_segment
 
 from yolo_dyn.data.images import EvaluationSet, read_image, resized
-from yolo_dyn.data.masks import outlines
+from yolo_dyn.data.masks import outline
 from yolo_dyn.data.tasks import ObjectKind
 from yolo_dyn.robustness.corrupter import Corrupter
 from yolo_dyn.robustness.fronts import Front
@@ -82,12 +81,8 @@ def _segments(kind: ObjectKind, objects: list[dict[str, Any]], width: int, heigh
     """A polygon for each object; several of one are connected as Ultralytics does it."""
     if kind.task not in ("segment", "obb"):
         return []
-    found = []
-    for o in objects:
-        parts = outlines(o["segmentation"], (height, width))
-        polygon = np.concatenate(merge_multi_segment([p.ravel().tolist() for p in parts])) if parts[1:] else parts[0]
-        found.append((polygon / [width, height]).astype(np.float32))
-    return found
+    polygons = (outline(o["segmentation"], (height, width)) for o in objects)
+    return [(polygon / [width, height]).astype(np.float32) for polygon in polygons]
 
 
 def _keypoints(kind: ObjectKind, objects: list[dict[str, Any]], width: int, height: int) -> np.ndarray | None:

@@ -28,7 +28,7 @@ class Cost:
     flops: int
 
 
-def profile(model: nn.Module, imgsz: int = 640) -> list[Cost]:
+def row_costs(model: nn.Module, imgsz: int = 640) -> list[Cost]:
     """Count each row of an Ultralytics model for one image.
 
     FLOPs are counted at dispatcher level, where functional convolutions of dynamic layers are seen like all others:
@@ -99,9 +99,9 @@ def info(model: str, base: str = "", imgsz: ImageSize = 640, nc: OrDefault = 0) 
         imgsz: height and width of the image in pixels.
         nc: classes; those that the YAML says if it is 0.
     """
-    rows = profile(load_model(model, nc), imgsz)
+    rows = row_costs(load_model(model, nc), imgsz)
     base = base or _stock_name(model)
-    return Costs(model, imgsz, rows, base, profile(load_model(base, nc), imgsz) if base else [])
+    return Costs(model, imgsz, rows, base, row_costs(load_model(base, nc), imgsz) if base else [])
 
 
 def _papers(model: str) -> list[str]:
