@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 export YOLO_AUTOINSTALL := false
+export PYTHONDONTWRITEBYTECODE := # some two hundred processes of the tests would compile the package anew
 
 .PHONY: setup demo test accept matrix study docs lint dist smoke clean
 

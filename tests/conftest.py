@@ -1,6 +1,7 @@
 """What the tests share: real photos where there are any, a tiny data set, and the stock command in a fresh process."""
 
 import functools
+import gc
 import logging
 import os
 import random
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import forked
 import numpy as np
 import pytest
 from helpers import BUNDLED, photos_folder, save
@@ -32,12 +34,17 @@ class Scheduler(LoadScopeScheduling):
         return "test_acceptance_" if "test_acceptance_" in file else f"{file} {model[1]}" if apart else file
 
 
-LONGEST = (  # a minute and more of one core: begun first, so that none of them is the last to end, alone
+LONGEST = (  # begun first, so that none of them is the last to end, alone
     "test_acceptance",
     "test_sweep",
     "test_export",
+    "test_startup",
     "test_commands",
+    "test_trained",
+    "test_layers",
     "test_torchvision",
+    "test_classify",
+    "test_light",
     "test_deploy",
     "test_studies",
     "test_evaluate",
@@ -79,6 +86,13 @@ def pytest_runtest_setup() -> None:
 
 
 pytest_runtest_call = pytest_runtest_setup
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _settled() -> None:
+    """What is imported and built by now is looked through for garbage once, not again in every training of a file."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
@@ -147,18 +161,20 @@ def colours(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def command() -> Callable[..., subprocess.CompletedProcess]:
-    """Run an installed command, `yolo` or `yolo-dyn` or `python`, in a fresh process and a given folder."""
+def command(tmp_path_factory) -> Callable[..., subprocess.CompletedProcess]:
+    """Run an installed command, `yolo` or `yolo-dyn` or `python`, in a process of its own and a given folder.
 
-    def run(*words: str, cwd: Path, ok: bool = True, **environment: str) -> subprocess.CompletedProcess:
-        program = Path(sys.executable).with_name(words[0])
-        done = subprocess.run(
-            [str(program), *words[1:]],
-            cwd=cwd,
-            env={**os.environ, **environment},
-            capture_output=True,
-            text=True,
-        )
+    That process has imported Ultralytics already, unless it is to be fresh or has variables of its own.
+    """
+    folder = tmp_path_factory.mktemp("printed")
+
+    def run(*words: str, cwd: Path, ok: bool = True, fresh: bool = False, **environment: str):
+        if not (fresh or environment or words[0] == "python"):
+            done = forked.run(list(words), cwd, folder)
+        else:
+            program = [str(Path(sys.executable).with_name(words[0])), *words[1:]]
+            surroundings = {**os.environ, **environment}
+            done = subprocess.run(program, cwd=cwd, env=surroundings, capture_output=True, text=True)
         if ok:
             assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
         return done

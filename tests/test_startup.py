@@ -23,7 +23,7 @@ from ultralytics.nn import tasks
 from ultralytics.utils import LOGGER
 LOGGER.setLevel(logging.ERROR)
 built = {}
-for file in sorted((Path(ultralytics.__file__).parent / "cfg" / "models").rglob("*.yaml")):
+for file in sorted((Path(ultralytics.__file__).parent / "cfg" / "models").rglob("*.yaml"))[::int(sys.argv[1])]:
     d = yaml.safe_load(file.read_text())
     for row in d["backbone"]:
         if row[2] == "TorchVision":
@@ -90,7 +90,13 @@ def test_switched_off(tmp_path):
     assert python("-c", explicit, cwd=tmp_path, YOLO_DYN_AUTOREGISTER="0").split()[-1] == "SGDM"
 
 
-@pytest.mark.parametrize("order", ["import yolo_dyn, ultralytics", "import ultralytics.nn.tasks, yolo_dyn"])
+@pytest.mark.parametrize(
+    "order",
+    [
+        "import yolo_dyn, ultralytics",
+        pytest.param("import ultralytics.nn.tasks, yolo_dyn", marks=pytest.mark.accept),
+    ],
+)
 def test_importing_does_what_the_hook_does(tmp_path, order):
     """`-I -S` reads no .pth file, as a `--target` installation, PYTHONPATH or a frozen program does not."""
     installed = Path(ultralytics.__file__).parents[1]  # which may lie apart from all else
@@ -119,18 +125,8 @@ def test_the_stock_commands_without_a_hook(tmp_path, tiny):
     off = {"cwd": tmp_path, "YOLO_DYN_AUTOREGISTER": "0"}
     python("-m", "yolo_dyn", "train", *words, f"project={tmp_path}", "name=run", "lr_steps={1: 0.5}", **off)
     best = tmp_path / "run" / "weights" / "best.pt"
-    python(
-        "-m",
-        "yolo_dyn",
-        "detect",
-        "val",
-        f"model={best}",
-        f"data={tiny}",
-        "imgsz=64",
-        "workers=0",
-        "plots=False",
-        **off,
-    )
+    words = (f"source={tiny.parent / 'images' / 'val' / '0.bmp'}", "imgsz=64", f"project={tmp_path}", "name=predicted")
+    python("-m", "yolo_dyn", "detect", "predict", f"model={best}", *words, **off)
     wrong = [sys.executable, "-m", "yolo_dyn", "train", "model=yolov8n-sgmd.yaml"]
     environment = {**os.environ, "YOLO_DYN_AUTOREGISTER": "0"}
     done = subprocess.run(wrong, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
@@ -164,8 +160,10 @@ def test_the_hook_costs_under_5_ms_of_start_up(tmp_path):
     assert statistics.median(times) < 5000, times
 
 
-def test_stock_models_build_identically_with_the_hook_on_and_off(tmp_path):
-    printed = [python("-c", STOCK_MODELS, cwd=tmp_path, YOLO_DYN_AUTOREGISTER=flag) for flag in ("1", "0")]
+@pytest.mark.parametrize("every", [5, pytest.param(1, marks=pytest.mark.accept)])
+def test_stock_models_build_identically_with_the_hook_on_and_off(every, tmp_path):
+    words = ("-c", STOCK_MODELS, str(every))
+    printed = [python(*words, cwd=tmp_path, YOLO_DYN_AUTOREGISTER=flag) for flag in ("1", "0")]
     on, off = (json.loads(text.splitlines()[-1]) for text in printed)
-    assert len(on) > 40  # 45 in 8.3.0, and more since
+    assert len(on) > 40 / every  # 45 in 8.3.0, and more since
     assert on == off

@@ -132,7 +132,10 @@ PUBLISHED = {
 }
 
 
-@pytest.mark.parametrize("file", sorted(PUBLISHED))
+@pytest.mark.parametrize(
+    "file",
+    [pytest.param(file, marks=pytest.mark.accept if "resnet50" in file else []) for file in sorted(PUBLISHED)],
+)
 def test_the_yamls_have_the_published_counts(file):
     (mark,) = [mark for mark in FINGERPRINTS if mark.name == PUBLISHED[file]]
     with torch.device("meta"):

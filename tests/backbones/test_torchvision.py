@@ -205,7 +205,7 @@ def test_it_learns_two_images(build, backbone, options):
 @pytest.mark.parametrize(
     ("build", "backbone", "options", "dtype"),
     [
-        (retinanet, "dmf-xxs", {}, torch.bfloat16),
+        pytest.param(retinanet, "dmf-xxs", {}, torch.bfloat16, marks=pytest.mark.accept),
         (retinanet, "dmf-xxs", {}, torch.float16),
         pytest.param(mask_rcnn, "resnet18", {**A2D2C, **CHEAP}, torch.bfloat16, marks=pytest.mark.accept),
     ],
@@ -239,8 +239,8 @@ def calibrated(model: nn.Module) -> nn.Module:
     ("backbone", "options", "dtype", "error"),
     [  # relative; a random network of this depth makes a rounding error some hundred times larger, ResNet-50 too
         ("dmf-xxs", {}, torch.float16, 0.4),
-        ("resnet18", A2D2C, torch.float16, 0.02),
-        ("resnet18", A2D2C, torch.bfloat16, 0.1),
+        pytest.param("resnet18", A2D2C, torch.float16, 0.02, marks=pytest.mark.accept),
+        pytest.param("resnet18", A2D2C, torch.bfloat16, 0.1, marks=pytest.mark.accept),
     ],
     ids=str,
 )

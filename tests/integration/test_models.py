@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+import yaml
 from helpers import DETECTORS, ROOT, default_dtype, nano, older, randomise_around, skip_without_its_rows
 from torch import nn
 from ultralytics import YOLO
@@ -14,26 +15,37 @@ from yolo_dyn import YoloDynError, layers, registry
 from yolo_dyn.layers.blocks import ConvNormAct
 
 STATIC = "yolov8-wide.yaml"  # a control of the study, without any of our layers
-HEAVY = ("yolov8-dmf", "yolov8-efficientvit", "yolov8-fasternet", "yolov8-convnextv2")
-ALIKE = ("yolov5-", "yolov6-", "yolo11-", "yolo12-")  # other necks
-ALIKE += ("yolov8-kwconv", *(f"yolov8-sgdm-{variant}" for variant in ("average", "unguided", "fdconv", "kwconv")))
-TOUCHED = ("yolov8-dmf-xxs.yaml", "yolov8-fasternet-t0-sgdm.yaml")
-BUNDLED = [  # `make test` trains each layer once, `make accept` all
-    pytest.param(name, marks=pytest.mark.accept if name.startswith((*HEAVY, *ALIKE)) and name not in TOUCHED else [])
-    for name in DETECTORS
-    if name != STATIC
+TOUCHED = ("yolov8-sgdm.yaml", "yolo26-sgdm.yaml", "yolov8-dmf-xxs.yaml", "yolov8-fasternet-t0-sgdm.yaml")
+BUNDLED = [  # `make test` trains these and a network of every layer, `make accept` all
+    pytest.param(name, marks=[] if name in TOUCHED else pytest.mark.accept) for name in DETECTORS if name != STATIC
 ]
 
 
 @pytest.mark.parametrize("name", BUNDLED)
 def test_bundled_model_trains_reloads_fuses_and_validates(name, tiny, tmp_path, monkeypatch):
-    """One epoch with the stock trainer, which saves the model, reloads it, restricted too, fuses and validates it."""
     safe = "TimmBackbone" not in (ROOT / "models_yaml" / name).read_text()
     monkeypatch.setattr(tasks, "SAFE_LOAD", safe, raising=not older("8.4.67"))
     skip_without_its_rows(name)
-    model = YOLO(ROOT / "models_yaml" / nano(name))
-    model.train(data=str(tiny), imgsz=64, epochs=1, batch=8, workers=0, plots=False, project=str(tmp_path), name="run")
-    best = YOLO(tmp_path / "run" / "weights" / "best.pt")
+    trains_reloads_fuses_and_validates(ROOT / "models_yaml" / nano(name), tiny, tmp_path)
+
+
+def test_every_layer_trains_in_one_network(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(tasks, "SAFE_LOAD", True, raising=not older("8.4.67"))
+    singly = [[-1, 1, name, [16, 3]] for name in registry.names("convolution")]
+    inside = [[-1, 1, "SGDM", [16, {"dynamic": name}]] for name in ("A2D2C", "CondConv", "DCD", "ODConv", "FMDConv")]
+    modules = [[-1, 1, "CBAM", [16]], [-1, 1, "CoordAtt", [16]], [-1, 1, "RDConv", [16]], [-1, 1, "SGDM", [16]]]
+    rows = [[-1, 1, "Conv", [16, 3, 2]], *singly, *inside, *modules]
+    file = tmp_path / "every-layer.yaml"
+    file.write_text(yaml.safe_dump({"nc": 7, "backbone": rows, "head": [[[len(rows) - 1], 1, "Detect", ["nc"]]]}))
+    best = trains_reloads_fuses_and_validates(file, tiny, tmp_path)
+    assert {row[2] for row in rows[1:]} <= {type(m).__name__ for m in best.model.modules()}
+
+
+def trains_reloads_fuses_and_validates(file, data, folder):
+    """One epoch with the stock trainer, which saves the model, reloads it, restricted too, fuses and validates it."""
+    words = {"imgsz": 64, "epochs": 1, "batch": 8, "workers": 0, "plots": False, "project": str(folder), "name": "run"}
+    YOLO(file).train(data=str(data), **words)
+    best = YOLO(folder / "run" / "weights" / "best.pt")
     assert sum(isinstance(m, tuple(registry.all_layers().values())) for m in best.model.modules()) >= 3
     images = torch.rand(2, 3, 64, 64 + int(best.model.stride.max()))
     expected = best.model.float().eval()(images)[0]
@@ -41,6 +53,7 @@ def test_bundled_model_trains_reloads_fuses_and_validates(name, tiny, tmp_path, 
     if expected.shape[-1] == 6:  # an end-to-end head sorts by score, where rounding may swap equals: compare the scores
         expected, fused = expected[..., 4], fused[..., 4]
     assert torch.allclose(fused, expected, atol=1e-2, rtol=1e-4)
+    return best
 
 
 def build(backbone: list, width: float = 1.0) -> DetectionModel:

@@ -60,6 +60,11 @@ FAILING = {
     "without fuse": "ultralytics.nn.tasks:BaseModel.fuse",
     "parse_model wants more": "ultralytics.nn.tasks:parse_model",
 }
+TOUCHED = ("nothing but the version", "without fuse")  # by `make test`
+
+
+def some(names):
+    return [pytest.param(name, marks=[] if name in TOUCHED else pytest.mark.accept) for name in names]
 
 
 @pytest.fixture(scope="module")
@@ -93,12 +98,12 @@ def in_a_changed(tmp_path_factory):
     return run
 
 
-@pytest.mark.parametrize("name", CHANGES)
+@pytest.mark.parametrize("name", some(CHANGES))
 def test_stock_models_never_suffer(name, in_a_changed):
     assert in_a_changed(name)[1]["stock"] == [1, 84, 84]
 
 
-@pytest.mark.parametrize("name", sorted(CHANGES.keys() - FAILING.keys()))
+@pytest.mark.parametrize("name", some(sorted(CHANGES.keys() - FAILING.keys())))
 def test_a_newer_version_works_with_one_line(name, in_a_changed):
     logged, told = in_a_changed(name)
     assert (told["built"], told["loaded"], told["ok"]) == (None, None, True)
@@ -109,7 +114,7 @@ def test_a_newer_version_works_with_one_line(name, in_a_changed):
 
 
 @pytest.mark.parametrize("way", ["built", "loaded"])
-@pytest.mark.parametrize("name", FAILING)
+@pytest.mark.parametrize("name", some(FAILING))
 def test_a_probe_that_fails_is_named(name, way, in_a_changed):
     logged, told = in_a_changed(name)
     assert logged == []

@@ -245,7 +245,7 @@ def test_the_stock_command_takes_a_recipe_and_a_width_in_an_empty_folder(colours
     assert model.model[0].layers[0][0].out_channels == 16  # half of 32
     wrong = tmp_path / "wrong.yaml"
     wrong.write_text("lr_steps: [30, 60]\n")
-    done = command("yolo", "classify", "train", f"cfg={wrong}", "model=x.yaml", cwd=tmp_path, ok=False)
+    done = command("yolo", "classify", "train", f"cfg={wrong}", "model=x.yaml", cwd=tmp_path, ok=False, fresh=True)
     assert f"yolo-dyn: error: lr_steps (cfg={wrong}) must map epochs" in done.stderr
     assert "Traceback" not in done.stderr
 

@@ -41,8 +41,9 @@ def test_some_images_stay_clean(tiny):
     assert 3 < sum((a == b).all() for a, b in zip(clean, noisy, strict=True)) < 13  # of 16
 
 
-def test_the_recipe_is_read_by_the_stock_command(tiny, command, tmp_path):
-    command("yolo-dyn", "noise-recipe", "sigma=30", "p=0.4", cwd=tmp_path)
+def test_the_recipe_is_read_by_the_stock_command(tiny, command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["noise-recipe", "sigma=30", "p=0.4"]) == 0
     words = ["model=yolov8n-sgdm.yaml", f"data={tiny}", "imgsz=64", "epochs=1", "batch=8", "workers=0", "plots=False"]
     words += ["deterministic=False"]
     done = command(

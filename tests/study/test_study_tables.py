@@ -19,7 +19,6 @@ from yolo_dyn.study.records import write_record
 TRAINED = [name for name in studies() if read_study(name).trained()]
 FAST = ["epochs=1", "batch=4", "workers=0", "plots=False", "deterministic=False", "device=cpu"]
 COUNTED = ("sgdm-table6", "sgdm-table7", "fmdconv-table8", "dmf-table3")  # by `make test`; all by `make accept`
-TOUCHED = ("sgdm-table6",)  # trained by `make test`
 
 
 def listed(names, light) -> list:
@@ -117,7 +116,8 @@ def smallest(study: Study, folder: Path) -> str:
     return min(study.trained(), key=size)
 
 
-@pytest.mark.parametrize("name", listed(TRAINED, TOUCHED.__contains__))
+@pytest.mark.accept
+@pytest.mark.parametrize("name", TRAINED)
 def test_a_study_from_training_to_its_page(name, tiny, colours, tmp_path, monkeypatch, log):
     """Killed after its first result, it goes on with what is missing, and changes nothing that is there."""
     monkeypatch.chdir(tmp_path)

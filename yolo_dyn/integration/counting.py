@@ -1,11 +1,13 @@
 """Fusing and counting models with registered layers."""
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+from ultralytics.utils import LOGGER
 
 from yolo_dyn import registry
 from yolo_dyn.integration import compat, probes
@@ -16,7 +18,7 @@ def fuse(stock: Callable) -> Callable:
     """Wrap the stock fusing: our layers fold what is constant, before it."""
     from ultralytics.nn.modules import Conv
 
-    def fuse(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    def fuse(self: nn.Module, verbose: bool = True, *args: Any, **kwargs: Any) -> Any:
         if registry.in_model(self):
             probes.require()
         for block in [module for module in self.modules() if isinstance(module, Conv) and hasattr(module, "bn")]:
@@ -31,7 +33,8 @@ def fuse(stock: Callable) -> Callable:
         for layer in registry.in_model(self):  # an outer layer comes before the layers inside it, and folds them
             if isinstance(layer, Fusible):
                 layer.fuse()
-        return stock(self, *args, **kwargs)  # afterwards, since it logs the summary of the fused model
+        # Afterwards, since it logs the summary of the fused model, for which the model runs: not where nobody reads it.
+        return stock(self, verbose and LOGGER.isEnabledFor(logging.INFO), *args, **kwargs)
 
     return fuse
 
