@@ -1,8 +1,11 @@
 """Evaluation through the stock pipeline: the pixels, what must not change them, and the models that do not fit."""
 
 import copy
+import gc
 import itertools
+import os
 import shutil
+import signal
 from pathlib import Path
 
 import cv2
@@ -219,6 +222,17 @@ def test_openvino_computes_in_float32(dynamic, images, detectors, tmp_path, monk
     assert asked[-1]["INFERENCE_PRECISION_HINT"] == "f32"
     assert len(found.found) == len(expected.found)
     assert score(images, found) == pytest.approx(score(images, expected), abs=1e-3)
+    gc.collect()
+    assert takes_signals()
+
+
+def takes_signals() -> bool:
+    """Whether the stack that is set for signals is there; a process that lacks it ends at the next signal."""
+    child = os.fork()
+    if not child:
+        signal.signal(signal.SIGUSR1, lambda *_: os._exit(0))
+        signal.raise_signal(signal.SIGUSR1)
+    return os.waitpid(child, 0)[1] == 0
 
 
 @since("8.4.23", "names of the classes in an OpenCV backend")
