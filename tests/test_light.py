@@ -38,6 +38,7 @@ def test_corruptions_need_no_albumentations(tiny, tmp_path):
     assert len(list((tmp_path / "noisy" / "fog_severity3").rglob("*.png"))) == 4
 
 
+@pytest.mark.accept
 def test_scores_need_no_compiled_engine(tmp_path):
     truth, rows = simulated(6, classes=3, found=20)
     named = [{**image, "file_name": f"{image['id']}.png"} for image in truth["images"]]
@@ -55,7 +56,11 @@ def test_scores_need_no_compiled_engine(tmp_path):
         results.append({key: cell[key] for key in ("AP", "AP_small", "AR100", "per_class", "intervals")})
     assert results[0] == results[1]
     assert 0.1 < results[0]["AP"] < 0.9
-    done = without("hotcoco", *words, "engine=hotcoco", cwd=tmp_path)
+
+
+def test_an_engine_that_is_not_installed_is_named(tmp_path):
+    words = ["score", "truth=truth.json", "detections=found.json", "engine=hotcoco"]
+    done = without("hotcoco", *words, cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr == "yolo-dyn: error: engine=hotcoco needs hotcoco: pip install hotcoco\n"
 

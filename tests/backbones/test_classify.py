@@ -16,12 +16,11 @@ from yolo_dyn.explain.cam import cam
 from yolo_dyn.layers.blocks import ConvNormAct
 from yolo_dyn.study.run import study
 
-TOUCHED = ("mobilenetv2-a2d2c-cls.yaml",)  # by `make test`
 STATIC = ("mobilenetv2-cls.yaml", "resnet18-cls.yaml", "resnet50-cls.yaml")
-NAMES = [pytest.param(n, marks=[] if n in TOUCHED else pytest.mark.accept) for n in CLASSIFIERS]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.accept
+@pytest.mark.parametrize("name", CLASSIFIERS)
 def test_a_classifier_trains_resumes_fuses_validates_and_exports(name, colours, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     model = YOLO(ROOT / "models_yaml" / name)

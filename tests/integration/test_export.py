@@ -277,7 +277,8 @@ def test_suppression_inside_the_graph(here):
 
 
 @since("8.4.80", "ONNX of eight bits")
-@pytest.mark.parametrize("name", [SGDM, pytest.param(ODCONV, marks=pytest.mark.accept)])
+@pytest.mark.accept
+@pytest.mark.parametrize("name", [SGDM, ODCONV])
 def test_eight_bits_run_and_stay_near(name, here, tiny):
     model = lively(name)
     session = open_session(model.export(format="onnx", imgsz=160, quantize=8, data=str(tiny)), 2)

@@ -41,6 +41,7 @@ def test_some_images_stay_clean(tiny):
     assert 3 < sum((a == b).all() for a, b in zip(clean, noisy, strict=True)) < 13  # of 16
 
 
+@pytest.mark.accept
 def test_the_recipe_is_read_by_the_stock_command(tiny, command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert cli.main(["noise-recipe", "sigma=30", "p=0.4"]) == 0

@@ -682,7 +682,7 @@ def alive(session: int) -> list[int]:
     return found
 
 
-def test_broken_images_are_skipped_and_counted_and_change_no_score(folder, log):
+def test_broken_images_are_skipped_and_counted_and_change_no_score(folder, empty_pictures, log):
     expected = run(folder, **FEW)
     good = (folder / "images/val/0.png").read_bytes()
     (folder / "images/val/empty.png").touch()
