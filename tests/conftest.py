@@ -1,4 +1,4 @@
-"""What the tests share: real photos where there are any, a tiny data set, and the stock command in a fresh process."""
+"""What the tests share: real photos where there are any, a tiny data set, and commands in processes of their own."""
 
 import functools
 import gc
@@ -13,11 +13,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import forked
 import numpy as np
 import pytest
-from helpers import BUNDLED, photos_folder, save
 from xdist.scheduler import LoadScopeScheduling
+
+# Before Ultralytics is first imported, and seen by child processes: own settings, and nothing from the network.
+os.environ["YOLO_CONFIG_DIR"] = tempfile.mkdtemp(prefix="yolo-dyn-tests-")
+os.environ.setdefault("YOLO_AUTOINSTALL", "false")
+os.environ.setdefault("YOLO_OFFLINE", "true")
+os.environ["CI"] = "true"  # OpenVINO sends telemetry otherwise, by forking the process that imported it
+
+import forked
+from helpers import BUNDLED, photos_folder, save
 
 
 class Scheduler(LoadScopeScheduling):
@@ -43,8 +50,6 @@ LONGEST = (  # begun first, so that none of them is the last to end, alone
     "test_trained",
     "test_layers",
     "test_torchvision",
-    "test_classify",
-    "test_light",
     "test_deploy",
     "test_studies",
     "test_evaluate",
@@ -67,13 +72,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduler:
     config.option.loadscopereorder = False  # by the number of tests, which says little about their time
     return Scheduler(config, log)
-
-
-# Before Ultralytics is first imported, and seen by child processes: own settings, and nothing from the network.
-os.environ["YOLO_CONFIG_DIR"] = tempfile.mkdtemp(prefix="yolo-dyn-tests-")
-os.environ.setdefault("YOLO_AUTOINSTALL", "false")
-os.environ.setdefault("YOLO_OFFLINE", "true")
-os.environ["CI"] = "true"  # OpenVINO sends telemetry otherwise, by forking the process that imported it
 
 
 def pytest_runtest_setup() -> None:
@@ -168,7 +166,9 @@ def command(tmp_path_factory) -> Callable[..., subprocess.CompletedProcess]:
     """
     folder = tmp_path_factory.mktemp("printed")
 
-    def run(*words: str, cwd: Path, ok: bool = True, fresh: bool = False, **environment: str):
+    def run(
+        *words: str, cwd: Path, ok: bool = True, fresh: bool = False, **environment: str
+    ) -> subprocess.CompletedProcess:
         if not (fresh or environment or words[0] == "python"):
             done = forked.run(list(words), cwd, folder)
         else:

@@ -1,8 +1,10 @@
 """What stands in several files outside the package says the same in all: versions, commands, and what is handed on."""
 
 import importlib.util
+import os
 import re
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +12,7 @@ import yaml
 from helpers import ROOT
 from packaging.requirements import Requirement
 from packaging.version import Version
+from ultralytics.utils import USER_CONFIG_DIR
 
 import yolo_dyn
 from yolo_dyn.integration.probes import TESTED
@@ -188,3 +191,7 @@ def test_a_row_of_the_matrix_counts_what_came_out(tmp_path):
     assert "| python 3.13 | not run: no such interpreter on this machine |" in page
     widths = {line.count("|") for line in page.splitlines() if line.startswith("|")}
     assert len(widths) == 1
+
+
+def test_tests_leave_the_users_settings_alone():
+    assert Path(os.environ["YOLO_CONFIG_DIR"]) in USER_CONFIG_DIR.parents

@@ -22,8 +22,8 @@ def compute_in_float32(model: Any, folder: str | Path) -> None:
     if not hasattr(backend, "compile_model"):  # before 8.4.127
         if all("CPU" in device for device in backend.ov_compiled_model.get_property("EXECUTION_DEVICES")):
             config = {"PERFORMANCE_HINT": backend.inference_mode, "INFERENCE_PRECISION_HINT": "f32"}
-            # A core sets a stack for signals, and when it ends the one that it found: the stock's must end before ours
-            # begins, or its own is set for good, and the next signal ends the process.
+            # A core sets a stack of its own for signals, and when it ends sets the one that it found. Found ours the
+            # stock's, it would set that again, long freed, and the next signal would end the process.
             backend.ov_compiled_model = backend.core = backend.ov_model = None
             backend.ov_compiled_model = backend.ov.Core().compile_model(file, "CPU", config)
         return
