@@ -15,7 +15,7 @@ from yolo_dyn import YoloDynError, registry
 from yolo_dyn.cli import main
 from yolo_dyn.data import shapes
 from yolo_dyn.deploy.bake import bake, make_static
-from yolo_dyn.layers import DMFBlock, FDConv, KWConv, RDConv
+from yolo_dyn.layers import DMFBlock, FDConv, Former, GlobalTokens, KWConv, RDConv
 from yolo_dyn.layers.protocol import Bakes, MixesKernels
 
 MIXING = [name for name in CONVOLUTIONS if hasattr(registry.require(name), "mixed")]
@@ -107,6 +107,17 @@ def test_a_model_baked_on_one_image_gives_what_it_gave_for_it(name):
     left = [m for m in model.modules() if isinstance(m, MixesKernels | KWConv)]
     assert not left
     assert all(m.baked for m in model.modules() if isinstance(m, Bakes))
+
+
+@pytest.mark.parametrize(("name", "left"), [("yolov8n-dmf-xxs", 0), ("dmf-xxs-cls", 13)])
+@torch.inference_mode()
+def test_tokens_that_only_kernels_looked_at_are_left_out(name, left):
+    """NCNN's converter follows every path of what nothing reads: for 11 blocks that looked at tokens, without end."""
+    model, x = seasoned(name).fuse(verbose=False), torch.rand(1, 3, 64, 96)
+    before = model(x)[0]
+    make_static(model, iter([x]))
+    assert torch.allclose(model(x)[0], before, rtol=1e-5, atol=1e-3)
+    assert sum(isinstance(m, Former | GlobalTokens) for m in model.modules()) == left
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from yolo_dyn.errors import YoloDynError
 from yolo_dyn.explain.views import NoisyImages
 from yolo_dyn.integration import image_channels
 from yolo_dyn.integration.trained import opened, write_checkpoint
-from yolo_dyn.layers import SGDM
+from yolo_dyn.layers import SGDM, DMFBlock, DMFHead
 from yolo_dyn.layers.baking import freeze, mean_kernels, mixing_layers
 from yolo_dyn.output.arguments import FileName, ImageSize, OrDefault, Positive, Sigmas, checked
 from yolo_dyn.output.files import check_folder, check_new
@@ -174,7 +174,33 @@ def make_static(net: nn.Module, images: Iterator[Tensor]) -> tuple[list[str], di
     for row in net.modules():
         if isinstance(row, SGDM):
             row.guide = "none"  # it is in the kernels
+        elif isinstance(row, DMFBlock | DMFHead):
+            row.token = False  # its kernels look at nothing any more
+    rows = getattr(net, "model", net)
+    if isinstance(rows, nn.Sequential) and hasattr(rows[-1], "f"):
+        _skip_unread(rows)
     return list(means), kept
+
+
+def _skip_unread(rows: Any) -> None:
+    """Let the rows of an Ultralytics model that nothing reads any more, as those of tokens, do nothing."""
+    read = {len(rows) - 1}
+    for index in range(len(rows) - 1, 0, -1):  # readers come after what they read
+        row = rows[index]
+        sources = row.f if isinstance(row.f, list) else [row.f]
+        if isinstance(row, DMFBlock | DMFHead) and not row.token:
+            sources = sources[:1]
+        if index in read:
+            read.update(source % index for source in sources)  # -1 is the row before
+        else:
+            rows[index] = _idle(row)
+
+
+def _idle(row: Any) -> nn.Module:
+    """What stands in the place of a row that nothing reads, and passes the output of the row before on."""
+    idle: Any = nn.Identity()
+    idle.i, idle.f, idle.type, idle.np = row.i, -1, "torch.nn.modules.linear.Identity", 0
+    return idle
 
 
 def _others(net: nn.Module, layers: dict[str, Any]) -> dict[str, str]:
