@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from helpers import save, skip_without_its_rows
+from helpers import save, skip_before, skip_without_its_rows
 from torch import nn
 from ultralytics import YOLO
 
@@ -338,11 +338,17 @@ def test_nothing_found_is_no_heat_and_a_certain_score_breaks_nothing(tmp_path):
     assert np.isfinite(certain.square).all()
 
 
-@pytest.mark.parametrize("by_itself", [False, True], ids=["suppressed", "end-to-end"])
-def test_a_target_picks_the_detections_of_a_class(by_itself, random_network):
-    skip_without_its_rows("yolo26n.yaml")
-    network, pixels = random_network("yolo26n.yaml"), drawing()
-    network.rows[-1].end2end = by_itself
+@pytest.mark.parametrize(
+    ("yaml", "by_itself"),
+    [("yolo26n.yaml", False), ("yolo26n.yaml", True), ("yolov10n.yaml", True)],
+    ids=["suppressed", "end-to-end", "YOLOv10"],
+)
+def test_a_target_picks_the_detections_of_a_class(yaml, by_itself, random_network):
+    skip_without_its_rows(yaml)
+    network, pixels = random_network(yaml), drawing()
+    if not by_itself:
+        skip_before("8.4.8", "head that suppresses by itself or not, as it is told")
+        network.rows[-1].end2end = False
     for name, number in (("a", 0), ("b", 1)):
         found = heat(network, pixels, Selection(conf=0, target=name))
         assert set(found.classes.tolist()) == {number}

@@ -36,7 +36,7 @@ def test_every_layer_trains_in_one_network(tiny, tmp_path, monkeypatch):
     modules = [[-1, 1, "CBAM", [16]], [-1, 1, "CoordAtt", [16]], [-1, 1, "RDConv", [16]], [-1, 1, "SGDM", [16]]]
     rows = [[-1, 1, "Conv", [16, 3, 2]], *singly, *inside, *modules]
     file = tmp_path / "every-layer.yaml"
-    file.write_text(yaml.safe_dump({"nc": 7, "backbone": rows, "head": [[[len(rows) - 1], 1, "Detect", ["nc"]]]}))
+    file.write_text(yaml.safe_dump({"nc": 7, "backbone": rows, "head": [[[1, len(rows) - 1], 1, "Detect", ["nc"]]]}))
     best = trains_reloads_fuses_and_validates(file, tiny, tmp_path)
     assert {row[2] for row in rows[1:]} <= {type(m).__name__ for m in best.model.modules()}
 

@@ -236,7 +236,7 @@ def takes_signals() -> bool:
     return os.waitpid(child, 0)[1] == 0
 
 
-@since("8.4.23", "names of the classes in an OpenCV backend")
+@since("8.4.127", "names of the classes in an OpenCV backend")
 def test_opencv_runs_what_is_named_so(images, detectors, tmp_path):
     shutil.copyfile(detectors / "a.pt", tmp_path / "a.pt")
     file = Path(YOLO(tmp_path / "a.pt").export(format="onnx", imgsz=192, device="cpu", form="unfold"))

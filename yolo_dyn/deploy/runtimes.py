@@ -108,12 +108,12 @@ def _torchscript(file: Path, threads: int) -> Session:
 def _torch(file: Path, threads: int) -> Session:
     import torch
 
+    from yolo_dyn.integration import compat
     from yolo_dyn.integration.api import load_model
 
     torch.set_num_threads(threads)
     model = load_model(str(file)).float().fuse(verbose=False).eval().to(memory_format=torch.channels_last)  # type: ignore[operator]
-    if hasattr(model, "end2end"):
-        model.end2end = False  # type: ignore[assignment]  # as the stock export has it
+    compat.give_candidates(model)
 
     def run(images: np.ndarray) -> np.ndarray:
         with torch.inference_mode():

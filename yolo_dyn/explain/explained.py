@@ -129,8 +129,10 @@ class DetectionScore(Score):
     """The sum of the class logits of the detections that are kept."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        predicted = self.net(x)[0]
-        if getattr(self.network.rows[-1], "end2end", False):
+        head = self.network.rows[-1]
+        with compat.gradients_through(head):
+            predicted = self.net(x)[0]
+        if getattr(head, "end2end", False):
             rows, scores = self._end_to_end(predicted[0])
         else:
             rows, scores = self._after_nms(predicted)

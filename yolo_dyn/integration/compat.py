@@ -155,6 +155,48 @@ def fit_layers() -> None:
     Classifier.gives_logits = classifier_gives_logits()
 
 
+def build_optimizer(stock: Callable[..., Any], model: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    """The stock optimizer; what MuSGD orthogonalises are matrices and convolutions alone, as since 8.4.108.
+
+    From 8.4.0 to then expert kernels, ``[K, C_out, C_in, k, k]``, were among them, and the first step failed.
+    """
+    optimizer = stock(model, *args, **kwargs)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    for group in optimizer.param_groups:
+        others = [p for p in group["params"] if p.ndim not in (2, 4)] if group.get("use_muon") else []
+        if others:
+            weights, *_, biases = (
+                g for g in optimizer.param_groups if not g["use_muon"] and g["lr"] == group["lr"]
+            )  # with the norms' between them
+            group["params"] = [p for p in group["params"] if p.ndim in (2, 4)]
+            for parameter in others:
+                (biases if "bias" in names[id(parameter)] else weights)["params"].append(parameter)
+    return optimizer
+
+
+def give_candidates(model: Any) -> None:
+    """Let a head that suppresses by itself give all its candidates, as its exports may; since 8.4.8."""
+    stock = getattr(type(model), "end2end", None)
+    if isinstance(stock, property) and stock.fset:
+        model.end2end = False
+
+
+@contextlib.contextmanager
+def gradients_through(head: Any) -> Iterator[None]:
+    """Let gradients through a head that suppresses by itself: before 8.4.113 it detaches the maps that it reads."""
+    forward = head.forward
+
+    def undetached(*args: Any, **kwargs: Any) -> Any:
+        with patch.object(torch.Tensor, "detach", lambda tensor: tensor):
+            return forward(*args, **kwargs)
+
+    if not getattr(head, "end2end", False) or _is_since("8.4.113"):
+        yield
+    else:
+        with patch.object(head, "forward", undetached):
+            yield
+
+
 def is_checkpoint(backend: Any) -> bool:
     """Whether an AutoBackend has opened a checkpoint, no exported file; `pt` told it before 8.4.23."""
     return backend.format == "pt" if hasattr(backend, "format") else bool(backend.pt)

@@ -83,9 +83,12 @@ class RFAConv(nn.Module):
         return scaled(features, attention)
 
     def _in_parts(self, x: Tensor, weight: Tensor) -> Tensor:
-        """One sample, as many channels at a time as give a million features: more would leave the cache."""
+        """One sample, as many channels at a time as give a million features: more would leave the cache.
+
+        But no fewer than four, whose depthwise convolutions still keep all cores busy.
+        """
         positions = weight.shape[2] * weight.shape[3]
-        step = max(1, 2**20 // (positions * x.shape[2] * x.shape[3]))
+        step = max(4, 2**20 // (positions * x.shape[2] * x.shape[3]))
         y = x.new_zeros(1) if self.bias is None else self.bias[:, None, None]
         for first in range(0, x.shape[1], step):
             part = slice(first, first + step)
