@@ -14,7 +14,7 @@ ROWS = """
 nc: 6
 backbone:
   - [-1, 1, Conv, [16, 3, 2]]
-  - [-1, 1, Conv, [16, 3, 2]]
+  - [-1, 1, FDConv, [16, 3, 2]]
   - [-1, 1, DynamicConv, [16, 3, 2, {{anneal: {anneal}}}]]
   - [-1, 1, FMDConv, [16, 3, 1, {{num_experts: 2}}]]
 head:
@@ -68,7 +68,7 @@ def test_schedule_through_a_resumed_run(tiny, tmp_path, log):
 
     arguments = {"data": str(tiny), "imgsz": 64, "epochs": 5, "batch": 8, "workers": 0, "plots": False}
     if not older("8.4.0"):
-        arguments["optimizer"] = "MuSGD"  # which long trainings get by themselves
+        arguments["optimizer"] = "MuSGD"  # which long trainings get by themselves, and once took no FDConv
     model = YOLO(model_file(tmp_path))
     model.add_callback("on_train_epoch_end", watch)
     model.add_callback("on_model_save", stop)

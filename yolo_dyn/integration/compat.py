@@ -158,7 +158,8 @@ def fit_layers() -> None:
 def build_optimizer(stock: Callable[..., Any], model: nn.Module, *args: Any, **kwargs: Any) -> Any:
     """The stock optimizer; what MuSGD orthogonalises are matrices and convolutions alone, as since 8.4.108.
 
-    From 8.4.0 to then expert kernels, ``[K, C_out, C_in, k, k]``, were among them, and the first step failed.
+    From 8.4.0 to then parameters of three dimensions, as FDConv and KWConv have, were among them, and the first step
+    failed.
     """
     optimizer = stock(model, *args, **kwargs)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
