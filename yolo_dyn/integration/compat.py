@@ -155,23 +155,26 @@ def fit_layers() -> None:
     Classifier.gives_logits = classifier_gives_logits()
 
 
-def build_optimizer(stock: Callable[..., Any], model: nn.Module, *args: Any, **kwargs: Any) -> Any:
-    """The stock optimizer; what MuSGD orthogonalises are matrices and convolutions alone, as since 8.4.108.
+def orthogonalise_matrices_alone(trainer: Any) -> None:
+    """Let MuSGD orthogonalise the updates of matrices and convolutions alone, as since 8.4.108.
 
     From 8.4.0 to then parameters of three dimensions, as FDConv and KWConv have, were among them, and the first step
     failed.
     """
+    if not _is_since("8.4.108"):
+        trainer.build_optimizer = functools.partial(_optimizer, trainer.build_optimizer)
+
+
+def _optimizer(stock: Callable[..., Any], model: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    """The stock optimizer; what it would orthogonalise and cannot goes to the plain groups of the same rate."""
     optimizer = stock(model, *args, **kwargs)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
-    for group in optimizer.param_groups:
-        others = [p for p in group["params"] if p.ndim not in (2, 4)] if group.get("use_muon") else []
-        if others:
-            weights, *_, biases = (
-                g for g in optimizer.param_groups if not g["use_muon"] and g["lr"] == group["lr"]
-            )  # with the norms' between them
-            group["params"] = [p for p in group["params"] if p.ndim in (2, 4)]
-            for parameter in others:
-                (biases if "bias" in names[id(parameter)] else weights)["params"].append(parameter)
+    for group in [group for group in optimizer.param_groups if group.get("use_muon")]:
+        plain = [other for other in optimizer.param_groups if not other["use_muon"] and other["lr"] == group["lr"]]
+        weights, biases = plain[0], plain[-1]  # between them those of norms
+        for parameter in [each for each in group["params"] if each.ndim not in (2, 4)]:
+            (biases if "bias" in names[id(parameter)] else weights)["params"].append(parameter)
+        group["params"] = [each for each in group["params"] if each.ndim in (2, 4)]
     return optimizer
 
 
@@ -185,17 +188,17 @@ def give_candidates(model: Any) -> None:
 @contextlib.contextmanager
 def gradients_through(head: Any) -> Iterator[None]:
     """Let gradients through a head that suppresses by itself: before 8.4.113 it detaches the maps that it reads."""
+    if not getattr(head, "end2end", False) or _is_since("8.4.113"):
+        yield
+        return
     forward = head.forward
 
     def undetached(*args: Any, **kwargs: Any) -> Any:
         with patch.object(torch.Tensor, "detach", lambda tensor: tensor):
             return forward(*args, **kwargs)
 
-    if not getattr(head, "end2end", False) or _is_since("8.4.113"):
+    with patch.object(head, "forward", undetached):
         yield
-    else:
-        with patch.object(head, "forward", undetached):
-            yield
 
 
 def is_checkpoint(backend: Any) -> bool:

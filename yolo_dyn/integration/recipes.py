@@ -91,7 +91,7 @@ def averaged_to(stock: Callable[[float], float], decay: float, updates: float) -
 def on_pretrain_routine_start(trainer: Any) -> None:
     """Callback of Ultralytics' trainer before it reads its data; arguments of a resumed run are not checked anew."""
     compat.accept_augmentations()
-    _wrap_once(trainer, "build_optimizer", compat.build_optimizer)
+    compat.orthogonalise_matrices_alone(trainer)
 
 
 def on_train_epoch_start(trainer: Any) -> None:

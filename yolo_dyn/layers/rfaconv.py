@@ -85,7 +85,7 @@ class RFAConv(nn.Module):
     def _in_parts(self, x: Tensor, weight: Tensor) -> Tensor:
         """One sample, as many channels at a time as give a million features: more would leave the cache.
 
-        But no fewer than four, whose depthwise convolutions still keep all cores busy.
+        But no fewer than four: parts of a single channel cost more than they save.
         """
         positions = weight.shape[2] * weight.shape[3]
         step = max(4, 2**20 // (positions * x.shape[2] * x.shape[3]))
