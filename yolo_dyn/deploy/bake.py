@@ -18,7 +18,7 @@ from yolo_dyn.errors import YoloDynError
 from yolo_dyn.explain.views import NoisyImages
 from yolo_dyn.integration import image_channels
 from yolo_dyn.integration.trained import opened, write_checkpoint
-from yolo_dyn.layers import SGDM, DMFBlock, DMFHead
+from yolo_dyn.layers import DMFBlock, DMFHead
 from yolo_dyn.layers.baking import freeze, mean_kernels, mixing_layers
 from yolo_dyn.output.arguments import FileName, ImageSize, OrDefault, Positive, Sigmas, checked
 from yolo_dyn.output.files import check_folder, check_new
@@ -171,11 +171,6 @@ def make_static(net: nn.Module, images: Iterator[Tensor]) -> tuple[list[str], di
         kind = type(net.get_submodule(name)).__name__
         if not freeze(net, name, mean):
             kept[name] = f"({kind}) keeps what varies beside its kernel"
-    for row in net.modules():
-        if isinstance(row, SGDM):
-            row.guide = "none"  # it is in the kernels
-        elif isinstance(row, DMFBlock | DMFHead):
-            row.token = False  # its kernels look at nothing any more
     rows = getattr(net, "model", net)
     if isinstance(rows, nn.Sequential) and hasattr(rows[-1], "f"):
         _skip_unread(rows)
@@ -183,17 +178,17 @@ def make_static(net: nn.Module, images: Iterator[Tensor]) -> tuple[list[str], di
 
 
 def _skip_unread(rows: Any) -> None:
-    """Let the rows of an Ultralytics model that nothing reads any more, as those of tokens, do nothing."""
+    """Let the rows of an Ultralytics model do nothing that nothing reads any more: tokens that only kernels saw."""
     read = {len(rows) - 1}
     for index in range(len(rows) - 1, 0, -1):  # readers come after what they read
         row = rows[index]
-        sources = row.f if isinstance(row.f, list) else [row.f]
-        if isinstance(row, DMFBlock | DMFHead) and not row.token:
-            sources = sources[:1]
-        if index in read:
-            read.update(source % index for source in sources)  # -1 is the row before
-        else:
+        if index not in read:
             rows[index] = _idle(row)
+            continue
+        sources = row.f if isinstance(row.f, list) else [row.f]
+        if isinstance(row, DMFBlock | DMFHead):
+            row.token, sources = False, sources[:1]
+        read.update(source % index for source in sources)  # -1 is the row before
 
 
 def _idle(row: Any) -> nn.Module:
