@@ -79,6 +79,16 @@ def test_the_noise_of_a_small_burst_and_what_goes_with_it(tmp_path):
     assert (found.frames, found.height, found.width) == (16, *SIZE)
 
 
+def test_a_bright_scene_whose_pixels_differ_little_more_than_their_noise(tmp_path):
+    """Its brightest pixels are those with the highest noise, too: sorted by all frames they would flatten the line."""
+    fine = cv2.GaussianBlur(np.random.default_rng(0).standard_normal((480, 640, 3)), (0, 0), 3)
+    light = (0.35 + 0.03 * fine / fine.std()).clip(0.2, 0.5)
+    light[:24] *= 0.25
+    found = calibrated(tmp_path, burst(light))
+    assert found.a == pytest.approx(A, rel=0.005)
+    assert found.b == pytest.approx(dark_variance(A), rel=0.25)
+
+
 def test_linear_frames_of_16_bits_grey_ones_too(tmp_path):
     rng, light = np.random.default_rng(0), chart(0, *SIZE)[..., :1]
     frames = [np.rint(65535 * exposed(light, rng).clip(0, 1)).astype(np.uint16) for _ in range(20)]

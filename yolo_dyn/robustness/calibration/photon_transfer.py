@@ -27,7 +27,8 @@ class Channel:
 
     residual: np.ndarray  # float32 [N, H, W], of each frame from the mean
     mean: np.ndarray  # float32 [H, W]
-    variance: np.ndarray  # float32 [H, W], unbiased, with that of the rounding
+    halves: tuple[np.ndarray, np.ndarray]  # float32 [H, W], means of every second frame and of the others
+    variance: np.ndarray  # float32 [H, W], unbiased, with that of the rounding, independent of the halves' means
     step: np.ndarray  # float32 [H, W], of the levels at the mean
     clipped: np.ndarray  # float32 [H, W], share of values at an end of the range
     slope: np.ndarray  # float32 [H, W], of the smoothed mean, a pixel
@@ -81,16 +82,19 @@ def channels(frames: np.ndarray, transfer: str) -> Iterator[Channel]:
         light = table[levels]  # [N, H, W]
         brightness = light.mean((1, 2), dtype=np.float64)
         light *= (brightness.mean() / brightness).astype(np.float32)[:, None, None]
+        halves = light[::2].mean(0), light[1::2].mean(0)
         mean = light.mean(0)
         light -= mean
-        variance = np.einsum("nhw,nhw->hw", light, light) / (len(light) - 1)
+        degrees = len(light) - 2  # of freedom, one for the mean and one for what the halves differ by
+        between = len(light[::2]) * (halves[0] - mean) ** 2 + len(light[1::2]) * (halves[1] - mean) ** 2
+        variance = np.maximum(np.einsum("nhw,nhw->hw", light, light) - between, 0) / degrees
         step = np.interp(mean, table, np.gradient(table)).astype(np.float32)
         clipped = ((levels == 0) | (levels == most)).mean(0, dtype=np.float32)
         slope = _slope(mean)
         flat = slope <= np.maximum(SLOPE * mean, 4 * _slope_of_noise(variance, len(light)))
-        typical = _typical(mean, variance, step, flat, len(light))
-        moved = (np.abs(light).max(0) > FAR * np.sqrt(typical)) | (variance > _unlikely(len(light)) * typical)
-        yield Channel(light, mean, variance, step, clipped, slope, flat, moved)
+        typical = _typical(mean, variance, step, flat, degrees)
+        moved = (np.abs(light).max(0) > FAR * np.sqrt(typical)) | (variance > _unlikely(degrees) * typical)
+        yield Channel(light, mean, halves, variance, step, clipped, slope, flat, moved)
 
 
 def _slope(mean: np.ndarray) -> np.ndarray:
@@ -101,11 +105,11 @@ def _slope(mean: np.ndarray) -> np.ndarray:
 
 def _slope_of_noise(variance: np.ndarray, count: int) -> np.ndarray:
     """Deviation of the slope that the mean of so many noisy frames has by itself, from the derivative of a Gaussian."""
-    around = cv2.blur(variance, (15, 15))
+    around = np.maximum(cv2.blur(variance, (15, 15)), 0)  # its running sums round
     return np.sqrt(around / count / (8 * np.pi)) / SMOOTH**2
 
 
-def _typical(mean: np.ndarray, variance: np.ndarray, step: np.ndarray, flat: np.ndarray, count: int) -> np.ndarray:
+def _typical(mean: np.ndarray, variance: np.ndarray, step: np.ndarray, flat: np.ndarray, degrees: int) -> np.ndarray:
     """Variance of the noise at each pixel, from medians of pixels of about its mean, which few moving ones change."""
     from scipy.stats import chi2
 
@@ -115,15 +119,15 @@ def _typical(mean: np.ndarray, variance: np.ndarray, step: np.ndarray, flat: np.
     medians = np.array([np.median(group) if len(group) else np.nan for group in groups])
     known = ~np.isnan(medians)
     middles = ((edges[1:] + edges[:-1]) / 2)[known]
-    typical = medians[known] * ((count - 1) / chi2.median(count - 1))
+    typical = medians[known] * (degrees / chi2.median(degrees))
     return np.maximum(np.interp(mean, middles, typical), step**2 / 12)
 
 
-def _unlikely(count: int) -> float:
-    """How many times its true variance that of so many normal values is once in ten million."""
+def _unlikely(degrees: int) -> float:
+    """How many times its true variance one of so many degrees of freedom is once in ten million."""
     from scipy.stats import chi2
 
-    return float(chi2.isf(1e-7, count - 1) / (count - 1))
+    return float(chi2.isf(1e-7, degrees) / degrees)
 
 
 def _binned(mean: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -133,10 +137,14 @@ def _binned(mean: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def bins(channel: Channel, number: int) -> Bins:
-    """The bins of a channel of that number."""
+    """The bins of a channel of that number.
+
+    One half of the frames says which bin a pixel is in, the other half how bright the bin is: the brightest bin holds
+    the pixels whose noise was highest, and its own mean would be too high, the line too flat.
+    """
     kept = channel.kept
-    mean, variance, step = channel.mean[kept], channel.variance[kept], channel.step[kept]
-    place, _ = _binned(mean)
+    mean, variance, step = channel.halves[1][kept], channel.variance[kept], channel.step[kept]
+    place, _ = _binned(channel.halves[0][kept])
     count = np.bincount(place)
 
     def average(values: np.ndarray) -> np.ndarray:
