@@ -5,6 +5,7 @@ import io
 from typing import Any
 
 import numpy as np
+from pycocotools import mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
@@ -75,6 +76,14 @@ def _boxes(rng: np.random.Generator, count: int) -> np.ndarray:
     sides = rng.uniform(np.log(8), np.log(350), (count, 1)) + rng.normal(0, 0.3, (count, 2))
     sides = np.minimum(np.exp(sides), [WIDTH, HEIGHT])
     return np.concatenate([rng.random((count, 2)) * ([WIDTH, HEIGHT] - sides), sides], 1)
+
+
+def elliptic(boxes: np.ndarray) -> list[bytes]:
+    """Run lengths of the ellipses in boxes ``[n, 4]``, as polygons of 16 corners."""
+    at = np.arange(16) * np.pi / 8
+    corners = boxes[:, None, :2] + boxes[:, None, 2:] * (0.5 + np.stack([np.cos(at), np.sin(at)], 1) / 2)
+    parts = np.array_split(corners.reshape(-1, 32), len(boxes) // 10_000 + 1)  # lists of a million take gigabytes
+    return [each["counts"] for part in parts for each in mask.frPyObjects(part.tolist(), HEIGHT, WIDTH)]
 
 
 def by_pycocotools(truth: dict[str, Any], detections: np.ndarray) -> COCOeval:

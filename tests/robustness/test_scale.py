@@ -16,16 +16,26 @@ SIZES = (500, 1500, 5000)
 CELL = """
 import hashlib, json, re, sys, time
 from pathlib import Path
-from reference_scores import simulated
+import numpy as np
+from pycocotools import mask
+from reference_scores import HEIGHT, WIDTH, elliptic, simulated
 from yolo_dyn.data.images import EvaluationSet
-from yolo_dyn.robustness import cells, scores
+from yolo_dyn.data.tasks import ObjectKind
+from yolo_dyn.robustness import cells, objects, scores
 from yolo_dyn.robustness.records import Condition
 
-count, engine, folder = int(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
+count, engine, folder, kind = int(sys.argv[1]), sys.argv[2], Path(sys.argv[3]), ObjectKind(sys.argv[4])
 truth, found = simulated(count)
+shapes = None
+if kind.task == "segment":
+    shapes = objects.masks(elliptic(found[:, 1:5]))
+    annotations = truth["annotations"]
+    for annotation, counts in zip(annotations, elliptic(np.array([a["bbox"] for a in annotations])), strict=True):
+        of = {"size": [HEIGHT, WIDTH], "counts": counts}
+        annotation |= {"segmentation": of, "area": float(mask.area(of))}
 names = {c["id"]: c["name"] for c in truth["categories"]}
 files = [Path(f"{i}.jpg") for i in range(count)]
-images = EvaluationSet("", "", names, 3, files, truth, "", {}, [], True, "")
+images = EvaluationSet("", "", names, 3, files, truth, "", {}, [], True, "", kind)
 marks = []
 
 def timed(function):
@@ -38,7 +48,7 @@ def timed(function):
 
 scores.evaluate, scores.resample = timed(scores.evaluate), timed(scores.resample)
 cell = cells.Cell("", engine, Condition("clean"), {"weights": ""})
-done = timed(cells.finished)(cell, images, cells.Detections(found, {}, {}, {}), 1000, engine)
+done = timed(cells.finished)(cell, images, cells.Detections(found, {}, {}, {}, shapes=shapes), 1000, engine)
 peak = int(re.search(r"VmHWM:\\s*(\\d+)", Path("/proc/self/status").read_text())[1])
 cells.save(folder, done)
 print(json.dumps({
@@ -55,13 +65,13 @@ print(json.dumps({
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory) -> Any:
-    """What a process of its own needs for a cell of so many images with an engine; each is run once."""
+    """What a process of its own needs for a cell of so many images with an engine and a task; each is run once."""
     folder = tmp_path_factory.mktemp("cells")
 
     @functools.cache
-    def run(images: int, engine: str) -> dict[str, Any]:
+    def run(images: int, engine: str, task: str = "detect") -> dict[str, Any]:
         paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
-        words = [sys.executable, "-c", CELL, str(images), engine, str(folder)]
+        words = [sys.executable, "-c", CELL, str(images), engine, str(folder), task]
         done = subprocess.run(
             words, cwd=folder, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True, check=False
         )
@@ -71,12 +81,11 @@ def measured(tmp_path_factory) -> Any:
     return run
 
 
-def test_a_cell_of_the_size_of_coco(measured, capsys):
-    table = {size: measured(size, "hotcoco") for size in SIZES}
+@pytest.mark.parametrize(("task", "sizes", "megabytes"), [("detect", SIZES, 30), ("segment", SIZES[::2], 200)])
+def test_a_cell_of_the_size_of_coco(measured, capsys, task, sizes, megabytes):
+    table = {size: measured(size, "hotcoco", task) for size in sizes}
     with capsys.disabled():
-        print(
-            f"\n{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; seconds, in brackets those of all cores together"
-        )
+        print(f"\n{task}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; in brackets seconds of all cores")
         print("images   detections   scoring          bootstrap        both             peak GiB   cell MB")
         for size, cell in table.items():
             times = "".join(f"{s:>6.1f} ({c:>5.1f})   " for s, c in zip(cell["seconds"], cell["cpu"], strict=True))
@@ -85,8 +94,15 @@ def test_a_cell_of_the_size_of_coco(measured, capsys):
     assert largest["detections"] == 1_500_000
     assert largest["cpu"][-1] < 60  # by a clock that does not run where others have the cores
     assert largest["gib"] < 4
-    assert largest["mb"] < 30
+    assert largest["mb"] < megabytes
     assert largest["cpu"][-1] < 2 * 10 * table[500]["cpu"][-1]  # time grows as the images, and no faster
+
+
+def test_masks_score_as_pycocotools(measured):
+    found, expected = (measured(500, engine, "segment") for engine in ("hotcoco", "pycocotools"))
+    assert found["numbers"] == expected["numbers"]
+    assert found["resampled"] == expected["resampled"]
+    assert 0.1 < found["numbers"][0]["AP"] < 0.9
 
 
 def test_the_full_size_scores_as_pycocotools(measured, capsys):

@@ -167,29 +167,31 @@ def score(
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():  # evaluators print their progress
         warnings.filterwarnings("ignore", message=".*kpt_oks_sigmas differ")  # from COCO's, as the data set wants it
         ground = by.truth(truth)
+        records = _records(by, ground, detections, kind, shapes)  # first: both at once would take half as much again
         coco = by.compare(ground, shapes_of.results(kind, truth, detections, shapes), kind)
         coco.evaluate()
         coco.accumulate()
         coco.summarize()
-        return Scored(coco, _records(by, ground, detections, coco.params, kind, shapes))
+        return Scored(coco, records)
 
 
 def _records(
-    by: Engine, ground: Any, detections: np.ndarray, params: Any, kind: ObjectKind, shapes: np.ndarray | None
+    by: Engine, ground: Any, detections: np.ndarray, kind: ObjectKind, shapes: np.ndarray | None
 ) -> list[ClassRecords]:
     """What is matched among all sizes, class by class.
 
     Only detections in images with an object of their class can match, a few in a hundred of all pairs of image and
     class: these alone are matched once more, and read from Python. All others are false alarms.
     """
-    images, classes = np.array(params.imgIds), np.array(params.catIds)
+    images, classes = np.array(sorted(ground.getImgIds())), np.array(sorted(ground.getCatIds()))
     image, category = np.searchsorted(images, detections[:, 0]), np.searchsorted(classes, detections[:, 6])
     among = _beside_objects(ground, image * len(classes) + category, images, classes)
-    hits, ignored = np.zeros((2, len(params.iouThrs), len(detections)), bool)
-    objects = np.zeros((len(classes), len(images)), int)
     some = None if shapes is None else shapes[among]
     coco = by.compare(ground, shapes_of.results(kind, ground.dataset, detections[among], some), kind)
-    coco.params.areaRng, coco.params.areaRngLbl = params.areaRng[:1], params.areaRngLbl[:1]
+    params = coco.params
+    params.areaRng, params.areaRngLbl = params.areaRng[:1], params.areaRngLbl[:1]
+    hits, ignored = np.zeros((2, len(params.iouThrs), len(detections)), bool)
+    objects = np.zeros((len(classes), len(images)), int)
     coco.evaluate()
     for found in filter(None, coco.evalImgs):
         at = np.searchsorted(classes, found["category_id"]), np.searchsorted(images, found["image_id"])

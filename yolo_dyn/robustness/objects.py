@@ -5,7 +5,7 @@ Masks are COCO's run lengths, bytes, in an array of objects ``[n]``; keypoints `
 """
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -55,7 +55,7 @@ def joined(kind: ObjectKind, shapes: list[np.ndarray]) -> np.ndarray | None:
     return np.concatenate([empty.get(kind.task, np.zeros((0, 5), np.float32)), *shapes])
 
 
-def members(kind: ObjectKind, shape: Any, size: tuple[int, int]) -> dict[str, Any]:
+def members(kind: ObjectKind, shape: Any, size: Sequence[int]) -> dict[str, Any]:
     """What a detection has beside its box, in COCO's format, rotated boxes as Ultralytics writes them.
 
     Args:
@@ -76,11 +76,16 @@ def results(kind: ObjectKind, truth: dict[str, Any], detections: np.ndarray, sha
     """Detections as pycocotools takes them."""
     if shapes is None:
         return detections
-    sizes = {image["id"]: (image["height"], image["width"]) for image in truth["images"]}
+    sizes = {image["id"]: [image["height"], image["width"]] for image in truth["images"]}
     return [
-        {"image_id": int(row[0]), "category_id": int(row[6]), "score": row[5], **members(kind, shape, sizes[row[0]])}
+        {"image_id": int(row[0]), "category_id": int(row[6]), "score": row[5], **_scored(kind, shape, sizes[row[0]])}
         for row, shape in zip(detections.tolist(), shapes, strict=True)
     ]
+
+
+def _scored(kind: ObjectKind, shape: Any, size: list[int]) -> dict[str, Any]:
+    """The `members`, of a million masks without copies: neither of the run lengths as text, nor of each one's size."""
+    return {"segmentation": {"size": size, "counts": shape}} if kind.task == "segment" else members(kind, shape, size)
 
 
 def writer(
