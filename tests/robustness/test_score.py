@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -80,9 +81,42 @@ def test_detections_of_others_score_as_those_of_a_model(given):
     assert again["differences"] == sweep["differences"]
     assert again["degradation"] == sweep["degradation"]
     page = (scored.folder / "report.html").read_text()
-    assert 'id="viewer"' not in page
     assert 'id="curves"' in page
     assert "Ultralytics" not in str(scored)
+
+
+def viewed(folder: Path) -> list[dict]:
+    """The images of the viewer of a report, by name."""
+    page = (folder / "report.html").read_text()
+    data = re.search(r'<script id="data" type="application/json">(.*?)</script>', page, re.DOTALL)[1]
+    return sorted(json.loads(data)["images"], key=lambda image: image["name"])
+
+
+def test_the_report_shows_the_images_that_the_detectors_saw(given, tmp_path):
+    """Its tiles, objects and detections are those of a sweep, which corrupts the images by itself."""
+    truth, found = str(given / "noisy/annotations.json"), [str(given / "a"), str(given / "b")]
+    scored = score(truth, found, resamples=50, project=str(tmp_path))
+    shown, expected = viewed(scored.folder), viewed(given / "runs/sweep")
+    assert len(shown) == 10
+    for image, other in zip(shown, expected, strict=True):
+        assert Path(image.pop("name")).stem == Path(other.pop("name")).stem
+        assert image == other
+    assert (scored.folder / "grid.png").stat().st_size > 10_000
+
+
+def test_where_the_images_are(given, tmp_path, caplog):
+    truth, clean = tmp_path / "truth.json", str(given / "a/clean.json")
+    truth.write_text((given / "noisy/annotations.json").read_text())
+    common = {"resamples": 10, "project": str(tmp_path / "runs")}
+    assert viewed(score(str(truth), [clean], **common).folder) == []
+    images = str(given / "noisy/clean/images")
+    assert len(viewed(score(str(truth), [clean], source=images, **common).folder)) == 10
+    with pytest.raises(YoloDynError, match=r"source=.* cannot be shown: .*gaussian_noise_sigma25.*png is missing"):
+        score(str(truth), [str(given / "a")], source=images, **common)
+    content = json.loads(truth.read_text())
+    truth.write_text(json.dumps({**content, "images": [{**i, "width": 0} for i in content["images"]]}))
+    with pytest.raises(YoloDynError, match=r"truth\.json does not say how large each image is"):
+        score(str(truth), [clean], source=images, **common)
 
 
 def test_one_file_is_of_clean_images_and_scores_as_pycocotools(given):

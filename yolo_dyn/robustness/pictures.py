@@ -177,6 +177,8 @@ def shown(sweep: Sweep, number: int, condition: Condition, front: str) -> np.nda
     Where there are other channels than three, pictures show the first: C is then 1.
     """
     file = sweep.images.files[number]
+    if condition in sweep.seen:
+        return read_image(sweep.seen[condition] / file, sweep.images.channels)
     image = Corrupter.of(condition, sweep.settings["seed"])(read_image(file, sweep.images.channels), file.name)
     if front:
         image = find_front(front).told(condition.noise).apply(image, file.name)

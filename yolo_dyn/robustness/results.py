@@ -43,6 +43,7 @@ class Sweep(Outcome):
     differences: list[Difference]  # of each other model to the first, one a condition, and of mPC
     others: list[str]  # models that another command measured in this folder
     arms: list[Arm] = field(default_factory=list)  # each model alone and behind its fronts, if there are any
+    seen: dict[Condition, Path] = field(default_factory=dict)  # folders of images that were corrupted before, as files
 
     @classmethod
     def read(
