@@ -180,11 +180,8 @@ def drawn(texture: Texture, bits: np.random.Philox) -> Image:
     ranks = _ranks(_with_spectrum(uneven, texture.power))
     shares = [ranks] * 3
     if texture is TEXTURES[0]:
-        from scipy.special import ndtr
-
         scores, smooth = _normal_scores()[ranks], _clouds(height, width, height / 12, bits)
-        mixed = (0.62 * scores + 0.78 * smooth, 0.97 * scores + 0.24 * smooth)
-        shares[:2] = ((BINS * ndtr(field)).astype(np.uint16).clip(max=BINS - 1) for field in mixed)
+        shares[:2] = _ranks(0.62 * scores + 0.78 * smooth), _ranks(0.97 * scores + 0.24 * smooth)
     middles = (np.arange(BINS) + 0.5) / BINS * 100
     channels = zip(texture.quantiles, shares, strict=True)
     return np.stack([np.interp(middles, LEVELS, q).round().astype(np.uint8)[share] for q, share in channels], 2)
