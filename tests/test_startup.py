@@ -105,6 +105,23 @@ def test_importing_does_what_the_hook_does(tmp_path, order):
     assert python("-I", "-S", "-c", script, cwd=tmp_path).split()[-1] == "SGDM"
 
 
+def test_ultralytics_is_integrated_if_our_own_integration_imports_it(tmp_path):
+    """With 8.3.0 it does: the hook comes when `yolo_dyn.integration` is half imported. Elsewhere it is made to."""
+    early = f"""
+import sys
+class Early:
+    def find_spec(self, name, path=None, target=None):
+        if name == "yolo_dyn.integration.annealing":
+            sys.meta_path.remove(self)
+            import ultralytics.nn.tasks
+sys.meta_path.insert(0, Early())
+from yolo_dyn import insert
+assert not any(isinstance(finder, Early) for finder in sys.meta_path)
+{BUILD}
+"""
+    assert python("-W", "error:yolo-dyn", "-c", early, cwd=tmp_path).split()[-1] == "SGDM"
+
+
 def test_the_start_file_names_the_hook(tmp_path):
     """What Python 3.15 and later do with it: a line that is no comment names a callable, which is called."""
     (entry,) = [line for line in (ROOT / "yolo_dyn.start").read_text().splitlines() if not line.startswith("#")]

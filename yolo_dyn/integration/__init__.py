@@ -20,7 +20,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from yolo_dyn import layers
+from yolo_dyn import layers, startup
 from yolo_dyn.errors import own_error
 from yolo_dyn.integration import annealing, checkpoints, counting, exporting, parser, probes, recipes, workers
 from yolo_dyn.integration.counting import image_channels
@@ -131,3 +131,6 @@ def _add_callbacks() -> None:
     for callback in CALLBACKS:
         if callback not in default_callbacks[callback.__name__]:
             default_callbacks[callback.__name__].append(callback)
+
+
+startup.catch_up()
