@@ -13,7 +13,6 @@ import sys
 
 TARGET = "ultralytics.nn.tasks"
 CFG = "ultralytics.cfg"
-_postponed: list[str] = []  # what `yolo_dyn.integration` has imported before it was ready itself
 
 
 class IntegrateOnImport:
@@ -51,16 +50,10 @@ def install() -> None:
         sys.meta_path.insert(0, IntegrateOnImport())
 
 
-def catch_up() -> None:
-    """Integrate what was postponed; for `yolo_dyn.integration`, which imports Ultralytics, when it is ready."""
-    while _postponed:
-        _integrate(_postponed.pop(0))
-
-
 def _integrate(module: str) -> None:
     ours = sys.modules.get("yolo_dyn.integration")
-    if ours is not None and not hasattr(ours, "accept_arguments"):
-        _postponed.append(module)
+    if ours is not None and not hasattr(ours, "accept_arguments"):  # it is half imported, and calls these at its end
+        vars(ours).setdefault("postponed", []).append(lambda: _integrate(module))
         return
     try:
         from yolo_dyn.integration import accept_arguments, integrate

@@ -20,7 +20,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from yolo_dyn import layers, startup
+from yolo_dyn import layers
 from yolo_dyn.errors import own_error
 from yolo_dyn.integration import annealing, checkpoints, counting, exporting, parser, probes, recipes, workers
 from yolo_dyn.integration.counting import image_channels
@@ -133,4 +133,5 @@ def _add_callbacks() -> None:
             default_callbacks[callback.__name__].append(callback)
 
 
-startup.catch_up()
+for _do in globals().get("postponed", []):  # what the start-up hook could not do while this was half imported
+    _do()
