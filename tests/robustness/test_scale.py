@@ -81,12 +81,12 @@ def measured(tmp_path_factory) -> Any:
     return run
 
 
-@pytest.mark.parametrize(("task", "sizes", "megabytes"), [("detect", SIZES, 30), ("segment", SIZES[::2], 200)])
+@pytest.mark.parametrize(("task", "sizes", "megabytes"), [("detect", SIZES, 30), ("segment", SIZES[::2], 100)])
 def test_a_cell_of_the_size_of_coco(measured, capsys, task, sizes, megabytes):
     table = {size: measured(size, "hotcoco", task) for size in sizes}
     with capsys.disabled():
         print(f"\n{task}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; in brackets seconds of all cores")
-        print("images   detections   scoring          bootstrap        both             peak GiB   cell MB")
+        print("images   detections   scoring          bootstrap        all              peak GiB   cell MB")
         for size, cell in table.items():
             times = "".join(f"{s:>6.1f} ({c:>5.1f})   " for s, c in zip(cell["seconds"], cell["cpu"], strict=True))
             print(f"{size:<9}{cell['detections']:<13}{times}{cell['gib']:<11.2f}{cell['mb']:.1f}")

@@ -167,7 +167,7 @@ def score(
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():  # evaluators print their progress
         warnings.filterwarnings("ignore", message=".*kpt_oks_sigmas differ")  # from COCO's, as the data set wants it
         ground = by.truth(truth)
-        records = _records(by, ground, detections, kind, shapes)  # first: both at once would take half as much again
+        records = _records(by, ground, detections, kind, shapes)  # before the whole takes the memory that this needs
         coco = by.compare(ground, shapes_of.results(kind, truth, detections, shapes), kind)
         coco.evaluate()
         coco.accumulate()

@@ -82,12 +82,12 @@ def channels(frames: np.ndarray, transfer: str) -> Iterator[Channel]:
         light = table[levels]  # [N, H, W]
         brightness = light.mean((1, 2), dtype=np.float64)
         light *= (brightness.mean() / brightness).astype(np.float32)[:, None, None]
-        halves = light[::2].mean(0), light[1::2].mean(0)
+        even, odd = light[::2], light[1::2]
+        halves = even.mean(0), odd.mean(0)
+        degrees = len(light) - 2  # of freedom: each half is seen from its own mean
+        variance = (len(even) * even.var(0) + len(odd) * odd.var(0)) / degrees
         mean = light.mean(0)
         light -= mean
-        degrees = len(light) - 2  # of freedom, one for the mean and one for what the halves differ by
-        between = len(light[::2]) * (halves[0] - mean) ** 2 + len(light[1::2]) * (halves[1] - mean) ** 2
-        variance = np.maximum(np.einsum("nhw,nhw->hw", light, light) - between, 0) / degrees
         step = np.interp(mean, table, np.gradient(table)).astype(np.float32)
         clipped = ((levels == 0) | (levels == most)).mean(0, dtype=np.float32)
         slope = _slope(mean)
