@@ -173,6 +173,7 @@ def test_a_baked_model_is_exported_like_a_stock_one(baked):
         ("yolov8n-sgdm.yaml", {"out": "x.yaml"}, r"out must name a .pt file, got 'x.yaml'"),
         ("yolov8n-sgdm.yaml", {"out": "sub/x.pt"}, r"the folder of out=sub/x.pt does not exist"),
         ("yolov8n-sgdm.yaml", {}, "model 'best.pt' and shapes.yaml have other classes: 80 in the model, 7 in the data"),
+        ("yolov8n-sgdm.yaml", {"model": "yolov8n-sgdm.yaml"}, "'yolov8n-sgdm.yaml' is a YAML, without weights"),
         ("yolov8n-sgdm.yaml", {"images": 0}, "images must be at least 1, got 0"),
         ("yolov8n-sgdm.yaml", {"out": "best.pt"}, r"best.pt exists; exist_ok=True replaces it"),
     ],
@@ -181,5 +182,5 @@ def test_bad_input(model, arguments, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     save(YOLO(model), "best.pt")
     with pytest.raises(YoloDynError, match=message):
-        bake("best.pt", "shapes.yaml", **{"imgsz": 64, "images": 2, **arguments})
+        bake(**{"model": "best.pt", "data": "shapes.yaml", "imgsz": 64, "images": 2, **arguments})
     assert [path.name for path in Path().iterdir()] == ["best.pt"]

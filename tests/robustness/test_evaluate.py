@@ -272,6 +272,7 @@ def test_models_that_do_not_fit(images, detectors, tmp_path):
     save(renamed, tmp_path / "renamed.pt")
     for name, message in (
         ("nowhere.pt", "nowhere.pt' does not exist"),
+        ("yolov8n-sgdm.yaml", "yolov8n-sgdm.yaml' is a YAML, without weights: train it"),
         ("broken.pt", "broken.pt' cannot be loaded"),
         ("seg.pt", "is a segment model; detection models can be evaluated"),
         ("coco.pt", f"have other classes: 80 in the model, {len(images.names)} in the data"),

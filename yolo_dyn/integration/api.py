@@ -61,6 +61,16 @@ def load_model(model: str, nc: int = 0) -> nn.Module:
     return YOLO(model).model
 
 
+def check_has_weights(model: str) -> None:
+    """Check the name of a model that must be a trained one.
+
+    Raises:
+        YoloDynError: if it is a YAML, whose weights would be random.
+    """
+    if Path(model).suffix in (".yaml", ".yml"):
+        raise YoloDynError(f"model {model!r} is a YAML, without weights: train it, and name its .pt")
+
+
 def check_trainable(model: str) -> None:
     """Check the name of a model that the stock trainer is to be given: it may download a checkpoint of a known name.
 

@@ -12,6 +12,7 @@ from ultralytics.utils import ASSETS, LOGGER
 
 from yolo_dyn.errors import MissingFileError, YoloDynError, first_line
 from yolo_dyn.integration import image_channels, integrate
+from yolo_dyn.integration.api import check_has_weights
 from yolo_dyn.integration.checkpoints import aligned
 from yolo_dyn.integration.model_yaml import smallest
 from yolo_dyn.integration.warm_start import start_from_static
@@ -28,12 +29,13 @@ def opened(model: str) -> "YOLO":
     """Open a trained checkpoint, which Ultralytics may download if it knows its name.
 
     Raises:
-        YoloDynError: if it is missing, or no checkpoint of an Ultralytics model that was built from a YAML.
+        YoloDynError: if it is missing or a YAML, or no checkpoint of an Ultralytics model that was built from a YAML.
     """
     from ultralytics import YOLO
     from ultralytics.utils.downloads import attempt_download_asset
 
     integrate()
+    check_has_weights(model)
     try:
         file = Path(attempt_download_asset(model))
     except Exception:  # of the network, in as many kinds as there are versions

@@ -13,6 +13,7 @@ from yolo_dyn.data.images import EvaluationSet
 from yolo_dyn.data.tasks import TASKS
 from yolo_dyn.errors import MissingFileError, YoloDynError
 from yolo_dyn.integration import compat
+from yolo_dyn.integration.api import check_has_weights
 from yolo_dyn.output.files import OPENCV
 
 
@@ -72,8 +73,9 @@ def described(model: str) -> Described:
     """What a model file says of itself.
 
     Raises:
-        YoloDynError: if the file is missing or is no model.
+        YoloDynError: if the file is missing or is no model, or is a model YAML.
     """
+    check_has_weights(model)
     path = Path(model)
     if not path.exists():
         raise MissingFileError(f"model {model!r} does not exist")
