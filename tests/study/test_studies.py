@@ -10,15 +10,18 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 import yaml
 from helpers import ROOT
 from scipy import stats
 
 from yolo_dyn import YoloDynError, cli
 from yolo_dyn.integration.api import load_model
+from yolo_dyn.output.files import hash_file
 from yolo_dyn.runs.read import read_run
 from yolo_dyn.study.columns import agrees, half_a_unit
 from yolo_dyn.study.definition import read_study, studies
+from yolo_dyn.study.measure import hash_weights
 from yolo_dyn.study.networks import counts, model_file, with_options
 from yolo_dyn.study.page import counted, differences, write_page
 from yolo_dyn.study.picture import panels
@@ -401,6 +404,19 @@ def test_a_study_from_training_to_its_page(tested, tmp_path, capsys, monkeypatch
 
     assert cli.main([*words, "arms=stock", "seeds=0", "mosaic=0.5"]) == 2
     assert "stock-seed0.json is of `yolo train" in capsys.readouterr().err
+
+
+def test_the_hash_of_weights_is_of_their_values(detectors, tmp_path):
+    """A checkpoint has a date: the file of the same training is another each time."""
+    content = torch.load(detectors / "a.pt", weights_only=False)
+    torch.save({**content, "date": "another"}, tmp_path / "later.pt")
+    assert hash_file(tmp_path / "later.pt") != hash_file(detectors / "a.pt")
+    net = load_model(str(detectors / "a.pt"))
+    weights = hash_weights(net)
+    assert weights == hash_weights(load_model(str(tmp_path / "later.pt")))
+    with torch.no_grad():
+        next(net.parameters()).view(-1)[0] += 1e-3
+    assert hash_weights(net) != weights != hash_weights(net.bfloat16())
 
 
 @pytest.mark.accept

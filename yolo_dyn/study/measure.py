@@ -1,18 +1,20 @@
 """One arm with one seed: train it with the stock trainer, and score it."""
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from yolo_dyn.data.images import data_name
 from yolo_dyn.errors import YoloDynError
 from yolo_dyn.explain.experts import experts, has_experts
 from yolo_dyn.integration.api import load_model
 from yolo_dyn.output.environment import environment
-from yolo_dyn.output.files import bundled_folder, hash_file
+from yolo_dyn.output.files import bundled_folder
 from yolo_dyn.robustness.sweep import robustness
 from yolo_dyn.robustness.training import noise_recipe
 from yolo_dyn.runs.read import AP, TOP1, TOP5, read_arguments, read_run, training_images
@@ -61,14 +63,15 @@ class Job:
         run = self.project.absolute() / f"{self.arm}-seed{self.seed}"
         self.train_into(run)
         best = run / "weights" / "best.pt"
+        net = load_model(str(best))
         scored = _classified if self.study.task == "classify" else _detected
         return RunRecord(
             arm=self.arm,
             what=self.study.arms[self.arm].what,
             seed=self.seed,
             command=self.command(),
-            weights=hash_file(best),
-            parameters=sum(p.numel() for p in load_model(str(best)).parameters()),
+            weights=hash_weights(net),
+            parameters=sum(p.numel() for p in net.parameters()),
             training=_training(run, TOP1 if self.study.task == "classify" else AP),
             environment=environment() | {"device": _device(run)},
             **scored(self, run, best),
@@ -84,6 +87,15 @@ class Job:
         if self.device:
             arguments["device"] = self.device
         train_once(run, model_file(arm, self.arm, self.project / "models"), arguments)
+
+
+def hash_weights(net: nn.Module) -> str:
+    """SHA-256 of names and values of all tensors: the same training gives the same, whereas its file holds the date."""
+    digest = hashlib.sha256()
+    for name, tensor in net.state_dict().items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def recipe(name: str) -> str:

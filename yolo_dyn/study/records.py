@@ -34,7 +34,7 @@ class RunRecord:
     what: str  # the arm in words
     seed: int
     command: str  # that trains it
-    weights: str  # SHA-256
+    weights: str  # SHA-256 of the tensors; of the file in the first records
     parameters: int
     training: Training
     environment: dict[str, Any]  # versions and machine
