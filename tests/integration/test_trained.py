@@ -30,8 +30,11 @@ def quick(names: list[str]) -> list:
 
 
 def seasoned(model: nn.Module) -> nn.Module:
-    """A model whose norms have seen something, as after a training, and whose weights fit half precision."""
+    """A model like a trained one: norms have seen something, features get through, weights fit half precision."""
     torch.manual_seed(0)
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d) and module.weight.requires_grad:
+            nn.init.kaiming_normal_(module.weight)
     for name, buffer in model.named_buffers():
         if name.endswith("running_mean"):
             buffer.normal_(0, 0.1)
@@ -134,10 +137,11 @@ def test_a_pointwise_kernel_is_not_spread_over_a_larger_one(layer):
         made.start_from(torch.rand(8, 1, 1, 1), None)
 
 
-def test_replacing_in_a_checkpoint_keeps_what_it_finds(trained):
-    made = insert("best.pt", "DCD", replace="first_3x3", out="dyn.yaml")
+@pytest.mark.parametrize("layer", [DCD, ODConv])
+def test_replacing_in_a_checkpoint_keeps_what_it_finds(layer, trained):
+    made = insert("best.pt", layer.__name__, replace="all_3x3", out="dyn.yaml")
     assert made == Path("dyn.pt")
-    assert sum(isinstance(m, DCD) for m in YOLO(made).model.modules()) == 10
+    assert sum(isinstance(m, layer) for m in YOLO(made).model.modules()) == 27
     for one, other in zip(outputs(made), outputs("best.pt"), strict=True):
         assert (one - other).abs().max() / other.abs().max() < 1e-5
 

@@ -84,7 +84,8 @@ def transfer(source: "YOLO", content: dict[str, Any], file: Path, static: bool) 
         for name, reason in refused.items():
             raise YoloDynError(f"{file.stem}, {name}: {reason}, so it would not go on from the checkpoint")
     new.names, new.args = old.names, old.args
-    new = write_checkpoint(source, new, file.with_suffix(".pt"))
+    # experts whose random parts sum to zero no longer do once each is rounded to half
+    new = write_checkpoint(source, new, file.with_suffix(".pt"), half=not static)
     apart, largest = difference(old, new)
     LOGGER.info(
         f"{file.with_suffix('.pt')} has {_shared(old, new)} of the {len(old.state_dict())} tensors of the checkpoint; "
