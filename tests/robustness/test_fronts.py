@@ -456,6 +456,12 @@ def test_the_table_in_every_result(done):
             ]
 
 
+def test_a_model_has_one_colour_and_a_front_one_style(done):
+    assert done.looks == {"a": (0, 0), "a+bilateral": (0, 1), "b": (1, 0), "b+bilateral": (1, 1)}
+    page = (done.folder / "report.html").read_text()
+    assert "<title>Robustness of a, b, alone and behind bilateral</title>" in page
+
+
 def test_without_a_front_nothing_of_it_is_written(done):
     alone = dataclasses.replace(done, records=found_in(done, "a"), arms=[])
     assert "fronts" not in alone.as_dict()

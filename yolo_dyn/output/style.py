@@ -69,11 +69,17 @@ def save(figure: Any, path: Path, argument: str = "", **options: Any) -> None:
         plt.close(figure)
 
 
-def line(number: int) -> dict[str, str]:
-    """Colour and style of a picture's line, by its number."""
-    return {"color": COLOURS[number % len(COLOURS)], "linestyle": STYLES[number % len(STYLES)]}
+def style_of(number: int) -> int:
+    """Number of a line's style by that of the line, so that a colour comes back with another one."""
+    return (number + number // len(COLOURS)) % len(STYLES)
 
 
-def marked_line(number: int) -> dict[str, str]:
+def line(number: int, style: int | None = None) -> dict[str, str]:
+    """Colour and style of a picture's line, by its number; the style may have a number of its own."""
+    style = style_of(number) if style is None else style
+    return {"color": COLOURS[number % len(COLOURS)], "linestyle": STYLES[style % len(STYLES)]}
+
+
+def marked_line(number: int, style: int | None = None) -> dict[str, str]:
     """Colour, style and marker of a picture's line with few points, by its number."""
-    return {**line(number), "marker": MARKERS[number % len(MARKERS)]}
+    return {**line(number, style), "marker": MARKERS[number % len(MARKERS)]}

@@ -97,7 +97,7 @@ def lines(found: list[Arm], conditions: list[Condition]) -> Iterator[str]:
     yield "denoise, train with noise, or change the network? AP, and AP less that of the same model without a front,"
     yield "with the 95 % interval of a paired bootstrap over images; ms: of the front, for an image, on one thread of"
     yield processors(found)
-    columns = [*conditions, Condition(MEAN)]
+    columns = [Condition(MEAN), *conditions]
     for start in range(0, len(columns), ACROSS):
         some = columns[start : start + ACROSS]
         rows = [["model", "front", "ms", *map(str, some)]]

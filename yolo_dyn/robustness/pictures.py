@@ -22,6 +22,7 @@ from yolo_dyn.robustness.results import Sweep
 
 MATCH = 0.5  # least similarity of a hit
 FALSE_ALARM, IGNORED = -1, -2  # in the place of the number of the object that a detection finds
+ROWS = 12  # of a grid, about as many as there may be: a picture of twice as many takes 40 MB
 NAMED = 25  # detections of a panel: the names of more would hide the picture, and take seconds to draw
 
 
@@ -107,7 +108,7 @@ def spread_conditions(sweep: Sweep, conf: float, columns: int = 4) -> Found:
 
 
 @verbatim
-def grid(sweep: Sweep, path: Path, found: Found, count: int = 3) -> list[str]:
+def grid(sweep: Sweep, path: Path, found: Found, count: int | None = None) -> list[str]:
     """Draw images with the detections of every model under every condition.
 
     Every box is drawn; of more than `NAMED` in a panel those that score best have their names. Where a model has a
@@ -117,12 +118,14 @@ def grid(sweep: Sweep, path: Path, found: Found, count: int = 3) -> list[str]:
         sweep: finished cells.
         path: picture to write.
         found: what is drawn of all images.
-        count: how many images: those where the models differ most, or where the only one suffers most.
+        count: how many images: those where the models differ most, or where the only one suffers most; by default 3,
+            and fewer of many models.
 
     Returns:
         The file names of the drawn images.
     """
-    chosen = most_different(found, count)
+    models = len({model for model, _ in found})
+    chosen = most_different(found, max(1, min(3, ROWS // max(1, models))) if count is None else count)
     _draw_grid(sweep, path, chosen, found)
     return [sweep.images.files[i].name for i in chosen]
 
@@ -252,8 +255,8 @@ def curves(sweep: Sweep, path: Path) -> None:
     figure, axes = plt.subplots(len(corruptions), 2, figsize=size, squeeze=False, layout="constrained", sharex="row")
     for corruption, line in zip(corruptions, axes, strict=True):
         for name, axis in zip(names, line, strict=True):
-            for number, model in enumerate(sweep.models):
-                _curve(axis, sweep, model, corruption, name, number)
+            for model in sweep.models:
+                _curve(axis, sweep, model, corruption, name)
             axis.set_xlabel(_unit(sweep, corruption), fontsize=9)
             at = "0.50 to 0.95" if name == "AP" else "0.50"
             axis.set_ylabel(f"{name} ({sweep.scoring.similarity} {at})", fontsize=9)
@@ -264,7 +267,7 @@ def curves(sweep: Sweep, path: Path) -> None:
     save(figure, path)
 
 
-def _curve(axis: Any, sweep: Sweep, model: str, corruption: str, name: str, number: int) -> None:
+def _curve(axis: Any, sweep: Sweep, model: str, corruption: str, name: str) -> None:
     of_model = [record for record in sweep.records if record.model == model and name in record.intervals]
     records = [record for record in of_model if record.condition.corruption in (CLEAN, corruption)]
     if not records:
@@ -273,7 +276,7 @@ def _curve(axis: Any, sweep: Sweep, model: str, corruption: str, name: str, numb
     conditions = [record.condition for record in records]
     x = [(c.severity or 0) if by_severity else (c.strength or 0.0) for c in conditions]
     low, high = zip(*(record.intervals[name] for record in records), strict=True)
-    look = marked_line(number)
+    look = marked_line(*sweep.looks[model])
     axis.plot(x, [record.scores[name] for record in records], label=model, **look)
     axis.fill_between(x, low, high, color=look["color"], alpha=0.15, linewidth=0)
 

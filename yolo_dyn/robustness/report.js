@@ -178,8 +178,8 @@ function line(points, look) {
 const colour = (n) => data.colours[n % data.colours.length].replace("#000000", "currentColor");
 
 const modelLook = (m) => ({
-  stroke: colour(m),
-  "stroke-dasharray": DASHES[m % DASHES.length],
+  stroke: colour(data.looks[m][0]),
+  "stroke-dasharray": DASHES[data.looks[m][1] % DASHES.length],
   "stroke-width": 2,
 });
 

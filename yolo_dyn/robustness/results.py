@@ -14,6 +14,7 @@ from yolo_dyn.data.images import EvaluationSet, data_name
 from yolo_dyn.output.environment import environment
 from yolo_dyn.output.files import write_csv, write_json, write_text, written_whole
 from yolo_dyn.output.outcome import Outcome
+from yolo_dyn.output.style import style_of
 from yolo_dyn.robustness import cells as store
 from yolo_dyn.robustness import diagnosis_lines, objects, published, scores
 from yolo_dyn.robustness.arms import Arm, arms
@@ -91,6 +92,22 @@ class Sweep(Outcome):
     def models(self) -> list[str]:
         """Labels, the first one being what the others are compared with."""
         return list(dict.fromkeys(record.model for record in self.records))
+
+    @property
+    def subject(self) -> str:
+        """The models, and what stands before them."""
+        models = dict.fromkeys(arm.model for arm in self.arms) or self.models
+        fronts = ", ".join(dict.fromkeys(arm.front for arm in self.arms if arm.front))
+        return ", ".join(models) + (f", alone and behind {fronts}" if fronts else "")
+
+    @property
+    def looks(self) -> dict[str, tuple[int, int]]:
+        """Numbers of colour and style of each model's lines: one colour for a model, one style for a front."""
+        if not self.arms:
+            return {label: (number, style_of(number)) for number, label in enumerate(self.models)}
+        models = list(dict.fromkeys(arm.model for arm in self.arms))
+        fronts = list(dict.fromkeys(["", *(arm.front for arm in self.arms)]))
+        return {arm.label: (models.index(arm.model), fronts.index(arm.front)) for arm in self.arms}
 
     @property
     def conditions(self) -> list[Condition]:

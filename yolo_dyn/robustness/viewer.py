@@ -40,6 +40,7 @@ def content(sweep: Sweep, chosen: Sequence[int]) -> str:
     """
     data = {
         "models": sweep.models,
+        "looks": [sweep.looks[model] for model in sweep.models],
         "conditions": [_condition(condition, sweep) for condition in sweep.conditions],
         "classes": list(sweep.images.names.values()),
         "colours": COLOURS,
