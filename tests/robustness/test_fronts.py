@@ -20,6 +20,7 @@ from yolo_dyn.robustness.cells import Cell, of_other_models
 from yolo_dyn.robustness.compare import compare
 from yolo_dyn.robustness.evaluate import Settings
 from yolo_dyn.robustness.fronts import ENTRY_POINT_GROUP, FRONTS, Front, chosen_fronts, find_front, registry
+from yolo_dyn.robustness.pictures import grid, spread_conditions
 from yolo_dyn.robustness.plan import Plan, chosen_conditions
 from yolo_dyn.robustness.records import CellRecord, Condition
 from yolo_dyn.robustness.scores import paired_interval
@@ -460,6 +461,12 @@ def test_a_model_has_one_colour_and_a_front_one_style(done):
     assert done.looks == {"a": (0, 0), "a+bilateral": (0, 1), "b": (1, 0), "b+bilateral": (1, 1)}
     page = (done.folder / "report.html").read_text()
     assert "<title>Robustness of a, b, alone and behind bilateral</title>" in page
+    assert "<th>ms an image</th><th>mPC</th><th>clean</th>" in page
+
+
+def test_a_grid_of_many_models_has_fewer_images(done, tmp_path, monkeypatch):
+    monkeypatch.setattr("yolo_dyn.robustness.pictures.ROWS", 8)
+    assert len(grid(done, tmp_path / "grid.png", spread_conditions(done, 0.25))) == 2  # of four arms
 
 
 def test_without_a_front_nothing_of_it_is_written(done):

@@ -87,6 +87,19 @@ def _arm(label: str, records: list[CellRecord], resampled: dict[Key, np.ndarray]
     )
 
 
+def subject(found: list[Arm]) -> str:
+    """The models and their fronts in words; empty if there are none."""
+    models, fronts = dict.fromkeys(arm.model for arm in found), dict.fromkeys(arm.front for arm in found if arm.front)
+    return f"{', '.join(models)}, alone and behind {', '.join(fronts)}" if found else ""
+
+
+def looks(found: list[Arm]) -> dict[str, tuple[int, int]]:
+    """Numbers of colour and style of each arm's lines: one colour for a model, one style for a front."""
+    models = list(dict.fromkeys(arm.model for arm in found))
+    fronts = list(dict.fromkeys(["", *(arm.front for arm in found)]))
+    return {arm.label: (models.index(arm.model), fronts.index(arm.front)) for arm in found}
+
+
 def processors(found: list[Arm]) -> str:
     """What the fronts ran on."""
     return ", ".join(dict.fromkeys(arm.processor for arm in found if arm.front))

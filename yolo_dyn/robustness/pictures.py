@@ -124,8 +124,9 @@ def grid(sweep: Sweep, path: Path, found: Found, count: int | None = None) -> li
     Returns:
         The file names of the drawn images.
     """
-    models = len({model for model, _ in found})
-    chosen = most_different(found, max(1, min(3, ROWS // max(1, models))) if count is None else count)
+    if count is None:
+        count = max(1, min(3, ROWS // len({model for model, _ in found})))
+    chosen = most_different(found, count)
     _draw_grid(sweep, path, chosen, found)
     return [sweep.images.files[i].name for i in chosen]
 

@@ -17,7 +17,7 @@ from yolo_dyn.output.outcome import Outcome
 from yolo_dyn.output.style import style_of
 from yolo_dyn.robustness import cells as store
 from yolo_dyn.robustness import diagnosis_lines, objects, published, scores
-from yolo_dyn.robustness.arms import Arm, arms
+from yolo_dyn.robustness.arms import Arm, arms, looks, subject
 from yolo_dyn.robustness.arms import lines as arm_lines
 from yolo_dyn.robustness.cells import Cell
 from yolo_dyn.robustness.corruptions.frost import DRAWN
@@ -96,18 +96,12 @@ class Sweep(Outcome):
     @property
     def subject(self) -> str:
         """The models, and what stands before them."""
-        models = dict.fromkeys(arm.model for arm in self.arms) or self.models
-        fronts = ", ".join(dict.fromkeys(arm.front for arm in self.arms if arm.front))
-        return ", ".join(models) + (f", alone and behind {fronts}" if fronts else "")
+        return subject(self.arms) or ", ".join(self.models)
 
     @property
     def looks(self) -> dict[str, tuple[int, int]]:
-        """Numbers of colour and style of each model's lines: one colour for a model, one style for a front."""
-        if not self.arms:
-            return {label: (number, style_of(number)) for number, label in enumerate(self.models)}
-        models = list(dict.fromkeys(arm.model for arm in self.arms))
-        fronts = list(dict.fromkeys(["", *(arm.front for arm in self.arms)]))
-        return {arm.label: (models.index(arm.model), fronts.index(arm.front)) for arm in self.arms}
+        """Numbers of colour and style of each model's lines."""
+        return looks(self.arms) or {label: (number, style_of(number)) for number, label in enumerate(self.models)}
 
     @property
     def conditions(self) -> list[Condition]:

@@ -94,7 +94,7 @@ def hash_weights(net: nn.Module) -> str:
     digest = hashlib.sha256()
     for name, tensor in net.state_dict().items():
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy())
+        digest.update(tensor.cpu().reshape(-1).contiguous().view(torch.uint8).numpy())
     return digest.hexdigest()
 
 
