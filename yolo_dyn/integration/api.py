@@ -26,7 +26,7 @@ def stock_yaml(model: str) -> Path:
     from ultralytics.utils.checks import check_yaml
 
     integrate()
-    if Path(model).suffix not in (".yaml", ".yml"):
+    if not files.is_yaml(model):
         raise YoloDynError(f"model must name a YAML file, got {model!r}")
     return Path(check_yaml(model, hard=False) or check_yaml(files.unscaled(model)))
 
@@ -44,7 +44,7 @@ def load_model(model: str, nc: int = 0) -> nn.Module:
     from ultralytics import YOLO
 
     integrate()
-    if Path(model).suffix in (".yaml", ".yml"):
+    if files.is_yaml(model):
         try:
             net = YOLO(model).model
             return type(net)({**net.yaml, "nc": nc}, verbose=False) if nc else net
@@ -67,7 +67,7 @@ def check_has_weights(model: str) -> None:
     Raises:
         YoloDynError: if it is a YAML, whose weights would be random.
     """
-    if Path(model).suffix in (".yaml", ".yml"):
+    if files.is_yaml(model):
         raise YoloDynError(f"model {model!r} is a YAML, without weights: train it, and name its .pt")
 
 
@@ -77,7 +77,7 @@ def check_trainable(model: str) -> None:
     Raises:
         YoloDynError: if it is neither a YAML that is there nor a checkpoint.
     """
-    if Path(model).suffix in (".yaml", ".yml"):
+    if files.is_yaml(model):
         stock_yaml(model)
     elif Path(model).suffix != ".pt" or not Path(model).stem:
         raise YoloDynError(f"model must be a .yaml or a .pt file, got {model!r}")

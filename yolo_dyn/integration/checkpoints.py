@@ -28,7 +28,7 @@ def check_file(stock: Callable) -> Callable:
             found = stock(file, *args, **kwargs)
         except FileNotFoundError as error:
             ours = files.find_yaml(file)
-            if ours is None and Path(file).suffix in (".yaml", ".yml"):
+            if ours is None and files.is_yaml(file):
                 names = files.bundled_names()
                 hint = nearest(str(file), names)
                 raise MissingFileError(f"{error}{hint} (yolo_dyn brings {', '.join(names)})") from error

@@ -15,7 +15,7 @@ from yolo_dyn.integration.model_yaml import check_parts
 from yolo_dyn.integration.places import Plan
 from yolo_dyn.integration.rows import Row
 from yolo_dyn.output.arguments import Names, checked
-from yolo_dyn.output.files import bundled_folder, bundled_names, check_folder, check_new, write_text
+from yolo_dyn.output.files import bundled_folder, bundled_names, check_folder, check_new, is_yaml, write_text
 
 if TYPE_CHECKING:
     from ultralytics import YOLO
@@ -69,7 +69,7 @@ def insert(
         content, name = yaml.safe_load(file.read_text(encoding="utf-8")), file.name
     text = insert_rows(content, layer, arguments, name, at, replace, rewire)
     written = Path(out or f"{Path(name).stem}-{layer.lower()}.yaml")
-    if written.suffix not in (".yaml", ".yml"):
+    if not is_yaml(written):
         raise YoloDynError(f"out must name a YAML file, got {str(written)!r}")
     for made in (written, *([written.with_suffix(".pt")] if from_checkpoint else [])):
         check_new(made, exist_ok)

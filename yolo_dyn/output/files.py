@@ -29,6 +29,11 @@ def bundled_names() -> list[str]:
     return sorted(file.name for folder in FOLDERS for file in bundled_folder(folder).glob("*.yaml"))
 
 
+def is_yaml(name: str | Path) -> bool:
+    """Whether a name is that of a YAML file."""
+    return Path(name).suffix in (".yaml", ".yml")
+
+
 def unscaled(name: str) -> str:
     """Drop the scale letter, as Ultralytics does: yolov8n-sgdm.yaml is read from yolov8-sgdm.yaml."""
     return _SCALED.sub(r"\1", name, count=1)
@@ -61,7 +66,7 @@ def find_yaml(name: str | Path) -> Path | None:
         The file, or None.
     """
     path = Path(name)
-    if path.suffix not in (".yaml", ".yml"):
+    if not is_yaml(path):
         return None
     candidates = [path, path.with_name(unscaled(path.name)), path.with_name(variant(path.name)[0])]
     if path.parent == Path() or str(path.parent) in FOLDERS:

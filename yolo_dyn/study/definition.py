@@ -14,6 +14,7 @@ import yaml
 
 from yolo_dyn.errors import MissingFileError, YoloDynError, nearest
 from yolo_dyn.output.arguments import GreyLevels, ImageSize, OrDefault, lacks
+from yolo_dyn.output.files import is_yaml
 from yolo_dyn.study.columns import COLUMNS, OF_EXPERTS, OF_NOISE
 
 FOLDER = Path(__file__).parent / "tables"  # the studies that come with the package
@@ -94,7 +95,7 @@ def read_study(name: str) -> Study:
     Raises:
         YoloDynError: if there is none, or the file holds what no study has; it names file and key.
     """
-    file = Path(name) if Path(name).suffix in (".yaml", ".yml") else studies().get(name)
+    file = Path(name) if is_yaml(name) else studies().get(name)
     if file is None:
         known = studies()
         raise YoloDynError(f"unknown study {name!r}{nearest(name, known)} (known: {', '.join(known)}; or a YAML file)")
