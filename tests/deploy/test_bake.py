@@ -116,6 +116,7 @@ def test_a_model_baked_on_one_image_gives_what_it_gave_for_it(name):
     assert len(static) >= 3
     assert apart(baked(x)[0], expected) < 1e-12
     assert apart(baked_on(model, x**3)[0](x)[0], expected) > 1e-8
+    assert apart(baked.fuse(verbose=False)(x)[0], expected) < 1e-12  # as whatever opens the checkpoint does
     left = [m for m in baked.modules() if isinstance(m, MixesKernels | KWConv)]
     assert not left
     assert all(m.baked for m in baked.modules() if isinstance(m, Bakes))

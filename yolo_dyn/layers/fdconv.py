@@ -234,6 +234,8 @@ class FDConv(nn.Module):
     @torch.no_grad()
     def fuse(self, guide: Tensor | None = None, bn: nn.BatchNorm2d | None = None) -> None:
         """Fold the trunk's norm, a guide and a following BatchNorm; few groups of frequencies become a bank."""
+        if self.baked:  # all of it is in the kernel
+            return
         self.trunk.fuse()
         gain = self.gain if guide is None or self.gain is None else self.gain * guide
         gain = guide if gain is None else gain

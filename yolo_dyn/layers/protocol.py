@@ -86,7 +86,7 @@ class Bakes(Protocol):
         ...
 
     def bake(self, kernel: Tensor, bias: Tensor | None) -> None:
-        """Keep this one kernel, ``[C_out, C_in/groups, kH, kW]``, and bias, ``[C_out]``."""
+        """Keep this one kernel, ``[C_out, C_in/groups, kH, kW]``, and bias, ``[C_out]``; `fuse` does nothing then."""
         ...
 
 
