@@ -221,6 +221,7 @@ def test_gates_in_less_precision(dtype):
         ("nowhere.pt", {}, "model 'nowhere.pt' does not exist"),
         ("text.pt", {}, "model 'text.pt' is no checkpoint of Ultralytics"),
         ("other.pt", {}, "model 'other.pt' is no checkpoint of Ultralytics"),
+        ("fused.pt", {}, "model 'fused.pt' is fused, for inference: take the checkpoint that it was made of"),
         ("best.pt", {"layer": "RFAConv", "replace": ["C2f"]}, "RFAConv cannot start from static weights"),
         (
             "best.pt",
@@ -234,6 +235,9 @@ def test_gates_in_less_precision(dtype):
 def test_bad_checkpoints(file, arguments, message, trained):
     Path("text.pt").write_text("no checkpoint")
     torch.save({"weight": torch.zeros(3)}, "other.pt")
+    fused = YOLO(trained)
+    fused.model.fuse(verbose=False)
+    save(fused, "fused.pt")
     found = sorted(Path().iterdir())
     with pytest.raises(YoloDynError, match=message):
         insert(file, **{"layer": "SGDM", **arguments})

@@ -53,7 +53,8 @@ def insert(
         The checkpoint that was written, of a checkpoint; else the YAML.
 
     Raises:
-        YoloDynError: for an unknown layer, place or argument, a layer that cannot stand there, or a file that exists.
+        YoloDynError: for an unknown layer, place or argument, a layer that cannot stand there, a checkpoint that is
+            fused, or a file that exists.
     """
     at, replace = _names(at), _names(replace)
     if at is not None and replace is not None:
@@ -61,6 +62,7 @@ def insert(
     from_checkpoint = Path(model).suffix == ".pt"
     if from_checkpoint:
         source = trained.opened(model)
+        trained.check_unfused(source, model)
         content, name = trained.content(source), Path(model).name
         if replace is None:
             arguments = {"gate": "zero", **arguments}

@@ -53,6 +53,18 @@ def opened(model: str) -> "YOLO":
     return net
 
 
+def check_unfused(source: "YOLO", model: str) -> None:
+    """Refuse a checkpoint without BatchNorms, such as a baked one, whose weights no model built from a YAML takes.
+
+    Raises:
+        YoloDynError: for such a one.
+    """
+    from ultralytics.nn.modules import Conv
+
+    if any(isinstance(module, Conv) and not hasattr(module, "bn") for module in source.model.modules()):
+        raise YoloDynError(f"model {model!r} is fused, for inference: take the checkpoint that it was made of")
+
+
 def content(source: "YOLO") -> dict[str, Any]:
     """The model YAML of an opened checkpoint, of its scale alone."""
     d = {key: value for key, value in copy.deepcopy(source.model.yaml).items() if key not in ("yaml_file", "scale")}
