@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -20,9 +21,10 @@ from torch import nn
 from torch.nn import functional as F
 from ultralytics import YOLO
 
+from yolo_dyn.deploy.bake import make_static
 from yolo_dyn.deploy.runtimes import open_session
 from yolo_dyn.errors import YoloDynError
-from yolo_dyn.integration.exporting import free_batch
+from yolo_dyn.integration.exporting import free_batch, prepare
 from yolo_dyn.layers import A2D2C
 
 SGDM, ODCONV = "yolov8n-sgdm.yaml", "yolov8n-sgdm-odconv.yaml"
@@ -179,28 +181,62 @@ def test_other_runtimes_agree_with_torch(name, target, here):
 
 
 CLASSIC = (SGDM, "yolov8n-sgdm-a2d2c.yaml")  # what OpenCV 4 reads, of these
+NEWER = hasattr(cv2.dnn, "ENGINE_NEW")
+
+
+def by_the_older_opencv(file: Path, x: torch.Tensor) -> np.ndarray:
+    """By the only engine before OpenCV 5, which would end this process at a computed kernel."""
+    network = cv2.dnn.readNetFromONNX(str(file), *([cv2.dnn.ENGINE_CLASSIC] if NEWER else []))
+    network.setInput(x.numpy())
+    return network.forward()
 
 
 @pytest.mark.parametrize(
     ("name", "form"), cases(itertools.product(OTHER, ["kernel", "unfold"]), (SGDM, "kernel"), (SGDM, "unfold"))
 )
 def test_opencv_agrees_with_torch(name, form, here):
-    """Its older engine, the only one before OpenCV 5, would end this process at a computed kernel."""
-    newer = hasattr(cv2.dnn, "ENGINE_NEW")
-    if form == "kernel" and not newer:
+    if form == "kernel" and not NEWER:
         pytest.skip("OpenCV 5 takes computed kernels")
     model, x = lively(name), images(1, 320, 320)
     file = Path(model.export(format="onnx", imgsz=320, form=form)).rename("model-opencv.onnx")
     agree(open_session(file, 1)(x.numpy()), by_torch(model, x), 2e-3)
-    if newer and form == "unfold" and name in CLASSIC:
-        classic = cv2.dnn.readNetFromONNX(str(file), cv2.dnn.ENGINE_CLASSIC)
-        classic.setInput(x.numpy())
-        agree(classic.forward(), by_torch(model, x), 2e-3)
+    if form == "unfold" and name in CLASSIC:
+        agree(by_the_older_opencv(file, x), by_torch(model, x), 2e-3)
+
+
+BAKED = (SGDM, ODCONV, "yolov8n-sgdm-dcd.yaml", "yolov8n-kwconv.yaml", "yolov8n-sgdm-fdconv.yaml")
+TARGETS = ("onnx", "torchscript", "openvino", "ncnn")
+
+
+@pytest.mark.parametrize(("name", "target"), cases(itertools.product(BAKED, TARGETS), (ODCONV, "ncnn")))
+def test_a_baked_model_agrees_with_torch_as_a_stock_one_does(name, target, here):
+    if target in RUNTIMES:
+        skip_before(*RUNTIMES[target])
+    model, x = lively(name), images(1, 320, 320)
+    static, _ = make_static(model.model.eval().fuse(verbose=False), iter([images(2, 320, 320)]))
+    assert len(static) >= 3
+    file, expected = model.export(format=target, imgsz=320), by_torch(model, x)
+    agree(open_session(file, 2)(x.numpy()), expected, 2e-3)
+    if target == "onnx":
+        file = Path(file).rename("model-opencv.onnx")
+        agree(open_session(file, 1)(x.numpy()), expected, 2e-3)
+        if "fdconv" not in name:  # the bands of its input, which are no kernels, end the process there
+            agree(by_the_older_opencv(file, x), expected, 2e-3)
+
+
+def test_what_takes_no_dynamic_convolution_takes_a_baked_one():
+    net = YOLO(SGDM).model.eval().fuse(verbose=False)
+    words = SimpleNamespace(format="paddle", dynamic=False)
+    exporter = SimpleNamespace(model=net, args=words, export_paddle=None)
+    with pytest.raises(YoloDynError, match="format=paddle"):
+        prepare(exporter)
+    make_static(net, iter([images(1, 64, 64)]))
+    prepare(exporter)
 
 
 @pytest.mark.accept
 def test_opencv_takes_any_batch(here):
-    if not hasattr(cv2.dnn, "ENGINE_NEW"):
+    if not NEWER:
         pytest.skip("OpenCV 5 takes free sizes")
     model = lively(SGDM)
     session = open_session(Path(model.export(format="onnx", imgsz=320, dynamic=True)).rename("a-opencv.onnx"), 1)

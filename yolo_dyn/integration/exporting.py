@@ -45,7 +45,7 @@ def prepare(exporter: Any) -> None:
     layers, target = registry.in_model(exporter.model), exporter.args.format
     if not layers:
         return
-    if target in REFUSED and any(isinstance(module, HasForm) for module in exporter.model.modules()):
+    if target in REFUSED and any(_mixes(module) for module in exporter.model.modules()):
         raise YoloDynError(f"format={target}: {REFUSED[target]}; accepted: any other format")
     _require_packages(target)
     for layer in layers:
@@ -57,6 +57,11 @@ def prepare(exporter: Any) -> None:
         widen_lines(layers)
     method = "export_coreml" if target == "mlmodel" else f"export_{target}"
     setattr(exporter, method, _whole(exporter, getattr(exporter, method)))
+
+
+def _mixes(module: nn.Module) -> bool:
+    """Whether a module has a form that matters: a baked one mixes no kernels any more."""
+    return isinstance(module, HasForm) and not getattr(module, "baked", False)
 
 
 def _form(args: Any) -> str:
