@@ -197,6 +197,8 @@ def by_the_older_opencv(file: Path, x: torch.Tensor) -> np.ndarray:
 def test_opencv_agrees_with_torch(name, form, here):
     if form == "kernel" and not NEWER:
         pytest.skip("OpenCV 5 takes computed kernels")
+    if name not in CLASSIC and not NEWER:
+        pytest.skip("OpenCV 5 reads all layers")
     model, x = lively(name), images(1, 320, 320)
     file = Path(model.export(format="onnx", imgsz=320, form=form)).rename("model-opencv.onnx")
     agree(open_session(file, 1)(x.numpy()), by_torch(model, x), 2e-3)
@@ -219,7 +221,8 @@ def test_a_baked_model_agrees_with_torch_as_a_stock_one_does(name, target, here)
     agree(open_session(file, 2)(x.numpy()), expected, 2e-3)
     if target == "onnx":
         file = Path(file).rename("model-opencv.onnx")
-        agree(open_session(file, 1)(x.numpy()), expected, 2e-3)
+        if NEWER:
+            agree(open_session(file, 1)(x.numpy()), expected, 2e-3)
         if "fdconv" not in name:  # the bands of its input, which are no kernels, end the process there
             agree(by_the_older_opencv(file, x), expected, 2e-3)
 
