@@ -181,12 +181,12 @@ def test_other_runtimes_agree_with_torch(name, target, here):
 
 
 CLASSIC = (SGDM, "yolov8n-sgdm-a2d2c.yaml")  # what OpenCV 4 reads, of these
-NEWER = hasattr(cv2.dnn, "ENGINE_NEW")
+OPENCV_5 = hasattr(cv2.dnn, "ENGINE_NEW")
 
 
 def by_the_older_opencv(file: Path, x: torch.Tensor) -> np.ndarray:
     """By the only engine before OpenCV 5, which would end this process at a computed kernel."""
-    network = cv2.dnn.readNetFromONNX(str(file), *([cv2.dnn.ENGINE_CLASSIC] if NEWER else []))
+    network = cv2.dnn.readNetFromONNX(str(file), *([cv2.dnn.ENGINE_CLASSIC] if OPENCV_5 else []))
     network.setInput(x.numpy())
     return network.forward()
 
@@ -195,9 +195,9 @@ def by_the_older_opencv(file: Path, x: torch.Tensor) -> np.ndarray:
     ("name", "form"), cases(itertools.product(OTHER, ["kernel", "unfold"]), (SGDM, "kernel"), (SGDM, "unfold"))
 )
 def test_opencv_agrees_with_torch(name, form, here):
-    if form == "kernel" and not NEWER:
+    if form == "kernel" and not OPENCV_5:
         pytest.skip("OpenCV 5 takes computed kernels")
-    if name not in CLASSIC and not NEWER:
+    if name not in CLASSIC and not OPENCV_5:
         pytest.skip("OpenCV 5 reads all layers")
     model, x = lively(name), images(1, 320, 320)
     file = Path(model.export(format="onnx", imgsz=320, form=form)).rename("model-opencv.onnx")
@@ -221,14 +221,15 @@ def test_a_baked_model_agrees_with_torch_as_a_stock_one_does(name, target, here)
     agree(open_session(file, 2)(x.numpy()), expected, 2e-3)
     if target == "onnx":
         file = Path(file).rename("model-opencv.onnx")
-        if NEWER:
+        if OPENCV_5:
             agree(open_session(file, 1)(x.numpy()), expected, 2e-3)
         if "fdconv" not in name:  # the bands of its input, which are no kernels, end the process there
             agree(by_the_older_opencv(file, x), expected, 2e-3)
 
 
-def test_what_takes_no_dynamic_convolution_takes_a_baked_one():
-    net = YOLO(SGDM).model.eval().fuse(verbose=False)
+@pytest.mark.parametrize("name", [SGDM, ODCONV, "yolov8n-sgdm-fdconv.yaml"])
+def test_what_takes_no_dynamic_convolution_takes_a_baked_one(name):
+    net = YOLO(name).model.eval().fuse(verbose=False)
     words = SimpleNamespace(format="paddle", dynamic=False)
     exporter = SimpleNamespace(model=net, args=words, export_paddle=None)
     with pytest.raises(YoloDynError, match="format=paddle"):
@@ -239,7 +240,7 @@ def test_what_takes_no_dynamic_convolution_takes_a_baked_one():
 
 @pytest.mark.accept
 def test_opencv_takes_any_batch(here):
-    if not NEWER:
+    if not OPENCV_5:
         pytest.skip("OpenCV 5 takes free sizes")
     model = lively(SGDM)
     session = open_session(Path(model.export(format="onnx", imgsz=320, dynamic=True)).rename("a-opencv.onnx"), 1)

@@ -161,7 +161,7 @@ def _bakes(subject: Subject) -> None:
     expected = net(x)
     freeze(net, "0", mean_kernels(net, [x])["0"])
     _close(net(x), expected, EXACT)
-    _fused(net[0])  # as every model is again that is opened
+    _fused(net[0])  # as when the checkpoint is opened
     _close(net(x), expected, EXACT)
 
 

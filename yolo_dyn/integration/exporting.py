@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from yolo_dyn import registry
 from yolo_dyn.errors import YoloDynError
 from yolo_dyn.integration import compat
+from yolo_dyn.layers.baking import mixing_layers
 from yolo_dyn.layers.protocol import HasForm, RefusesExport
 
 # Formats whose convolutions take a kernel that is computed in the graph: all but TensorRT (engine) are measured, whose
@@ -45,7 +46,8 @@ def prepare(exporter: Any) -> None:
     layers, target = registry.in_model(exporter.model), exporter.args.format
     if not layers:
         return
-    if target in REFUSED and any(_mixes(module) for module in exporter.model.modules()):
+    mixing = mixing_layers(exporter.model).values()
+    if target in REFUSED and any(isinstance(part, HasForm) for layer in mixing for part in layer.modules()):
         raise YoloDynError(f"format={target}: {REFUSED[target]}; accepted: any other format")
     _require_packages(target)
     for layer in layers:
@@ -57,11 +59,6 @@ def prepare(exporter: Any) -> None:
         widen_lines(layers)
     method = "export_coreml" if target == "mlmodel" else f"export_{target}"
     setattr(exporter, method, _whole(exporter, getattr(exporter, method)))
-
-
-def _mixes(module: nn.Module) -> bool:
-    """Whether a module has a form that matters: a baked one mixes no kernels any more."""
-    return isinstance(module, HasForm) and not getattr(module, "baked", False)
 
 
 def _form(args: Any) -> str:

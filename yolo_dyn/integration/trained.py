@@ -56,6 +56,8 @@ def opened(model: str) -> "YOLO":
 def check_unfused(source: "YOLO", model: str) -> None:
     """Refuse a checkpoint without BatchNorms, such as a baked one, whose weights no model built from a YAML takes.
 
+    Not by Ultralytics' `is_fused`, which in its older versions takes any model with few BatchNorms for fused.
+
     Raises:
         YoloDynError: for such a one.
     """

@@ -57,7 +57,7 @@ def mixing_layers(net: nn.Module) -> dict[str, Any]:
     return {
         name: module
         for name, module in net.named_modules()
-        if isinstance(module, MixesKernels | Bakes) and not getattr(module, "baked", False)
+        if isinstance(module, MixesKernels) or (isinstance(module, Bakes) and not module.baked)
     }
 
 

@@ -23,7 +23,8 @@ from torch import Tensor, nn
 class Fusible(Protocol):
     """Folds what is constant at evaluation, its own BatchNorms above all.
 
-    It is called once, when a model is fused for inference, for an outer layer before those inside it.
+    It is called when a model is fused for inference, for an outer layer before those inside it, and again when such a
+    model is opened, a baked one too: then it changes nothing.
     """
 
     def fuse(self) -> None: ...
@@ -81,12 +82,14 @@ class MixesKernels(Protocol):
 class Bakes(Protocol):
     """Mixes kernels, and keeps something else that varies when it is given a constant one."""
 
+    baked: bool  # whether it was given one
+
     def mixed(self, x: Tensor, guide: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """As in `MixesKernels`."""
         ...
 
     def bake(self, kernel: Tensor, bias: Tensor | None) -> None:
-        """Keep this one kernel, ``[C_out, C_in/groups, kH, kW]``, and bias, ``[C_out]``; `fuse` does nothing then."""
+        """Keep this one kernel, ``[C_out, C_in/groups, kH, kW]``, and bias, ``[C_out]``."""
         ...
 
 
